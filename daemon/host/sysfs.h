@@ -12,6 +12,9 @@
 
 typedef struct Sysfs Sysfs;
 
+/* From a simulated /sys only: this access would hang. The caller must behave as if the call had not returned. */
+#define SYSFS_NEVER (-100000)
+
 typedef int (*sysfs_entry_t)(void *userdata, const char *name); /* nonzero ends the listing and is returned */
 
 typedef struct SysfsOps {

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* store - definitions and the operation journal on disk, below the state directory:
+ *
+ *   version                 "guestcrypt 1\n"; a newer one is refused whole
+ *   matrices/UUID.xml       one definition each: libvirt's node device XML of an mdev (schemas/matrix.rng)
+ *   masks                   the host masks that we are to keep, if any
+ *   journal                 intents and commits since the last checkpoint, a line each with a checksum
+ *   set-aside/              records that could not be read, as they were found
+ *
+ * Durability: an append to the journal that has returned is on stable storage (one fdatasync for a whole batch); files below
+ * matrices/ follow and are fsynced at a checkpoint, before the journal starts anew. Replay is idempotent.
+ * All functions block: they run on the file worker, but for those of store_record.h, which are pure. */
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/uuid.h"
+#include "core/ap_matrix.h"
+
+#define STORE_NAME_MAX 64 /* bytes of a definition's name, without NUL */
+
+/* A definition. */
+typedef struct Record {
+        Uuid uuid;
+        char *name;            /* unique; letters, digits, and "-_.:+" after the first, which is a letter or digit */
+        char *guest;           /* the guest it is meant for, or NULL */
+        ApMatrix matrix;
+        bool autostart, alternative, from_host;
+        bool started;          /* an operator started it and has not stopped it since */
+        char *unknown;         /* XML that we do not understand and keep, or NULL */
+} Record;
+
+void record_clear(Record *r);
+int record_copy(const Record *r, Record *ret);
+/* Whether @name may name a definition. */
+bool record_name_is_valid(const char *name);
+
+/* The stored form; free() it. -ENOMEM. */
+int record_to_xml(const Record *r, char **ret);
+
+/* Reads the stored form or what a person wrote (libvirt node device XML of an mdev with parent ap_matrix; uuid optional: null then; name
+ * from our metadata or NULL). Validated against the schema; entities, external references and more than RECORD_XML_MAX
+ * bytes are refused. -EBADMSG: *reterr_text (free()) says in one line what and where; -ENOMEM. */
+#define RECORD_XML_MAX (64 * 1024)
+int record_from_xml(const char *xml, size_t size, Record *ret, char **reterr_text);
+
+/* What a batch does to the disk, in order. */
+typedef enum StoreEntryType {
+        STORE_INTENT,          /* operation @op begins; @text is its plan and purpose, opaque to the store */
+        STORE_PUT,             /* definition @record is as given; ends intent @op if nonzero */
+        STORE_DELETE,          /* definition @uuid is gone; ends intent @op if nonzero */
+        STORE_END,             /* intent @op has ended without change of a definition */
+        STORE_MASKS,           /* host masks to keep are @apmask, @aqmask, or none if !@keep; ends intent @op if nonzero */
+        _STORE_ENTRY_MAX
+} StoreEntryType;
+
+typedef struct StoreEntry {
+        StoreEntryType type;
+        uint64_t op;
+        Uuid uuid;
+        Record record;         /* PUT; owned */
+        char *text;            /* INTENT; owned; one line */
+        ApMask apmask, aqmask; /* MASKS */
+        bool keep;
+} StoreEntry;
+
+void store_entry_clear(StoreEntry *e);
+
+typedef struct Store Store;
+
+/* An intent that was begun and not ended. */
+typedef struct StoreIntent {
+        uint64_t op;
+        char *text;
+} StoreIntent;
+
+/* A record that was set aside. */
+typedef struct StoreBad {
+        char *file;            /* relative to the state directory, as it was named */
+        char *reason;          /* one line */
+} StoreBad;
+
+typedef struct StoreContent {
+        Record *records;       /* by uuid */
+        size_t n_records;
+        StoreIntent *intents;  /* in order of their beginning */
+        size_t n_intents;
+        StoreBad *bad;
+        size_t n_bad;
+        uint64_t last_op;      /* highest operation number ever seen */
+        bool keep_masks;
+        ApMask apmask, aqmask;
+} StoreContent;
+
+void store_content_clear(StoreContent *c);
+
+/* Opens (and on first use makes) the state directory @dir_fd (duplicated), takes its lock file so that no second daemon uses it,
+ * replays the journal, sets bad records aside, and hands out all there is. -EBUSY: another daemon has it; -EBADMSG: of a newer
+ * version; -EROFS and others: as the kernel says. If the directory cannot be written, but read, everything is handed out
+ * and *ret_writable is false. */
+int store_open(int dir_fd, Store **ret, StoreContent *ret_content, bool *ret_writable);
+
+/* Makes the batch durable as a whole: 0 means that all of it is on stable storage; an error (-ENOSPC, -EIO, -EROFS ...), that none of
+ * it is or will be after a crash. A failed fsync poisons the store: later commits give -EIO until store_reopen() succeeds. */
+int store_commit(Store *s, const StoreEntry *entries, size_t n);
+
+/* Brings the files up to date durably and starts the journal anew. Done by store_commit() itself when the journal exceeds
+ * STORE_JOURNAL_MAX, and to be done when idle and at the end. */
+#define STORE_JOURNAL_MAX (4 * 1024 * 1024)
+int store_checkpoint(Store *s);
+/* Whether a checkpoint has anything to do. */
+bool store_is_dirty(const Store *s);
+int store_reopen(Store *s);
+
+/* Accepts NULL; returns NULL. Does not checkpoint. */
+Store *store_free(Store *s);
