@@ -271,14 +271,14 @@ int main(int argc, char *argv[]) {
                 return 2;
         }
 
+        if (child) /* these descriptors are host_child_new()'s */
+                return host_child_main(HOST_CHILD_SOCKET_FD, HOST_CHILD_ROOT_FD);
+
         d.root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (d.root_fd < 0) {
                 log_error("Cannot open '%s': %s", root, strerror(errno));
                 return EXIT_FAILURE;
         }
-        if (child)
-                return host_child_main(3, d.root_fd);
-
         r = run(&d, "/proc/self/exe");
         daemon_close(&d);
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
