@@ -54,6 +54,9 @@ ApMask ap_mask_up_to(uint8_t last);
  * the right), one optional newline at the end. -EINVAL: not a mask; -ERANGE: too long. *ret is untouched on error. */
 int ap_mask_parse(const char *s, ApMask *ret);
 
+/* The same of the @n bytes at @s, all of them digits but for the "0x": no newline. */
+int ap_mask_parse_n(const char *s, size_t n, ApMask *ret);
+
 /* "0x" and 64 lower-case digits. Returns @buf. */
 char *ap_mask_format(const ApMask *m, char buf[static AP_MASK_STRING_SIZE]);
 

@@ -58,7 +58,7 @@ void claim_table_drop(ClaimTable *t, ClaimLayer layer, Uuid uuid);
 void claim_table_clear(ClaimTable *t, ClaimLayer layer);
 /* NULL if there is none; valid until the next change. */
 const Claim *claim_table_get(const ClaimTable *t, ClaimLayer layer, Uuid uuid);
-/* Takes over who owns what by masks and overrides, and the machine's maxima. */
+/* Takes over who owns what by masks and overrides, and the machine's maxima (none if it has no AP bus). */
 void claim_table_set_host(ClaimTable *t, const Snapshot *s);
 
 /* What to ask. */
@@ -69,7 +69,8 @@ typedef struct ClaimQuery {
         bool alternative;        /* live mdevs whose uuid has an ALTERNATIVE claim do not count */
 } ClaimQuery;
 
-/* FREE, or the first refusal in the order NO_SUCH_ID, HOST_OWNED, OVERLAP. Constant time (above). */
+/* FREE, or the first refusal in the order NO_SUCH_ID, HOST_OWNED, OVERLAP. NO_SUCH_ID is asked whatever the layers are, and of
+ * control domains too; HOST_OWNED only with the host's layer. Constant time (above). */
 ClaimVerdict claim_check(const ClaimTable *t, const ClaimQuery *q);
 
 /* One conflict. The pointers live as long as the claim does. */
@@ -80,7 +81,8 @@ typedef struct Conflict {
         const Claim *claim;      /* NULL for the host and for NO_SUCH_ID */
 } Conflict;
 
-/* All conflicts of @q in order of APQN, then layer: each APQN is named once a layer (with any one owner of several).
+/* All conflicts of @q in order of APQN, then layer: each APQN is named once a layer (with any one owner of several). A control
+ * domain that the machine does not have is named with the first adapter, an adapter without domains with domain 0.
  * Allocates *ret (free()), even if @q has none. 0 or -ENOMEM. */
 int claim_conflicts(const ClaimTable *t, const ClaimQuery *q, Conflict **ret, size_t *ret_n);
 

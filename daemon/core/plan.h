@@ -29,7 +29,8 @@ typedef struct PlanStep {
                 } masks;
                 struct {
                         Apqn apqn;
-                        bool before, after; /* true: given to vfio_ap by override; false: no override */
+                        bool before, after; /* true: given to vfio_ap by override; false: no override. Before: true if
+                                             * it is there by half; true to true finishes that */
                 } override;
                 struct {
                         char parent[SNAPSHOT_NAME_SIZE], type[SNAPSHOT_NAME_SIZE];
@@ -72,16 +73,19 @@ typedef enum PlanVerdict {
 } PlanVerdict;
 
 /* Whether @p may be carried out on a host that is as @s: every `before` holds, no live mdev but the plan's own overlaps
- * what it assigns, nothing it assigns stays with the host's drivers, nothing it gives back to them is assigned. */
+ * what it assigns, nothing it assigns stays with the host's drivers, nothing it gives back to them is assigned. Each step is judged on the host
+ * as the steps before it leave it. An mdev whose matrix cannot be read is not judged: the claims count it. *ret_apqn is
+ * set for OVERLAP and HOST_OWNED only. */
 PlanVerdict plan_check(const Plan *p, const Snapshot *s, Apqn *ret_apqn);
 
-/* What @s is like after @p. For tests, for reports and for the simulated outcome of several plans in a row. 0 or -ENOMEM. */
+/* What @s is like after @p. For tests, for reports and for the simulated outcome of several plans in a row. 0 or -ENOMEM
+ * (@s is unchanged). Steps that plan_check() would refuse may have no effect. */
 int plan_apply(const Plan *p, Snapshot *s);
 
 /* How far a plan that was in flight got, judged by the host alone. */
 typedef enum PlanProgress {
         PLAN_NOT_BEGUN,       /* every `before` holds */
-        PLAN_FINISHED,        /* every `after` holds */
+        PLAN_FINISHED,        /* every `after` holds; never of a plan with attributes, since they cannot be seen */
         PLAN_PARTIAL,         /* something between */
         _PLAN_PROGRESS_MAX
 } PlanProgress;
@@ -89,8 +93,13 @@ PlanProgress plan_progress(const Plan *p, const Snapshot *s);
 
 /* The steps that bring a host from @s back to before @p: for recovery. Steps whose `before` already holds are left out.
  * Never undoes what is neither before nor after (somebody else has changed it since): such a step is left out and
- * *ret_foreign is set. 0 or -ENOMEM. */
+ * *ret_foreign is set; so is one that somebody else has built upon (it would give queues to the host's drivers that another
+ * mdev has now, say). What a step of several writes left half done is ours. plan_check() accepts the result on @s, but for
+ * IN_USE, NO_INSTANCES and NO_PARENT. 0, -ENOMEM or -E2BIG. */
 int plan_undo(const Plan *p, const Snapshot *s, Plan *ret, bool *ret_foreign);
+
+/* The same the other way: what is left to do of @p. Attributes are written anew, since nothing shows whether they were. */
+int plan_finish(const Plan *p, const Snapshot *s, Plan *ret, bool *ret_foreign);
 
 /* One line of bytes for the journal, hex and spaces, without newline (free()); and back. -ENOMEM; -EBADMSG: not one. */
 int plan_serialize(const Plan *p, char **ret);
@@ -101,7 +110,7 @@ int plan_parse(const char *s, Plan *ret);
 /* Make mdev @uuid with @m on the host. With @from_host, queues of @m that the host's drivers own are taken from them:
  * by masks (the adapters of @m leave apmask), or by driver overrides where one is in force already. */
 int plan_start(const Snapshot *s, Uuid uuid, const ApMatrix *m, bool from_host, Plan *ret);
-/* Change live mdev @uuid to @m. -ENOENT: it is not there. */
+/* Change live mdev @uuid to @m. -ENOENT: it is not there; -ENODATA: its present matrix is not known. */
 int plan_modify(const Snapshot *s, Uuid uuid, const ApMatrix *m, bool from_host, Plan *ret);
 /* Remove it. -ENOENT. */
 int plan_stop(const Snapshot *s, Uuid uuid, Plan *ret);

@@ -10,6 +10,7 @@ typedef struct Wanted {
         Uuid uuid;
         const ApMatrix *matrix;
         bool started;         /* it is to be live: autostart, or it was started since the host booted */
+        bool from_host;       /* its queues may be taken from the host's drivers */
 } Wanted;
 
 typedef enum Drift {

@@ -101,9 +101,13 @@ static inline const HostParent *snapshot_parent_of(const Snapshot *s, const Host
 int snapshot_put_mdev(Snapshot *s, const HostMdev *mdev);
 void snapshot_drop_mdev(Snapshot *s, Uuid uuid);
 
-/* Which domains of @adapter the host's drivers own. With override: both masks full and the kernel has overrides,
- * then a queue bound to vfio_ap is not the host's; else host-owned = bit set in both masks (ap_bus.c). Ids above
- * the machine's maximum are included where the masks say so. */
+/* Whether apmask and aqmask leave everything to the host's drivers: only then the kernel takes overrides. */
+bool snapshot_masks_are_full(const Snapshot *s);
+
+/* Which domains of @adapter the host's drivers own. Host-owned = bit set in both masks; but where the kernel has
+ * overrides and both masks are full, a queue that has one and is bound to vfio_ap is not the host's. An override alone
+ * does not count, nor does vfio_ap alone: the kernel goes by the masks then (ap_bus.c). Ids above the machine's
+ * maximum are included where the masks say so. */
 ApMask snapshot_host_owned(const Snapshot *s, uint8_t adapter);
 
 /* What a guest gets of @m: only what the machine has, and of that no adapter with a queue that is missing or not

@@ -65,8 +65,9 @@ void engine_set_config(Engine *e, const EngineConfig *config);
 void engine_host_changed(Engine *e);
 /* Recovery and the first autostart round have ended. */
 bool engine_is_settled(const Engine *e);
-/* Calls @done once engine_is_settled(), from the loop; at once-ish if it is. One callback at a time. */
-void engine_when_settled(Engine *e, void (*done)(void *userdata), void *userdata);
+/* Calls @done once, from the loop: what was interrupted is done, undone, or waits for the kernel; or the host could not be looked at. To be
+ * set right after engine_new(); requests should not be made before. */
+void engine_when_ready(Engine *e, void (*done)(void *userdata), void *userdata);
 
 /* ---- requests ----
  * Each returns 0: accepted, @done will be called once, later; > 0: a Verdict, refused at once, nothing changed, *reterr says why
@@ -128,6 +129,8 @@ int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done,
 
 /* Scans in detail, then @done (r < 0: the scan failed; what is known is then what was known). */
 int engine_rescan(Engine *e, void (*done)(void *userdata, int r), void *userdata);
+/* Scans, then @done; but after 40 ms at the latest, whatever has come of it (r = -ETIME): for questions. */
+int engine_refresh(Engine *e, void (*done)(void *userdata, int r), void *userdata);
 
 /* ---- questions: answered from what is known, at once ---- */
 

@@ -11,15 +11,18 @@
  *
  * Durability: an append to the journal that has returned is on stable storage (one fdatasync for a whole batch); files below
  * matrices/ follow and are fsynced at a checkpoint, before the journal starts anew. Replay is idempotent.
- * All functions block: they run on the file worker, but for those of store_record.h, which are pure. */
+ * The record_*() functions are pure; all others block: they run on the file worker. */
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
 
 #include "base/uuid.h"
 #include "core/ap_matrix.h"
 
-#define STORE_NAME_MAX 64 /* bytes of a definition's name, without NUL */
+#define STORE_NAME_MAX  64  /* bytes of a definition's name, without NUL */
+#define STORE_GUEST_MAX 256 /* and of a guest's */
 
 /* A definition. */
 typedef struct Record {
@@ -28,7 +31,7 @@ typedef struct Record {
         char *guest;           /* the guest it is meant for, or NULL */
         ApMatrix matrix;
         bool autostart, alternative, from_host;
-        bool started;          /* an operator started it and has not stopped it since */
+        uid_t uid;             /* who defined it */
         char *unknown;         /* XML that we do not understand and keep, or NULL */
 } Record;
 
@@ -36,8 +39,10 @@ void record_clear(Record *r);
 int record_copy(const Record *r, Record *ret);
 /* Whether @name may name a definition. */
 bool record_name_is_valid(const char *name);
+/* Whether @guest may name a guest: valid UTF-8 without control characters, not empty, not too long. */
+bool record_guest_is_valid(const char *guest);
 
-/* The stored form; free() it. -ENOMEM. */
+/* The stored form; free() it. Null uuid and NULL name are left out. -ENOMEM; -EINVAL: name or guest is not valid. */
 int record_to_xml(const Record *r, char **ret);
 
 /* Reads the stored form or what a person wrote (libvirt node device XML of an mdev with parent ap_matrix; uuid optional: null then; name
