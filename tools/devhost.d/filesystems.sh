@@ -31,7 +31,7 @@ vfio/vfio 1 3'
 start_sim() {
         local ready
 
-        ready=$(mktemp -u)
+        ready=$3.ready
         mkfifo "$ready"
         setsid "$1" --profile="${DEVHOST_PROFILE:-small}" ${DEVHOST_DIALECT:+--dialect="$DEVHOST_DIALECT"} \
                 --uevents --ready-fd=3 "$2" < /dev/null 3> "$ready" > "$3" 2>&1 &
