@@ -2,8 +2,8 @@
 
 /* How an operation goes:
  *
- *   op_begin -> decide -+-> INTENT -> HOST -+-> FINAL -> answer      define --start, modify, undefine --stop, masks
- *       |        ^      |                   +----------> answer      start, stop, create, remove, heal
+ *   op_begin -> decide -+-> INTENT -> HOST -+-> FINAL -> answer      define --start, modify, undefine --stop, create, masks
+ *       |        ^      |                   +----------> answer      start, stop, remove, heal
  *       +-> FRESH+      +--------------------> FINAL -> answer      no host change
  *
  * A host that is not as the plan assumes leads back to decide; a FINAL that cannot be stored to UNDO. Commits and plans are
@@ -296,6 +296,9 @@ static int job_add_final(CommitJob *job, const Op *op) {
         case INTENT_UNDEFINE:
                 entry.type = STORE_DELETE;
                 break;
+        case INTENT_CREATE: /* durably, since attributes do not show on the host that they were written */
+                entry.type = STORE_END;
+                break;
         case INTENT_STOP: /* of what is not live any more */
                 return job_add_mark(job, op->uuid, MARK_NONE);
         case INTENT_MASKS:
@@ -566,7 +569,7 @@ static void host_did_it(Engine *e, Op *op) {
         }
 
         if (op->kind == INTENT_DEFINE || op->kind == INTENT_MODIFY || op->kind == INTENT_UNDEFINE ||
-            op->kind == INTENT_MASKS) {
+            op->kind == INTENT_MASKS || op->kind == INTENT_CREATE) {
                 op->phase = OP_FINAL;
                 return push(&e->commit, op);
         }

@@ -59,3 +59,6 @@ once() {
         fi
         exec {lock}>&-
 }
+
+# With "set -e" a test ends at the first command that fails: this says which.
+trap 'echo "${0##*/}: line $LINENO: failed: $BASH_COMMAND" >&2' ERR
