@@ -80,6 +80,7 @@ static void scan_now(Engine *e) {
         e->n_scans++;
         e->scan_is_detailed = e->detail_wanted;
         e->scan_wanted = e->detail_wanted = false;
+        (void) state_vouch(e, true); /* else what it would have said is unknown */
         r = e->host->ops->scan(e->host, e->scan_is_detailed ? HOST_SCAN_DETAIL : HOST_SCAN_BASIC, on_scanned, e);
         if (r < 0)
                 on_scanned(e, r, NULL);
@@ -89,18 +90,12 @@ void engine_host_changed(Engine *e) {
         scan_now(e);
 }
 
-static void retry_unresolved(Engine *e) {
-        for (size_t i = 0; i < e->n_unresolved; i++)
-                e->unresolved[i].tried = false;
-}
-
 static int on_rescan(sd_event_source *s, uint64_t usec, void *userdata) {
         Engine *e = userdata;
         const char *what = NULL;
         int r;
 
-        retry_unresolved(e);
-        e->host_differs = true; /* what failed to start is tried again now and then */
+        e->host_differs = true; /* what could not be started or undone is tried again now and then */
         if (e->host->ops->stuck(e->host, &what) == 0)
                 e->stuck_logged = false;
         else if (!e->stuck_logged) {
@@ -449,6 +444,9 @@ int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size
         };
         size_t n;
         int r;
+
+        if (!e->snapshot->ap)
+                return -EHOSTDOWN;
 
         r = claim_conflicts(e->claims, &q, &conflicts, &n);
         if (r < 0)

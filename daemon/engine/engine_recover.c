@@ -22,6 +22,27 @@ static const ApMatrix *intent_target(const Intent *i) {
         return i->has_record ? &i->record.matrix : NULL;
 }
 
+bool recover_vouch(const Intent *i, ApMatrix *ret) {
+        unsigned n = 0;
+
+        for (size_t k = 0; k < i->plan.n_steps; k++) {
+                const PlanStep *step = &i->plan.steps[k];
+                const ApMatrix *found[2] = {};
+
+                if (step->type == PLAN_ASSIGN) {
+                        found[0] = &step->assign.before;
+                        found[1] = &step->assign.after;
+                } else if (step->type == PLAN_REMOVE && step->remove.ap)
+                        found[0] = &step->remove.before;
+                for (size_t f = 0; f < ELEMENTS(found); f++)
+                        if (found[f] && ap_matrix_n_queues(found[f]) > n) {
+                                n = ap_matrix_n_queues(found[f]);
+                                *ret = *found[f];
+                        }
+        }
+        return n > 0 && n < HOST_MATRIX_QUEUES_MAX;
+}
+
 /* Until it is known what came of it, nobody else may have what it wanted. */
 static int claim_unresolved(Engine *e, Unresolved *u) {
         const ApMatrix *target = intent_target(&u->intent);
@@ -102,12 +123,31 @@ static void drop_unresolved(Engine *e, size_t i) {
         state_emit_manager(e);
 }
 
+struct Healing {
+        Engine *engine;
+        engine_reconciled_t done;
+        void *userdata;
+        EngineHealed *healed;
+        char **texts;
+        size_t n, waiting, allocated;
+        char (*names)[STORE_NAME_MAX + 1];
+};
+
+static void healing_free(Healing *h) {
+        strv_free(h->texts);
+        free(h->healed);
+        free(h->names);
+        free(h);
+}
+
 void recover_free(Engine *e) {
         for (size_t i = 0; i < e->n_unresolved; i++) {
                 intent_clear(&e->unresolved[i].intent);
                 free(e->unresolved[i].text);
         }
         free(e->unresolved);
+        if (e->healing)
+                healing_free(e->healing);
 }
 
 int recover_load(Engine *e) {
@@ -496,6 +536,8 @@ void recover_step(Engine *e) {
         if (e->closing || e->scan_error < 0)
                 return;
 
+        for (size_t i = 0; i < e->n_unresolved && e->host_differs; i++)
+                e->unresolved[i].tried = false;
         resolve_all(e);
         if (!is_recovered(e))
                 return;
@@ -516,16 +558,6 @@ void recover_step(Engine *e) {
 
 /* ---- Reconcile() ---- */
 
-struct Healing {
-        Engine *engine;
-        engine_reconciled_t done;
-        void *userdata;
-        EngineHealed *healed;
-        char **texts;
-        size_t n, waiting, allocated;
-        char (*names)[STORE_NAME_MAX + 1];
-};
-
 static void healing_end(Healing *h) {
         for (size_t i = 0; i < h->n; i++) {
                 h->healed[i].name = h->names[i];
@@ -533,10 +565,7 @@ static void healing_end(Healing *h) {
         }
         h->engine->healing = NULL;
         h->done(h->userdata, 0, NULL, h->healed, h->n);
-        strv_free(h->texts);
-        free(h->healed);
-        free(h->names);
-        free(h);
+        healing_free(h);
 }
 
 static void healing_add(Healing *h, Uuid uuid, const char *name, const char *what, const char *why) {
@@ -627,9 +656,7 @@ int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done,
         h->names = calloc(h->allocated, sizeof *h->names);
         r = h->healed && h->names ? engine_rescan(e, heal_all, h) : -ENOMEM;
         if (r < 0) {
-                free(h->healed);
-                free(h->names);
-                free(h);
+                healing_free(h);
                 return r;
         }
         e->healing = h;
