@@ -37,6 +37,7 @@ struct CommitJob {
 };
 
 static void commit_pump(Engine *e);
+static void end_intent(Engine *e, Op *op);
 static void exec_pump(Engine *e);
 
 /* ---- queues ---- */
@@ -385,6 +386,7 @@ static bool is_final(const OpQueue *q, uint64_t id) {
 static void commit_done(Work *w, int r) {
         CommitJob *job = CONTAINER_OF(w, CommitJob, work);
         Engine *e = job->engine;
+        bool stored = r >= 0;
 
         e->committing = NULL;
         if (r < 0 && !e->store_failed)
@@ -408,10 +410,16 @@ static void commit_done(Work *w, int r) {
                         op_commit_lazily(e, &job->entries[i]); /* still to be written */
 
         for (Op *op; (op = pop(&job->ops));)
-                if (!e->closing)
-                        op_stored(e, op, r);
-                else
+                if (e->closing)
                         (void) op_free(op);
+                else if (!stored || r >= 0)
+                        op_stored(e, op, r);
+                else if (op->phase == OP_FINAL && op->kind != INTENT_STOP) /* the mark is late, no more */
+                        op_stored(e, op, 0);
+                else {
+                        end_intent(e, op);
+                        op_stored(e, op, r);
+                }
 
         if (!e->closing && job->n_entries > 0 && !e->checkpoint_timer)
                 (void) sd_event_add_time_relative(e->event, &e->checkpoint_timer, CLOCK_MONOTONIC,
