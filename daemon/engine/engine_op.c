@@ -266,8 +266,9 @@ static int job_add_mark(CommitJob *job, Uuid uuid, MarkKind kind) {
         return 0;
 }
 
-static int job_add_intent(CommitJob *job, const Op *op) {
+static int job_add_intent(const Engine *e, CommitJob *job, const Op *op) {
         StoreEntry entry = { .type = STORE_INTENT, .op = op->id, .uuid = op->uuid };
+        const Matrix *m = state_find(e, op->uuid);
         int r;
 
         r = intent_to_line(op->kind, op->uuid, op->has_record ? &op->record : NULL, &op->plan, &entry.text);
@@ -277,7 +278,10 @@ static int job_add_intent(CommitJob *job, const Op *op) {
         if (r < 0)
                 return r;
 
-        /* before the first write, so that a live mdev of ours is never without its mark */
+        /* before the first write, so that a live mdev of ours is never without its mark; but what waits for its autostart stays
+         * on that list until it is started */
+        if (op->kind == INTENT_START && m && m->mark == MARK_PENDING)
+                return 0;
         if (op->kind == INTENT_DEFINE || op->kind == INTENT_START)
                 return job_add_mark(job, op->uuid, MARK_LIVE);
         if (op->kind == INTENT_CREATE)
@@ -479,7 +483,7 @@ static void commit_pump(Engine *e) {
 
         while (e->commit.first && job->ops.n < ENGINE_COMMIT_MAX) {
                 Op *op = pop(&e->commit);
-                int r = op->phase == OP_INTENT ? job_add_intent(job, op) : job_add_final(job, op);
+                int r = op->phase == OP_INTENT ? job_add_intent(e, job, op) : job_add_final(job, op);
 
                 if (r < 0)
                         op_finish(e, op, r, NULL);

@@ -622,10 +622,10 @@ int request_apply(Engine *e, Op *op) {
                 break;
         case INTENT_START:
         case INTENT_HEAL:
+                if (op->plan.n_steps == 0 || op->kind == INTENT_HEAL || m->mark == MARK_PENDING)
+                        op_commit_mark(e, op->uuid, MARK_LIVE);
                 m->mark = MARK_LIVE;
                 free(TAKE(m->autostart_error));
-                if (op->plan.n_steps == 0 || op->kind == INTENT_HEAL)
-                        op_commit_mark(e, op->uuid, MARK_LIVE);
                 break;
         case INTENT_STOP:
                 m->mark = MARK_NONE;

@@ -18,7 +18,7 @@ static unsigned count_turns(const Scenario *s) {
 
         scenario_begin(env, s->op, &reply);
         while (!reply.done || quiet < 3) {
-                quiet = env_turn(env, reply.done ? 20000 : 1000000) ? 0 : quiet + 1;
+                quiet = env_turn(env, reply.done ? 5000 : 1000000) ? 0 : quiet + 1;
                 n++;
         }
         (void) env_free(env);
@@ -33,12 +33,12 @@ static void crash_after(const Scenario *s, unsigned n, unsigned again, const Out
         (void) snprintf(when, sizeof when, "%s, crash after turn %u, then %u", s->name, n, again);
         scenario_begin(env, s->op, &reply);
         for (unsigned i = 0; i < n; i++)
-                (void) env_turn(env, 20000);
+                (void) env_turn(env, 2000);
         env_crash(env);
         if (again > 0) {
                 env_launch(env);
                 for (unsigned i = 0; i < again; i++)
-                        (void) env_turn(env, 20000);
+                        (void) env_turn(env, 2000);
                 env_crash(env);
         }
         env_assert_no_overlap(env);
@@ -68,8 +68,7 @@ static void test_every_turn(void **state) {
                 scenario_outcomes(&scenarios[i], &was, &is);
                 for (unsigned k = 0; k <= n; k++) {
                         crash_after(&scenarios[i], k, 0, &was, &is);
-                        for (unsigned again = 1; again < 8; again += 2)
-                                crash_after(&scenarios[i], k, again, &was, &is);
+                        crash_after(&scenarios[i], k, 1 + (k + (unsigned) i) % 8, &was, &is);
                 }
         }
 }
@@ -246,7 +245,6 @@ static void test_boot_masks_fail_once(void **state) {
         env_reboot(env, "reboot");
         env_ctl(env, "fault write bus/ap/apmask EIO 1");
         env_start(env);
-        assert_states(env, MATRIX_DEFINED, MATRIX_STARTED, MATRIX_DEFINED);
         env_ctl(env, "card del 3"); /* anything */
         env_settle(env);
         assert_states(env, MATRIX_STARTED, MATRIX_STARTED, MATRIX_DEFINED);
