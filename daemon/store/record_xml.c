@@ -223,10 +223,8 @@ static int read_id(Reader *rd, const xmlNode *node, const char *what, const char
                 return refuse(rd, line_of(node), "%s '%.40s' is not a number in decimal or with 0x", what, s);
         if (!hex && n > 1 && *digits == '0')
                 return refuse(rd, line_of(node), "%s '%.40s' has a leading zero: is it octal?", what, s);
-        if (n > 16)
-                return refuse(rd, line_of(node), "%s '%.40s' is too long", what, s);
 
-        value = strtoul(digits, NULL, hex ? 16 : 10);
+        value = n > 16 ? AP_IDS : strtoul(digits, NULL, hex ? 16 : 10);
         if (value >= AP_IDS)
                 return refuse(rd, line_of(node), "%s '%.40s' is above 255", what, s);
 
@@ -520,7 +518,9 @@ static int read_matrix(Reader *rd, const xmlNode *node) {
 static int read_device(Reader *rd, const xmlNode *root) {
         int r;
 
-        if (root->ns || !is_named(root, "device"))
+        if (root->ns)
+                return refuse(rd, line_of(root), "the root element is of name space '%.60s'", root->ns->href);
+        if (!is_named(root, "device"))
                 return refuse(rd, line_of(root), "the root element is <%.40s>, not <device>", root->name);
         for (const xmlAttr *a = root->properties; a; a = a->next)
                 if (!a->ns)
