@@ -147,6 +147,9 @@ static PlanVerdict check_masks(const World *w, const PlanStep *step, Apqn *ret) 
         if (!ap_mask_equal(&w->s.apmask, &step->masks.apmask_before) ||
             !ap_mask_equal(&w->s.aqmask, &step->masks.aqmask_before))
                 return PLAN_CHANGED;
+        for (unsigned a = 0; a < AP_IDS; a++)
+                if (!ap_mask_is_empty(&w->s.queue_override[a])) /* the kernel lets nobody change the masks then */
+                        return PLAN_CHANGED;
 
         after.s.apmask = step->masks.apmask_after;
         after.s.aqmask = step->masks.aqmask_after;
@@ -652,7 +655,7 @@ static int plan_move(const Plan *p, const Snapshot *s, bool forward, Plan *ret, 
                         for (size_t k = 0; k < j; k++)
                                 world_apply(&next, &part.steps[k]);
                         verdict = world_check(&next, &part.steps[j], &q);
-                        refused = verdict == PLAN_OVERLAP || verdict == PLAN_HOST_OWNED;
+                        refused = verdict == PLAN_CHANGED || verdict == PLAN_OVERLAP || verdict == PLAN_HOST_OWNED;
                 }
                 if (refused) {
                         foreign = true;

@@ -92,7 +92,7 @@ static char *put_step(char *p, const PlanStep *s) {
 }
 
 int plan_serialize(const Plan *p, char **ret) {
-        char *buf, *end, *fit;
+        char *buf, *end;
         uint8_t n[2] = { (uint8_t) (p->n_steps >> 8), (uint8_t) p->n_steps };
 
         assert(p->n_steps <= PLAN_STEPS_MAX);
@@ -106,10 +106,9 @@ int plan_serialize(const Plan *p, char **ret) {
         end = put_field(end, n, sizeof n);
         for (size_t i = 0; i < p->n_steps; i++)
                 end = put_step(end, &p->steps[i]);
-        *end++ = '\0';
+        *end = '\0';
 
-        fit = realloc(buf, (size_t) (end - buf));
-        *ret = fit ? fit : buf;
+        *ret = buf;
         return 0;
 }
 
