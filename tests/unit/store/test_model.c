@@ -207,7 +207,7 @@ static void run_seed(const StateDir *d, unsigned seed) {
 
 static void test_model(void **state) {
         for (unsigned seed = 0; seed < N_SEEDS; seed++) {
-                void *d;
+                void *d = NULL;
 
                 assert_int_equal(state_dir_setup(&d), 0);
                 run_seed(d, seed);
