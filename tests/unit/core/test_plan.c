@@ -169,6 +169,7 @@ static void test_too_many_steps(void **state) {
 }
 
 static void test_modify(void **state) {
+        CLEANUP(snapshot_freep) Snapshot *changed = NULL;
         CLEANUP(snapshot_freep)
         Snapshot *s = host();
         CLEANUP(plan_clear)
@@ -187,6 +188,13 @@ static void test_modify(void **state) {
 
         assert_int_equal(plan_modify(s, own, &before, true, &same), 0);
         assert_int_equal(same.n_steps, 0);
+
+        /* what the kernel said of the guest's share is not true any more */
+        changed = snapshot_copy(s);
+        snapshot_find_mdev(changed, own)->guest_known = true;
+        assert_int_equal(plan_apply(&p, changed), 0);
+        assert_false(snapshot_find_mdev(changed, own)->guest_known);
+        assert_true(ap_matrix_equal(&snapshot_find_mdev(changed, own)->matrix, &after));
 
         snapshot_find_mdev(s, own)->matrix_known = false;
         assert_int_equal(plan_check(&p, s, &q), PLAN_CHANGED);
