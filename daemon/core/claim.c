@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "core/claim.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 
-/* A grid is the 256 x 256 map of one layer. Live mdevs have two, so that those whose uuid has an alternative definition
- * can be left out of a question without looking at them one by one. */
+/* A grid is the 256 x 256 map of one layer. Live mdevs have two, so that those whose uuid has an alternative
+ * definition can be left out of a question without looking at them one by one. */
 typedef enum GridId {
         GRID_HOST,
         GRID_MDEV,
@@ -22,9 +21,9 @@ typedef enum GridId {
 
 typedef struct Entry Entry;
 struct Entry {
-        Claim claim;                    /* first: conflicts point to it */
+        Claim claim; /* first: conflicts point to it */
         GridId grid;
-        uint32_t slot;                  /* in the layer */
+        uint32_t slot; /* in the layer */
         Entry *bucket_next;
         Entry *everything_next, *everything_prev;
 };
@@ -43,10 +42,10 @@ typedef struct Layer {
 } Layer;
 
 typedef struct Grid {
-        ApMask cells[AP_IDS];           /* row a, bit d: somebody holds a.d */
-        ApMask shared[AP_IDS];          /* those that two or more claims hold */
-        ApMask used, shared_used;       /* rows that are not empty, of all cells and of shared ones */
-        uint32_t *owner[AP_IDS];        /* slot of one holder of each cell that is held; rows made when first needed */
+        ApMask cells[AP_IDS];     /* row a, bit d: somebody holds a.d */
+        ApMask shared[AP_IDS];    /* those that two or more claims hold */
+        ApMask used, shared_used; /* rows that are not empty, of all cells and of shared ones */
+        uint32_t *owner[AP_IDS];  /* slot of one holder of each cell; rows are made when first needed */
         Entry *everything;
 } Grid;
 
@@ -56,7 +55,7 @@ struct ClaimTable {
         uint8_t max_adapter, max_domain;
 
         Entry **buckets;
-        size_t n_buckets, n_entries;    /* n_buckets is a power of two */
+        size_t n_buckets, n_entries; /* n_buckets is a power of two */
 };
 
 ClaimTable *claim_table_new(void) {
@@ -251,7 +250,7 @@ static void grid_add(ClaimTable *t, Entry *e) {
 /* Finds out anew who holds the shared cells of @gone, which does not count any more. */
 static void grid_recount(ClaimTable *t, const Entry *gone, const ApMask *rows) {
         const Layer *l = &t->layers[gone->claim.layer];
-        ApMask once[AP_IDS], open[AP_IDS];  /* cells with one holder found; cells not yet known to have two */
+        ApMask once[AP_IDS], open[AP_IDS]; /* cells with one holder found; cells not yet known to have two */
         Grid *g = &t->grids[gone->grid];
         ApMask todo = *rows;
 
@@ -305,7 +304,7 @@ static void grid_remove(ClaimTable *t, Entry *e) {
         AP_MASK_FOREACH(a, &m->adapters) {
                 ApMask alone = ap_mask_and_not(&m->domains, &g->shared[a]);
 
-                g->cells[a] = ap_mask_and_not(&t->grids[e->grid].cells[a], &alone);
+                g->cells[a] = ap_mask_and_not(&g->cells[a], &alone);
                 if (ap_mask_intersects(&m->domains, &g->shared[a]))
                         ap_mask_set(&shared_rows, (uint8_t) a);
         }
@@ -348,8 +347,7 @@ static GridId grid_for(const ClaimTable *t, const Claim *c) {
         case CLAIM_LAYER_MDEVCTL:
                 return GRID_MDEVCTL;
         default:
-                assert(!"a layer that claims can be put into");
-                abort();
+                abort(); /* the host's layer is set as a whole */
         }
 }
 
@@ -381,7 +379,8 @@ int claim_table_put(ClaimTable *t, const Claim *c) {
                 r = rows_reserve(&t->grids[grid], &c->matrix);
                 /* an mdev must be able to change its grid later without fail */
                 if (r >= 0 && c->layer == CLAIM_LAYER_MDEV)
-                        r = rows_reserve(&t->grids[grid == GRID_MDEV ? GRID_MDEV_ALTERNATIVE : GRID_MDEV], &c->matrix);
+                        r = rows_reserve(&t->grids[grid == GRID_MDEV ? GRID_MDEV_ALTERNATIVE : GRID_MDEV],
+                                         &c->matrix);
         }
         if (r < 0)
                 return r;
@@ -480,8 +479,8 @@ void claim_table_set_host(ClaimTable *t, const Snapshot *s) {
 /* A query, with the claims of `self` looked up once. */
 typedef struct Ask {
         const ApMatrix *matrix;
-        bool grids[_GRID_MAX];          /* which count */
-        const Entry *own[_GRID_MAX];    /* the claim in it that does not; NULL: none */
+        bool grids[_GRID_MAX];       /* which count */
+        const Entry *own[_GRID_MAX]; /* the claim in it that does not; NULL: none */
 } Ask;
 
 static Ask ask_make(const ClaimTable *t, const ClaimQuery *q) {
@@ -512,8 +511,8 @@ static const Entry *grid_everything(const ClaimTable *t, const Ask *k, GridId id
         return e && e == k->own[id] ? e->everything_next : e;
 }
 
-/* The cells of row @a that others hold in @id. A cell that our own claim shares is another's too: a layer has at most one
- * claim of ours. */
+/* The cells of row @a that others hold in @id. A cell that our own claim shares is another's too: a layer
+ * has at most one claim of ours. */
 static ApMask grid_row(const ClaimTable *t, const Ask *k, GridId id, unsigned a) {
         const Entry *own = k->own[id];
         ApMask row = t->grids[id].cells[a];
@@ -540,7 +539,8 @@ static bool has_no_such_id(const ClaimTable *t, const ApMatrix *m) {
         return !ap_mask_is_empty(&a) || !ap_mask_is_empty(&d) || !ap_mask_is_empty(&c);
 }
 
-/* Whether any cell of @adapters x @domains is in @map. The one loop that has to be fast: up to 256 rows for each layer. */
+/* Whether any cell of @adapters x @domains is in @map. The one loop that has to be fast: up to 256 rows for
+ * each layer. */
 static bool rows_hit(const ApMask map[static AP_IDS], const ApMask *adapters, const ApMask *domains) {
         for (size_t w = 0; w < AP_IDS / 64; w++) {
                 const ApMask *last = &map[64 * w + 63];
@@ -615,8 +615,8 @@ ClaimVerdict claim_check(const ClaimTable *t, const ClaimQuery *q) {
         return overlaps(t, &k) ? CLAIM_OVERLAP : CLAIM_FREE;
 }
 
-/* One holder of a cell that others hold in @id. *@hint, if there is one, is tried first: neighbours often have one holder,
- * and a cell whose noted holder is ourselves would need a search. */
+/* One holder of a cell that others hold in @id. *@hint, if there is one, is tried first: neighbours often
+ * have one holder, and a cell whose noted holder is ourselves would need a search. */
 static const Entry *grid_holder(const ClaimTable *t, const Ask *k, GridId id, ClaimLayer layer, Apqn q,
                                 const Entry **hint) {
         const Layer *l = &t->layers[layer];
@@ -641,7 +641,8 @@ static const Entry *grid_holder(const ClaimTable *t, const Ask *k, GridId id, Cl
         return grid_everything(t, k, id);
 }
 
-/* The rows to look at for conflicts: an id that the machine does not have is named even if it makes no queue. */
+/* The rows to look at for conflicts: an id that the machine does not have is named even if it makes no
+ * queue. */
 static ApMask conflict_rows(const ApMatrix *m) {
         ApMask rows = m->adapters;
 
@@ -703,10 +704,8 @@ static size_t conflict_row(const ClaimTable *t, const Ask *k, unsigned a, bool f
 
 int claim_conflicts(const ClaimTable *t, const ClaimQuery *q, Conflict **ret, size_t *ret_n) {
         static const ClaimLayer layers[_GRID_MAX] = {
-                [GRID_MDEV] = CLAIM_LAYER_MDEV,
-                [GRID_MDEV_ALTERNATIVE] = CLAIM_LAYER_MDEV,
-                [GRID_EXCLUSIVE] = CLAIM_LAYER_EXCLUSIVE,
-                [GRID_ALTERNATIVE] = CLAIM_LAYER_ALTERNATIVE,
+                [GRID_MDEV] = CLAIM_LAYER_MDEV,           [GRID_MDEV_ALTERNATIVE] = CLAIM_LAYER_MDEV,
+                [GRID_EXCLUSIVE] = CLAIM_LAYER_EXCLUSIVE, [GRID_ALTERNATIVE] = CLAIM_LAYER_ALTERNATIVE,
                 [GRID_MDEVCTL] = CLAIM_LAYER_MDEVCTL,
         };
         const Entry *hints[_GRID_MAX] = {};
@@ -738,15 +737,19 @@ int claim_conflicts(const ClaimTable *t, const ClaimQuery *q, Conflict **ret, si
                         Apqn apqn = { (uint8_t) a, (uint8_t) d };
 
                         if (ap_mask_test(&c.no_such, apqn.domain))
-                                conflicts[i++] = (Conflict) { apqn, CLAIM_NO_SUCH_ID, CLAIM_LAYER_HOST, NULL };
+                                conflicts[i++] = (Conflict) { apqn, CLAIM_NO_SUCH_ID, CLAIM_LAYER_HOST,
+                                                              NULL };
                         else if (ap_mask_test(&c.host, apqn.domain))
-                                conflicts[i++] = (Conflict) { apqn, CLAIM_HOST_OWNED, CLAIM_LAYER_HOST, NULL };
+                                conflicts[i++] = (Conflict) { apqn, CLAIM_HOST_OWNED, CLAIM_LAYER_HOST,
+                                                              NULL };
 
                         for (GridId id = GRID_MDEV; id < _GRID_MAX; id++)
                                 if (ap_mask_test(&c.grids[id], apqn.domain)) {
-                                        const Entry *e = grid_holder(t, &k, id, layers[id], apqn, &hints[id]);
+                                        const Entry *e =
+                                                        grid_holder(t, &k, id, layers[id], apqn, &hints[id]);
 
-                                        conflicts[i++] = (Conflict) { apqn, CLAIM_OVERLAP, layers[id], &e->claim };
+                                        conflicts[i++] = (Conflict) { apqn, CLAIM_OVERLAP, layers[id],
+                                                                      &e->claim };
                                 }
                 }
         }
@@ -768,9 +771,11 @@ const Claim *claim_owner(const ClaimTable *t, ClaimLayer layer, Apqn apqn) {
         if (layer == CLAIM_LAYER_HOST)
                 return NULL;
 
-        for (GridId id = first[layer]; id <= (layer == CLAIM_LAYER_MDEV ? GRID_MDEV_ALTERNATIVE : first[layer]); id++) {
+        for (GridId id = first[layer];
+             id <= (layer == CLAIM_LAYER_MDEV ? GRID_MDEV_ALTERNATIVE : first[layer]); id++) {
                 if (ap_mask_test(&t->grids[id].cells[apqn.adapter], apqn.domain))
-                        return &t->layers[layer].slots[t->grids[id].owner[apqn.adapter][apqn.domain]].entry->claim;
+                        return &t->layers[layer].slots[t->grids[id].owner[apqn.adapter][apqn.domain]]
+                                                .entry->claim;
                 if (!everything)
                         everything = t->grids[id].everything;
         }

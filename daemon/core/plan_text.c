@@ -8,17 +8,18 @@
 
 #include "base/cleanup.h"
 
-/* The line is a list of fields with one space between, every one of them lower-case hex of known length, so that each plan
- * has exactly one text: version, uuid, number of steps (2 bytes), then each step: its type and its members in order. A
- * string is its length (1 byte) and its bytes. */
+/* The line is a list of fields with one space between, every one of them lower-case hex of known length, so
+ * that each plan has exactly one text: version, uuid, number of steps (2 bytes), then each step: its type
+ * and its members in order. A string is its length (1 byte) and its bytes. */
 #define PLAN_TEXT_VERSION 1
 
-/* The longest step is an attribute: type, two lengths, both strings; or the masks: type and four masks; each field takes
- * one more character. */
+/* The longest step is an attribute: type, two lengths, both strings; or the masks: type and four masks; each
+ * field takes one more character. */
 #define STEP_TEXT_MAX (2 * (1 + 1 + PLAN_ATTR_NAME_SIZE + 1 + PLAN_ATTR_VALUE_SIZE + 4 * sizeof(ApMask)) + 8)
 #define HEAD_TEXT_MAX (2 * (1 + sizeof(Uuid) + 2) + 3)
 
-static_assert(PLAN_ATTR_VALUE_SIZE <= 256 && SNAPSHOT_NAME_SIZE <= 256, "lengths of strings fit into a byte");
+static_assert(PLAN_ATTR_VALUE_SIZE <= 256 && SNAPSHOT_NAME_SIZE <= 256,
+              "lengths of strings fit into a byte");
 static_assert(PLAN_STEPS_MAX <= UINT16_MAX, "the number of steps fits into two bytes");
 
 static char *put_byte(char *p, unsigned byte) {
@@ -86,8 +87,7 @@ static char *put_step(char *p, const PlanStep *s) {
                 p = put_string(p, s->remove.type, sizeof s->remove.type);
                 return put_matrix(put_number(p, s->remove.ap), &s->remove.before);
         default:
-                assert(!"a known type of step");
-                abort();
+                abort(); /* no such step */
         }
 }
 
@@ -235,7 +235,8 @@ static void get_step(Reader *r, PlanStep *ret) {
 }
 
 int plan_parse(const char *s, Plan *ret) {
-        CLEANUP(plan_clear) Plan p = {};
+        CLEANUP(plan_clear)
+        Plan p = {};
         Reader reader = { s };
         uint8_t count[2] = {};
         size_t n;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* bench_core - what one claim_check() costs: "core-check DEFINITIONS NANOSECONDS ns CASE", the slowest case of each size last
- * as "core-check DEFINITIONS NANOSECONDS ns". */
+/* bench_core - what one claim_check() costs: "core-check DEFINITIONS NANOSECONDS ns CASE", the slowest case
+ * of each size last as "core-check DEFINITIONS NANOSECONDS ns". */
 
 #include <stdio.h>
 #include <string.h>
@@ -26,7 +26,8 @@ static Uuid uuid_of(ClaimLayer layer, size_t i) {
         return u;
 }
 
-/* Half of the domains, so that a question about the other half has to look at every row and finds nothing. */
+/* Half of the domains, so that a question about the other half has to look at every row and finds nothing.
+ * */
 static ApMask every_other(unsigned from) {
         ApMask m = {};
 
@@ -82,11 +83,14 @@ int main(void) {
         static const size_t sizes[] = { 10, 10000 };
 
         for (size_t i = 0; i < ELEMENTS(sizes); i++) {
-                CLEANUP(claim_table_freep) ClaimTable *t = table_with(sizes[i]);
-                ApMatrix small = {}, large = { AP_MASK_ALL, every_other(0), {} }, full = { AP_MASK_ALL, AP_MASK_ALL, {} };
+                CLEANUP(claim_table_freep)
+                ClaimTable *t = table_with(sizes[i]);
+                ApMatrix small = {}, large = { AP_MASK_ALL, every_other(0), {} },
+                         full = { AP_MASK_ALL, AP_MASK_ALL, {} };
                 ApMatrix own = { AP_MASK_ALL, every_other(1), {} }, lower = large;
                 ApMask half = ap_mask_up_to(127);
-                Claim quarter = { .layer = CLAIM_LAYER_EXCLUSIVE, .uuid = uuid_of(CLAIM_LAYER_EXCLUSIVE, SIZE_MAX) };
+                Claim quarter = { .layer = CLAIM_LAYER_EXCLUSIVE,
+                                  .uuid = uuid_of(CLAIM_LAYER_EXCLUSIVE, SIZE_MAX) };
                 const struct {
                         const char *name;
                         ClaimQuery query;
@@ -97,7 +101,8 @@ int main(void) {
                         { "256x128-free-half-own", { &large, ALL_LAYERS, quarter.uuid }, CLAIM_FREE },
                         { "256x256-taken", { &full, ALL_LAYERS }, CLAIM_OVERLAP },
                         { "256x128-own-shared",
-                          { &own, CLAIM_LAYER_BIT(CLAIM_LAYER_EXCLUSIVE), uuid_of(CLAIM_LAYER_EXCLUSIVE, 1) },
+                          { &own, CLAIM_LAYER_BIT(CLAIM_LAYER_EXCLUSIVE),
+                            uuid_of(CLAIM_LAYER_EXCLUSIVE, 1) },
                           CLAIM_OVERLAP },
                 };
                 double slowest = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* replay - a main for fuzz targets: runs each file of the directories and files named on the command line through the target, so
- * that a kept corpus is an ordinary test without clang. */
+/* replay - a main for fuzz targets: runs each file of the directories and files named on the command line
+ * through the target, so that a kept corpus is an ordinary test without clang. */
 
 #include <dirent.h>
 #include <errno.h>

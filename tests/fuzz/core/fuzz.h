@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* fuzz - for targets that read text: a NUL-terminated copy of the input, and a check that also counts without assert(). */
+/* fuzz - for targets that read text: a NUL-terminated copy of the input, and a check that also counts
+ * without assert(). */
 
 #include <stdint.h>
 #include <stdio.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* failing_alloc - makes the n-th allocation from now on fail, once. The program must be linked with failing_alloc_link_args. */
+/* failing_alloc - makes the n-th allocation from now on fail, once. The program must be linked with
+ * failing_alloc_link_args. */
 
 #include <stdbool.h>
 

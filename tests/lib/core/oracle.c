@@ -80,7 +80,8 @@ bool oracle_counts(const Oracle *o, const ClaimQuery *q, const Claim *c, unsigne
                 return false;
         if (q->alternative && c->layer == CLAIM_LAYER_MDEV && has_alternative(o, c->uuid))
                 return false;
-        return c->everything ? !o->host[a][d] : has_id(&c->matrix.adapters, a) && has_id(&c->matrix.domains, d);
+        return c->everything ? !o->host[a][d]
+                             : has_id(&c->matrix.adapters, a) && has_id(&c->matrix.domains, d);
 }
 
 bool oracle_layer_taken(const Oracle *o, const ClaimQuery *q, ClaimLayer layer, unsigned a, unsigned d) {
@@ -106,7 +107,8 @@ ClaimVerdict oracle_check(const Oracle *o, const ClaimQuery *q) {
         bool host = false, other = false;
 
         for (unsigned i = 0; i < AP_IDS; i++)
-                if ((adapters.has[i] && i > o->max_adapter) || ((domains.has[i] || control.has[i]) && i > o->max_domain))
+                if ((adapters.has[i] && i > o->max_adapter) ||
+                    ((domains.has[i] || control.has[i]) && i > o->max_domain))
                         return CLAIM_NO_SUCH_ID;
 
         for (unsigned a = 0; a < AP_IDS; a++)
@@ -178,12 +180,15 @@ Snapshot *random_snapshot(Rng *rng, unsigned limit) {
                         s->queue_override[a] = s->queue_vfio[a] = ap_mask_and(&given, &s->queue_present[a]);
                 } else
                         for (unsigned d = 0; d < limit; d++)
-                                if (ap_mask_test(&s->queue_present[a], (uint8_t) d) && !is_host_owned(s, a, d))
+                                if (ap_mask_test(&s->queue_present[a], (uint8_t) d) &&
+                                    !is_host_owned(s, a, d))
                                         ap_mask_set(&s->queue_vfio[a], (uint8_t) d);
         }
 
         for (unsigned i = rng_below(rng, 6); i > 0; i--) {
-                HostMdev m = { .uuid = random_uuid(rng, 250), .ap = true, .matrix_known = true, .use = MDEV_USE_FREE };
+                HostMdev m = {
+                        .uuid = random_uuid(rng, 250), .ap = true, .matrix_known = true, .use = MDEV_USE_FREE
+                };
                 bool fits = true;
 
                 if (rng_one_in(rng, 4)) {
@@ -204,7 +209,8 @@ Snapshot *random_snapshot(Rng *rng, unsigned limit) {
                 for (unsigned a = 0; a < limit; a++)
                         for (unsigned d = 0; d < limit; d++)
                                 taken[a][d] = taken[a][d] ||
-                                              (m.ap && ap_matrix_has(&m.matrix, (Apqn) { (uint8_t) a, (uint8_t) d }));
+                                              (m.ap && ap_matrix_has(&m.matrix,
+                                                                     (Apqn) { (uint8_t) a, (uint8_t) d }));
         }
 
         return s;
@@ -223,8 +229,9 @@ bool snapshots_agree(const Snapshot *a, const Snapshot *b) {
         for (size_t i = 0; i < a->n_mdevs; i++) {
                 const HostMdev *m = &a->mdevs[i], *n = &b->mdevs[i];
 
-                if (memcmp(&m->uuid, &n->uuid, sizeof m->uuid) != 0 || m->type != n->type || m->ap != n->ap ||
-                    m->matrix_known != n->matrix_known || !ap_matrix_equal(&m->matrix, &n->matrix))
+                if (memcmp(&m->uuid, &n->uuid, sizeof m->uuid) != 0 || m->type != n->type ||
+                    m->ap != n->ap || m->matrix_known != n->matrix_known ||
+                    !ap_matrix_equal(&m->matrix, &n->matrix))
                         return false;
         }
 

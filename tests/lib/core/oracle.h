@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* oracle - slow and plain second opinions about core/: sets as arrays of 256 bools, claims as a list that is searched for
- * every single APQN. Shares no code with what it judges but the types. */
+/* oracle - slow and plain second opinions about core/: sets as arrays of 256 bools, claims as a list that is
+ * searched for every single APQN. Shares no code with what it judges but the types. */
 
 #include "core/claim.h"
 #include "core/snapshot.h"
@@ -40,8 +40,8 @@ bool oracle_layer_taken(const Oracle *o, const ClaimQuery *q, ClaimLayer layer, 
 bool oracle_taken(const Oracle *o, const ClaimQuery *q, unsigned a, unsigned d);
 ClaimVerdict oracle_check(const Oracle *o, const ClaimQuery *q);
 
-/* A host that obeys its own rules: queues are bound as masks and overrides say, mdevs do not overlap each other, nor what the
- * host owns, and fill their type's instances. Ids below @limit. */
+/* A host that obeys its own rules: queues are bound as masks and overrides say, mdevs do not overlap each
+ * other, nor what the host owns, and fill their type's instances. Ids below @limit. */
 Snapshot *random_snapshot(Rng *rng, unsigned limit);
 
 /* What plans change is equal. */

@@ -17,10 +17,10 @@
 #include <string.h>
 
 /* For table tests: says which case it was. */
-#define assert_case(name, condition)                                                                                  \
-        do {                                                                                                          \
-                if (!(condition))                                                                                     \
-                        fail_msg("case '%s': %s", (name), #condition);                                                \
+#define assert_case(name, condition) \
+        do { \
+                if (!(condition)) \
+                        fail_msg("case '%s': %s", (name), #condition); \
         } while (0)
 
 typedef struct Rng {

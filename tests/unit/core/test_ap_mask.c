@@ -23,12 +23,24 @@ static void test_parse(void **state) {
                 int r;
                 ApMask mask;
         } cases[] = {
-                { "full length", "0x1000" "000000000000" Z16 Z16 Z16, 0, IDS(3) },
-                { "with newline", "0x8000" "000000000000" Z16 Z16 Z16 "\n", 0, IDS(0) },
-                { "no prefix", "8" "000000000000000" Z16 Z16 Z16, 0, IDS(0) },
+                { "full length",
+                  "0x1000"
+                  "000000000000" Z16 Z16 Z16,
+                  0, IDS(3) },
+                { "with newline",
+                  "0x8000"
+                  "000000000000" Z16 Z16 Z16 "\n",
+                  0, IDS(0) },
+                { "no prefix",
+                  "8"
+                  "000000000000000" Z16 Z16 Z16,
+                  0, IDS(0) },
                 { "last id", "0x" Z16 Z16 Z16 "0000000000000001", 0, IDS(255) },
-                { "each word", "0x" "8000000000000001" "8000000000000001" Z16 "0000000000000010", 0,
-                  IDS(0, 63, 64, 127, 251) },
+                { "each word",
+                  "0x"
+                  "8000000000000001"
+                  "8000000000000001" Z16 "0000000000000010",
+                  0, IDS(0, 63, 64, 127, 251) },
                 { "upper and lower case", "0xAaFf", 0, IDS(0, 2, 4, 6, 8, 9, 10, 11, 12, 13, 14, 15) },
                 { "short is left-aligned", "3", 0, IDS(2, 3) },
                 { "short with prefix", "0xe", 0, IDS(0, 1, 2) },
@@ -140,8 +152,9 @@ static void test_format(void **state) {
                 { "0x" Z16 Z16 Z16 Z16, "", {} },
                 { "0x1000000000000000" Z16 Z16 Z16, "0x03", IDS(3) },
                 { "0x08000f0000000000" Z16 Z16 Z16, "0x04,0x14-0x17", IDS(4, 20, 21, 22, 23) },
-                { "0x8000000000000001" "c000000000000000" Z16 "0000000000000003", "0x00,0x3f-0x41,0xfe-0xff",
-                  IDS(0, 63, 64, 65, 254, 255) },
+                { "0x8000000000000001"
+                  "c000000000000000" Z16 "0000000000000003",
+                  "0x00,0x3f-0x41,0xfe-0xff", IDS(0, 63, 64, 65, 254, 255) },
                 { "0x" F16 F16 F16 F16, "0x00-0xff", AP_MASK_ALL },
         };
 
@@ -219,7 +232,7 @@ static void test_against_oracle(void **state) {
                 back = naive_to_mask(&and);
                 assert_memory_equal(&m, &back, sizeof m);
                 m = ap_mask_or(&a, &b);
-                back = naive_to_mask(&or);
+                back = naive_to_mask(& or);
                 assert_memory_equal(&m, &back, sizeof m);
                 m = ap_mask_and_not(&a, &b);
                 back = naive_to_mask(&and_not);
@@ -276,9 +289,9 @@ static void test_longest_list(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_parse),         cmocka_unit_test(test_parse_n),
-                cmocka_unit_test(test_parse_list),    cmocka_unit_test(test_format),
-                cmocka_unit_test(test_from_ids),      cmocka_unit_test(test_up_to),
+                cmocka_unit_test(test_parse),          cmocka_unit_test(test_parse_n),
+                cmocka_unit_test(test_parse_list),     cmocka_unit_test(test_format),
+                cmocka_unit_test(test_from_ids),       cmocka_unit_test(test_up_to),
                 cmocka_unit_test(test_against_oracle), cmocka_unit_test(test_longest_list),
         };
 

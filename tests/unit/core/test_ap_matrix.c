@@ -23,7 +23,10 @@ static void test_parse(void **state) {
                 int r;
                 unsigned adapters, domains, control;
         } cases[] = {
-                { "as the kernel prints it", "0x" F16 Z16 Z16 Z16 ",0x18" "00000000000000" Z16 Z16 Z16 ",0x" Z64 "\n", 0, 64, 2, 0 },
+                { "as the kernel prints it",
+                  "0x" F16 Z16 Z16 Z16 ",0x18"
+                  "00000000000000" Z16 Z16 Z16 ",0x" Z64 "\n",
+                  0, 64, 2, 0 },
                 { "short masks", "0x18,0x02,0x1", 0, 2, 1, 1 },
                 { "no prefix", "f,1,0", 0, 4, 1, 0 },
                 { "newline", "1,2,3\n", 0, 1, 1, 2 },
@@ -64,7 +67,8 @@ static void test_against_oracle(void **state) {
 
         for (int round = 0; round < 300; round++) {
                 ApMatrix a = random_matrix(&rng, 1 + rng_below(&rng, AP_IDS), 1 + rng_below(&rng, 30));
-                ApMatrix b = random_matrix(&rng, 1 + rng_below(&rng, AP_IDS), 1 + rng_below(&rng, 30)), back = {};
+                ApMatrix b = random_matrix(&rng, 1 + rng_below(&rng, AP_IDS), 1 + rng_below(&rng, 30)),
+                         back = {};
                 NaiveMask aa = naive_of(&a.adapters), ad = naive_of(&a.domains), ba = naive_of(&b.adapters),
                           bd = naive_of(&b.domains);
                 char text[AP_MATRIX_STRING_SIZE];

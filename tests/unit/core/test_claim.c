@@ -26,15 +26,17 @@ static void put(ClaimTable *t, ClaimLayer layer, uint8_t n, const char *adapters
         assert_int_equal(claim_table_put(t, &c), 0);
 }
 
-static ClaimVerdict check(const ClaimTable *t, unsigned layers, uint8_t self, bool alternative, const char *adapters,
-                          const char *domains) {
+static ClaimVerdict check(const ClaimTable *t, unsigned layers, uint8_t self, bool alternative,
+                          const char *adapters, const char *domains) {
         ApMatrix m = matrix(adapters, domains);
 
         return claim_check(t, &(ClaimQuery) { &m, layers, uuid(self), alternative });
 }
 
-static void set_host(ClaimTable *t, const char *apmask, const char *aqmask, uint8_t max_adapter, uint8_t max_domain) {
-        CLEANUP(snapshot_freep) Snapshot *s = snapshot_new();
+static void set_host(ClaimTable *t, const char *apmask, const char *aqmask, uint8_t max_adapter,
+                     uint8_t max_domain) {
+        CLEANUP(snapshot_freep)
+        Snapshot *s = snapshot_new();
 
         s->ap = true;
         s->max_adapter = max_adapter;
@@ -45,8 +47,10 @@ static void set_host(ClaimTable *t, const char *apmask, const char *aqmask, uint
 }
 
 static void test_empty(void **state) {
-        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
-        CLEANUP(freep) Conflict *c = NULL;
+        CLEANUP(claim_table_freep)
+        ClaimTable *t = claim_table_new();
+        CLEANUP(freep)
+        Conflict *c = NULL;
         ApMatrix m = { AP_MASK_ALL, AP_MASK_ALL, AP_MASK_ALL };
         size_t n = 99;
 
@@ -61,7 +65,8 @@ static void test_empty(void **state) {
 }
 
 static void test_order_of_verdicts(void **state) {
-        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
+        CLEANUP(claim_table_freep)
+        ClaimTable *t = claim_table_new();
 
         set_host(t, "0-255", "0-255", 63, 84);
         put(t, CLAIM_LAYER_EXCLUSIVE, 1, "1-2", "1-3");
@@ -78,8 +83,10 @@ static void test_order_of_verdicts(void **state) {
 }
 
 static void test_control_domains(void **state) {
-        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
-        CLEANUP(freep) Conflict *c = NULL;
+        CLEANUP(claim_table_freep)
+        ClaimTable *t = claim_table_new();
+        CLEANUP(freep)
+        Conflict *c = NULL;
         ApMatrix m = matrix("3-4", "6");
         char buf[UUID_STRING_SIZE];
         size_t n;
@@ -100,7 +107,8 @@ static void test_control_domains(void **state) {
 
 /* Both meet at one queue; one of them goes: the other still has it. */
 static void test_shared_cells(void **state) {
-        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
+        CLEANUP(claim_table_freep)
+        ClaimTable *t = claim_table_new();
 
         for (uint8_t first = 1; first <= 2; first++) {
                 put(t, CLAIM_LAYER_ALTERNATIVE, 1, "1-2", "1-2");
@@ -116,7 +124,8 @@ static void test_shared_cells(void **state) {
                 claim_table_drop(t, CLAIM_LAYER_ALTERNATIVE, uuid(first));
                 assert_int_equal(check(t, all_layers, 0, false, "2", "2"), CLAIM_OVERLAP);
                 assert_int_equal(check(t, all_layers, 3 - first, false, "2", "2"), CLAIM_FREE);
-                assert_true(uuid_equal(claim_owner(t, CLAIM_LAYER_ALTERNATIVE, (Apqn) { 2, 2 })->uuid, uuid(3 - first)));
+                assert_true(uuid_equal(claim_owner(t, CLAIM_LAYER_ALTERNATIVE, (Apqn) { 2, 2 })->uuid,
+                                       uuid(3 - first)));
 
                 claim_table_drop(t, CLAIM_LAYER_ALTERNATIVE, uuid(3 - first));
                 assert_int_equal(check(t, all_layers, 0, false, "0-255", "0-255"), CLAIM_FREE);
@@ -125,7 +134,8 @@ static void test_shared_cells(void **state) {
 
 static void test_alternative(void **state) {
         const unsigned start = CLAIM_LAYER_BIT(CLAIM_LAYER_MDEV) | CLAIM_LAYER_BIT(CLAIM_LAYER_EXCLUSIVE);
-        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
+        CLEANUP(claim_table_freep)
+        ClaimTable *t = claim_table_new();
 
         /* live before it is defined as alternative, and the other way round */
         put(t, CLAIM_LAYER_MDEV, 1, "1", "1");
@@ -151,7 +161,8 @@ static void test_alternative(void **state) {
 }
 
 static void test_everything(void **state) {
-        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
+        CLEANUP(claim_table_freep)
+        ClaimTable *t = claim_table_new();
         Claim c = { .layer = CLAIM_LAYER_MDEV, .uuid = uuid(9), .everything = true };
 
         set_host(t, "1", "0-255", 255, 255);
@@ -185,30 +196,39 @@ static void test_owner_texts(void **state) {
         };
 
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-                CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
-                CLEANUP(freep) Conflict *conflicts = NULL;
+                CLEANUP(claim_table_freep)
+                ClaimTable *t = claim_table_new();
+                CLEANUP(freep)
+                Conflict *conflicts = NULL;
                 char name[] = "payments", buf[UUID_STRING_SIZE];
-                Claim c = { .layer = cases[i].layer, .uuid = uuid(7), .name = cases[i].owner ? name : NULL,
-                            .operation = cases[i].operation, .matrix = matrix("5", "71") };
+                Claim c = { .layer = cases[i].layer,
+                            .uuid = uuid(7),
+                            .name = cases[i].owner ? name : NULL,
+                            .operation = cases[i].operation,
+                            .matrix = matrix("5", "71") };
                 size_t n;
 
                 assert_int_equal(claim_table_put(t, &c), 0);
                 name[0] = 'X'; /* it is a copy */
-                assert_int_equal(claim_conflicts(t, &(ClaimQuery) { &c.matrix, all_layers }, &conflicts, &n), 0);
+                assert_int_equal(claim_conflicts(t, &(ClaimQuery) { &c.matrix, all_layers }, &conflicts, &n),
+                                 0);
                 assert_case(cases[i].name, n == 1);
                 assert_case(cases[i].name, strcmp(conflict_owner_kind(conflicts), cases[i].kind) == 0);
-                assert_case(cases[i].name, strcmp(conflict_owner(conflicts, buf),
-                                                  cases[i].owner ? cases[i].owner
-                                                                 : "00000000-0000-0000-0000-000000000007") == 0);
+                assert_case(cases[i].name,
+                            strcmp(conflict_owner(conflicts, buf),
+                                   cases[i].owner ? cases[i].owner
+                                                  : "00000000-0000-0000-0000-000000000007") == 0);
         }
 }
 
 static void compare_conflicts(const ClaimTable *t, const Oracle *o, const ClaimQuery *q) {
-        CLEANUP(freep) Conflict *c = NULL;
+        CLEANUP(freep)
+        Conflict *c = NULL;
         NaiveMask adapters = naive_of(&q->matrix->adapters), domains = naive_of(&q->matrix->domains);
         NaiveMask control = naive_of(&q->matrix->control);
         size_t n, i = 0;
-        bool first = true, ids_only = ap_mask_is_empty(&q->matrix->adapters) || ap_mask_is_empty(&q->matrix->domains);
+        bool first = true,
+             ids_only = ap_mask_is_empty(&q->matrix->adapters) || ap_mask_is_empty(&q->matrix->domains);
 
         assert_int_equal(claim_conflicts(t, q, &c, &n), 0);
         assert_int_equal(n > 0, claim_check(t, q) != CLAIM_FREE);
@@ -242,7 +262,8 @@ static void compare_conflicts(const ClaimTable *t, const Oracle *o, const ClaimQ
                                 if (l == CLAIM_LAYER_HOST)
                                         assert_null(c[i].claim);
                                 else
-                                        assert_true(c[i].claim->layer == l && oracle_counts(o, q, c[i].claim, a, d));
+                                        assert_true(c[i].claim->layer == l &&
+                                                    oracle_counts(o, q, c[i].claim, a, d));
                                 i++;
                         }
                 }
@@ -253,7 +274,8 @@ static void compare_conflicts(const ClaimTable *t, const Oracle *o, const ClaimQ
 
 static void compare_suggestion(const ClaimTable *t, const Oracle *o, const ClaimQuery *q, Rng *rng) {
         NaiveMask adapters = naive_of(&q->matrix->adapters), domains = naive_of(&q->matrix->domains);
-        ApMask installed_adapters = random_mask(rng, 14, 2), installed_domains = random_mask(rng, 14, 2), as, ds;
+        ApMask installed_adapters = random_mask(rng, 14, 2), installed_domains = random_mask(rng, 14, 2), as,
+               ds;
         NaiveMask got_a, got_d, ia = naive_of(&installed_adapters), id = naive_of(&installed_domains);
 
         claim_suggest(t, q, &installed_adapters, &installed_domains, &as, &ds);
@@ -261,7 +283,8 @@ static void compare_suggestion(const ClaimTable *t, const Oracle *o, const Claim
         got_d = naive_of(&ds);
 
         for (unsigned i = 0; i < AP_IDS; i++) {
-                bool free_adapter = ia.has[i] && i <= o->max_adapter, free_domain = id.has[i] && i <= o->max_domain;
+                bool free_adapter = ia.has[i] && i <= o->max_adapter,
+                     free_domain = id.has[i] && i <= o->max_domain;
 
                 for (unsigned j = 0; j < AP_IDS; j++) {
                         free_adapter = free_adapter && !(domains.has[j] && oracle_taken(o, q, i, j));
@@ -282,7 +305,8 @@ static void compare_owner(const ClaimTable *t, const Oracle *o, Apqn apqn) {
                 else if (!oracle_layer_taken(o, &q, l, apqn.adapter, apqn.domain))
                         assert_null(c);
                 else
-                        assert_true(c && c->layer == l && oracle_counts(o, &q, c, apqn.adapter, apqn.domain));
+                        assert_true(c && c->layer == l &&
+                                    oracle_counts(o, &q, c, apqn.adapter, apqn.domain));
         }
 }
 
@@ -317,7 +341,8 @@ static void change(ClaimTable *t, Oracle *o, Rng *rng) {
                 }
                 break;
         case 1: {
-                CLEANUP(snapshot_freep) Snapshot *s = snapshot_new();
+                CLEANUP(snapshot_freep)
+                Snapshot *s = snapshot_new();
                 NaiveMask apmask, aqmask;
 
                 s->ap = !rng_one_in(rng, 6);
@@ -351,7 +376,8 @@ static void test_against_oracle(void **state) {
         Rng rng = rng_new();
 
         for (int round = 0; round < 20; round++) {
-                CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
+                CLEANUP(claim_table_freep)
+                ClaimTable *t = claim_table_new();
                 Oracle o = { .max_adapter = 255, .max_domain = 255 };
 
                 for (int step = 0; step < 120; step++) {
@@ -374,7 +400,9 @@ static void test_against_oracle(void **state) {
                                 assert_true(c && ap_matrix_equal(&c->matrix, &o.claims[i].matrix));
                         }
                         for (int i = 0; i < 10; i++)
-                                compare_owner(t, &o, (Apqn) { (uint8_t) rng_below(&rng, 13), (uint8_t) rng_below(&rng, 13) });
+                                compare_owner(t, &o,
+                                              (Apqn) { (uint8_t) rng_below(&rng, 13),
+                                                       (uint8_t) rng_below(&rng, 13) });
                         if (step % 4 == 0)
                                 compare_conflicts(t, &o, &q);
                         if (step % 16 == 0)
@@ -386,7 +414,8 @@ static void test_against_oracle(void **state) {
 /* 10,000 claims, two layers that share, dropped in another order: nothing stays behind. */
 static void test_many(void **state) {
         enum { N = 10000 };
-        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
+        CLEANUP(claim_table_freep)
+        ClaimTable *t = claim_table_new();
         ApMatrix all = { AP_MASK_ALL, AP_MASK_ALL, {} };
         ClaimQuery q = { .matrix = &all, .layers = all_layers };
 
@@ -414,10 +443,14 @@ static void test_many(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_empty),           cmocka_unit_test(test_order_of_verdicts),
-                cmocka_unit_test(test_control_domains), cmocka_unit_test(test_shared_cells),
-                cmocka_unit_test(test_alternative),     cmocka_unit_test(test_everything),
-                cmocka_unit_test(test_owner_texts),     cmocka_unit_test(test_against_oracle),
+                cmocka_unit_test(test_empty),
+                cmocka_unit_test(test_order_of_verdicts),
+                cmocka_unit_test(test_control_domains),
+                cmocka_unit_test(test_shared_cells),
+                cmocka_unit_test(test_alternative),
+                cmocka_unit_test(test_everything),
+                cmocka_unit_test(test_owner_texts),
+                cmocka_unit_test(test_against_oracle),
                 cmocka_unit_test(test_many),
         };
 

@@ -11,29 +11,32 @@
 
 static const Uuid own = { { 0xaa } };
 
-/* Calls @expression, of type int, with each of its allocations failing in turn, until none fails; @unchanged holds after each
- * failure. */
-#define TRY_ALL(expression, unchanged)                                                                                \
-        do {                                                                                                          \
-                for (int n = 0;; n++) {                                                                               \
-                        int r;                                                                                        \
-                                                                                                                      \
-                        failing_alloc_arm(n);                                                                         \
-                        r = (expression);                                                                             \
-                        if (!failing_alloc_done()) {                                                                  \
-                                assert_int_equal(r, 0);                                                               \
-                                assert_true(n > 0);                                                                   \
-                                break;                                                                                \
-                        }                                                                                             \
-                        assert_int_equal(r, -ENOMEM);                                                                 \
-                        assert_true(unchanged);                                                                       \
-                }                                                                                                     \
+/* Calls @expression, of type int, with each of its allocations failing in turn, until none fails; @unchanged
+ * holds after each failure. */
+#define TRY_ALL(expression, unchanged)                  \
+        do {                                            \
+                for (int n = 0;; n++) {                 \
+                        int r;                          \
+                                                        \
+                        failing_alloc_arm(n);           \
+                        r = (expression);               \
+                        if (!failing_alloc_done()) {    \
+                                assert_int_equal(r, 0); \
+                                assert_true(n > 0);     \
+                                break;                  \
+                        }                               \
+                        assert_int_equal(r, -ENOMEM);   \
+                        assert_true(unchanged);         \
+                }                                       \
         } while (0)
 
 static void test_claims(void **state) {
-        CLEANUP(claim_table_freep) ClaimTable *t = NULL;
-        CLEANUP(freep) Conflict *conflicts = NULL;
-        ApMatrix m = { ap_mask_up_to(3), ap_mask_up_to(3), {} }, more = { ap_mask_up_to(9), ap_mask_up_to(9), {} };
+        CLEANUP(claim_table_freep)
+        ClaimTable *t = NULL;
+        CLEANUP(freep)
+        Conflict *conflicts = NULL;
+        ApMatrix m = { ap_mask_up_to(3), ap_mask_up_to(3), {} },
+                 more = { ap_mask_up_to(9), ap_mask_up_to(9), {} };
         char name[] = "payments";
         Claim c = { .layer = CLAIM_LAYER_MDEV, .uuid = own, .name = name, .matrix = m };
         ClaimQuery q = { .matrix = &more, .layers = CLAIM_LAYER_BIT(CLAIM_LAYER_MDEV) };
@@ -47,14 +50,15 @@ static void test_claims(void **state) {
                 assert_null(t);
         }
 
-        TRY_ALL(claim_table_put(t, &c), claim_check(t, &q) == CLAIM_FREE && !claim_table_get(t, c.layer, own));
+        TRY_ALL(claim_table_put(t, &c),
+                claim_check(t, &q) == CLAIM_FREE && !claim_table_get(t, c.layer, own));
 
         c.matrix = more;
         c.name = NULL;
         TRY_ALL(claim_table_put(t, &c),
                 ap_matrix_equal(&claim_table_get(t, c.layer, own)->matrix, &m) &&
-                        strcmp(claim_table_get(t, c.layer, own)->name, "payments") == 0 &&
-                        !claim_owner(t, c.layer, (Apqn) { 9, 9 }));
+                                strcmp(claim_table_get(t, c.layer, own)->name, "payments") == 0 &&
+                                !claim_owner(t, c.layer, (Apqn) { 9, 9 }));
 
         TRY_ALL(claim_conflicts(t, &q, &conflicts, &n_conflicts), !conflicts && n_conflicts == 0);
         assert_int_equal(n_conflicts, 100);
@@ -79,7 +83,8 @@ static void test_claims(void **state) {
 
 static void test_snapshots(void **state) {
         Rng rng = rng_new();
-        CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, 6), *before = snapshot_copy(s), *copy = NULL;
+        CLEANUP(snapshot_freep)
+        Snapshot *s = random_snapshot(&rng, 6), *before = snapshot_copy(s), *copy = NULL;
         HostMdev m = { .uuid = own };
 
         s->n_cards = 1;
@@ -97,11 +102,15 @@ static void test_snapshots(void **state) {
 
 static void test_plans(void **state) {
         Rng rng = rng_new();
-        CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, 6), *before = NULL;
-        CLEANUP(plan_clear) Plan p = {}, copy = {}, back = {}, undo = {}, finish = {}, modify = {}, stop = {}, heal = {},
-                             rest = {};
-        CLEANUP(freep) char *text = NULL;
-        ApMatrix m = { ap_mask_up_to(1), ap_mask_up_to(1), {} }, other = { ap_mask_up_to(0), ap_mask_up_to(0), {} };
+        CLEANUP(snapshot_freep)
+        Snapshot *s = random_snapshot(&rng, 6), *before = NULL;
+        CLEANUP(plan_clear)
+        Plan p = {}, copy = {}, back = {}, undo = {}, finish = {}, modify = {}, stop = {}, heal = {},
+             rest = {};
+        CLEANUP(freep)
+        char *text = NULL;
+        ApMatrix m = { ap_mask_up_to(1), ap_mask_up_to(1), {} },
+                 other = { ap_mask_up_to(0), ap_mask_up_to(0), {} };
         Recovery recovery = _RECOVERY_MAX;
         Wanted w = { own, &m, true, true };
         bool foreign = false;
@@ -125,7 +134,8 @@ static void test_plans(void **state) {
         p.n_steps = 3;
         TRY_ALL(plan_undo(&p, s, &undo, &foreign), !undo.steps && !foreign);
         TRY_ALL(plan_finish(&p, s, &finish, &foreign), !finish.steps && !foreign);
-        TRY_ALL(reconcile_intent(&p, false, s, &recovery, &rest, &foreign), !rest.steps && recovery == _RECOVERY_MAX);
+        TRY_ALL(reconcile_intent(&p, false, s, &recovery, &rest, &foreign),
+                !rest.steps && recovery == _RECOVERY_MAX);
         TRY_ALL(plan_modify(s, own, &other, true, &modify), !modify.steps);
         TRY_ALL(plan_stop(s, own, &stop), !stop.steps);
 }

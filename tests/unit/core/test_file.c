@@ -31,7 +31,8 @@ static int teardown(void **state) {
 }
 
 static void expect(const char *content) {
-        CLEANUP(freep) char *text = NULL;
+        CLEANUP(freep)
+        char *text = NULL;
         size_t size = 0;
 
         assert_int_equal(file_read_at(dir, "f", 100, &text, &size), 0);
@@ -52,7 +53,8 @@ static void test_replace(void **state) {
         assert_int_equal(st.st_mode & 07777, 0600);
         assert_int_equal(faccessat(dir, ".f.new", F_OK, AT_SYMLINK_NOFOLLOW), -1);
 
-        /* what stands there is replaced, not written through; what cannot be replaced stays, and nothing is left lying */
+        /* what stands there is replaced, not written through; what cannot be replaced stays, and nothing is
+         * left lying */
         assert_int_equal(symlinkat("f", dir, "link"), 0);
         assert_int_equal(file_replace(dir, "link", "text", 4), 0);
         expect("");
@@ -106,7 +108,8 @@ static void test_write_all(void **state) {
 }
 
 static void test_open_dir(void **state) {
-        CLEANUP(fd_closep) int fd = -1, again = -1;
+        CLEANUP(fd_closep)
+        int fd = -1, again = -1;
         struct stat a, b;
 
         fd = file_open_dir(dir, "a/b/c");

@@ -10,7 +10,8 @@
 /* What @fn writes to stderr. */
 static char *capture(void (*fn)(void)) {
         static char text[4096];
-        CLEANUP(fd_closep) int saved = dup(2);
+        CLEANUP(fd_closep)
+        int saved = dup(2);
         int out[2];
         ssize_t n;
 
@@ -42,8 +43,8 @@ static void long_line(void) {
 static void test_lines(void **state) {
         char expected[200];
 
-        (void) snprintf(expected, sizeof expected, "%s: matrix 'payments' is 7\n%s: stuck\n", program_invocation_short_name,
-                        program_invocation_short_name);
+        (void) snprintf(expected, sizeof expected, "%s: matrix 'payments' is 7\n%s: stuck\n",
+                        program_invocation_short_name, program_invocation_short_name);
         assert_string_equal(capture(two_lines), expected);
 }
 

@@ -46,7 +46,9 @@ static Snapshot *host(void) {
 }
 
 static void add_mdev(Snapshot *s, Uuid uuid, const ApMatrix *m) {
-        HostMdev mdev = { .uuid = uuid, .ap = true, .matrix_known = true, .use = MDEV_USE_FREE, .matrix = *m };
+        HostMdev mdev = {
+                .uuid = uuid, .ap = true, .matrix_known = true, .use = MDEV_USE_FREE, .matrix = *m
+        };
 
         assert_int_equal(snapshot_put_mdev(s, &mdev), 0);
         s->types[0].available--;
@@ -60,8 +62,10 @@ static void use_overrides(Snapshot *s) {
 }
 
 static void test_start(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = host();
-        CLEANUP(plan_clear) Plan p = {};
+        CLEANUP(snapshot_freep)
+        Snapshot *s = host();
+        CLEANUP(plan_clear)
+        Plan p = {};
         ApMatrix m = matrix("5", "1-2"), taken = matrix("4-5", "2");
         Apqn q = { 9, 9 };
 
@@ -92,8 +96,10 @@ static void test_start(void **state) {
 }
 
 static void test_start_from_host_by_masks(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = host();
-        CLEANUP(plan_clear) Plan p = {}, not_from_host = {};
+        CLEANUP(snapshot_freep)
+        Snapshot *s = host();
+        CLEANUP(plan_clear)
+        Plan p = {}, not_from_host = {};
         ApMatrix m = matrix("2,5", "1-2");
         ApMask without = s->apmask;
         Apqn q = {};
@@ -120,8 +126,10 @@ static void test_start_from_host_by_masks(void **state) {
 }
 
 static void test_start_from_host_by_overrides(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = host();
-        CLEANUP(plan_clear) Plan p = {};
+        CLEANUP(snapshot_freep)
+        Snapshot *s = host();
+        CLEANUP(plan_clear)
+        Plan p = {};
         ApMatrix m = matrix("3-4", "1-2");
         Apqn q = {};
 
@@ -150,7 +158,8 @@ static void test_start_from_host_by_overrides(void **state) {
 }
 
 static void test_too_many_steps(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = host();
+        CLEANUP(snapshot_freep)
+        Snapshot *s = host();
         ApMatrix m = matrix("0-20", "0-20");
         Plan untouched = { .n_steps = 77 };
 
@@ -160,8 +169,11 @@ static void test_too_many_steps(void **state) {
 }
 
 static void test_modify(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = host();
-        CLEANUP(plan_clear) Plan p = {}, same = {};
+        CLEANUP(snapshot_freep) Snapshot *changed = NULL;
+        CLEANUP(snapshot_freep)
+        Snapshot *s = host();
+        CLEANUP(plan_clear)
+        Plan p = {}, same = {};
         ApMatrix before = matrix("5", "1-2"), after = matrix("5-6", "2");
         Plan untouched = { .n_steps = 77 };
         Apqn q = {};
@@ -177,6 +189,13 @@ static void test_modify(void **state) {
         assert_int_equal(plan_modify(s, own, &before, true, &same), 0);
         assert_int_equal(same.n_steps, 0);
 
+        /* what the kernel said of the guest's share is not true any more */
+        changed = snapshot_copy(s);
+        snapshot_find_mdev(changed, own)->guest_known = true;
+        assert_int_equal(plan_apply(&p, changed), 0);
+        assert_false(snapshot_find_mdev(changed, own)->guest_known);
+        assert_true(ap_matrix_equal(&snapshot_find_mdev(changed, own)->matrix, &after));
+
         snapshot_find_mdev(s, own)->matrix_known = false;
         assert_int_equal(plan_check(&p, s, &q), PLAN_CHANGED);
         assert_int_equal(plan_modify(s, own, &after, false, &untouched), -ENODATA);
@@ -184,8 +203,10 @@ static void test_modify(void **state) {
 }
 
 static void test_stop(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = host();
-        CLEANUP(plan_clear) Plan p = {};
+        CLEANUP(snapshot_freep)
+        Snapshot *s = host();
+        CLEANUP(plan_clear)
+        Plan p = {};
         Plan untouched = { .n_steps = 77 };
         ApMatrix m = matrix("5", "1-2");
         HostMdev *mdev;
@@ -219,8 +240,10 @@ static void test_stop(void **state) {
 }
 
 static void test_masks(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = host();
-        CLEANUP(plan_clear) Plan p = {}, same = {};
+        CLEANUP(snapshot_freep)
+        Snapshot *s = host();
+        CLEANUP(plan_clear)
+        Plan p = {}, same = {};
         ApMatrix m = matrix("5", "1-2");
         ApMask more = ap_mask_up_to(5);
         Apqn q = {};
@@ -240,8 +263,10 @@ static void test_masks(void **state) {
 
 /* Back to the host goes no queue that is assigned, not even to the plan's own mdev. */
 static void test_give_back(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = host();
-        CLEANUP(plan_clear) Plan p = { .uuid = own };
+        CLEANUP(snapshot_freep)
+        Snapshot *s = host();
+        CLEANUP(plan_clear)
+        Plan p = { .uuid = own };
         PlanStep step = { .type = PLAN_OVERRIDE, .override = { { 5, 1 }, true, false } };
         ApMatrix m = matrix("5", "1-2");
         Apqn q = {};
@@ -256,8 +281,10 @@ static void test_give_back(void **state) {
 
 /* Mdevs in general. */
 static void test_other_types(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = host();
-        CLEANUP(plan_clear) Plan p = { .uuid = own }, stop = {};
+        CLEANUP(snapshot_freep)
+        Snapshot *s = host();
+        CLEANUP(plan_clear)
+        Plan p = { .uuid = own }, stop = {};
         PlanStep create = { .type = PLAN_CREATE, .create = { "mtty", "mtty-1" } };
         PlanStep attr = { .type = PLAN_ATTR, .attr = { "speed", "9600" } };
         PlanStep assign = { .type = PLAN_ASSIGN };
@@ -366,7 +393,8 @@ static bool plans_equal(const Plan *a, const Plan *b) {
                                 return false;
                         break;
                 case PLAN_ATTR:
-                        if (strcmp(s->attr.name, t->attr.name) != 0 || strcmp(s->attr.value, t->attr.value) != 0)
+                        if (strcmp(s->attr.name, t->attr.name) != 0 ||
+                            strcmp(s->attr.value, t->attr.value) != 0)
                                 return false;
                         break;
                 default:
@@ -385,10 +413,13 @@ static void test_round_trip(void **state) {
         Rng rng = rng_new();
 
         for (int round = 0; round < 300; round++) {
-                CLEANUP(plan_clear) Plan p = { .uuid = random_uuid(&rng, 200) }, back = {}, copy = {};
-                CLEANUP(freep) char *text = NULL, *again = NULL;
+                CLEANUP(plan_clear)
+                Plan p = { .uuid = random_uuid(&rng, 200) }, back = {}, copy = {};
+                CLEANUP(freep)
+                char *text = NULL, *again = NULL;
 
-                for (unsigned n = round < 2 ? PLAN_STEPS_MAX * (unsigned) round : rng_below(&rng, 9); n > 0; n--) {
+                for (unsigned n = round < 2 ? PLAN_STEPS_MAX * (unsigned) round : rng_below(&rng, 9); n > 0;
+                     n--) {
                         PlanStep step;
 
                         random_step(&rng, &step);
@@ -407,8 +438,10 @@ static void test_round_trip(void **state) {
 
                 /* each byte counts: no other text means the same, and none is a crash */
                 for (int i = 0; i < 20; i++) {
-                        CLEANUP(plan_clear) Plan bad = {};
-                        CLEANUP(freep) char *bad_text = strdup(text), *text_of_bad = NULL;
+                        CLEANUP(plan_clear)
+                        Plan bad = {};
+                        CLEANUP(freep)
+                        char *bad_text = strdup(text), *text_of_bad = NULL;
                         size_t at = rng_below(&rng, (unsigned) strlen(text));
 
                         if (rng_one_in(&rng, 3))
@@ -449,11 +482,17 @@ static void test_parse_refuses(void **state) {
                 { "not a bool", "01" U32 " 0001 01 05 47 00 02", -EBADMSG },
                 { "half a byte", "01" U32 " 0001 01 05 4 00 01", -EBADMSG },
                 { "more steps than a plan has", "01" U32 " 012d", -EBADMSG },
-                { "string longer than its field", "01" U32 " 0001 02 40"
-                  "61616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161"
-                  " 00", -EBADMSG },
+                { "string longer than its field",
+                  "01" U32 " 0001 02 40"
+                  "6161616161616161616161616161616161616161616161616161616161616161"
+                  "6161616161616161616161616161616161616161616161616161616161616161"
+                  " 00",
+                  -EBADMSG },
                 { "string shorter than it says", "01" U32 " 0001 02 0261 00", -EBADMSG },
-                { "NUL in a string", "01" U32 " 0001 02 0200" "61 00", -EBADMSG },
+                { "NUL in a string",
+                  "01" U32 " 0001 02 0200"
+                  "61 00",
+                  -EBADMSG },
         };
 
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -463,14 +502,16 @@ static void test_parse_refuses(void **state) {
 
                 assert_case(cases[i].name, r == cases[i].r);
                 if (r < 0)
-                        assert_case(cases[i].name, uuid_equal(p.uuid, own) && p.steps == &none && p.n_steps == 77);
+                        assert_case(cases[i].name,
+                                    uuid_equal(p.uuid, own) && p.steps == &none && p.n_steps == 77);
                 else
                         plan_clear(&p);
         }
 }
 
 static void test_append(void **state) {
-        CLEANUP(plan_clear) Plan p = {};
+        CLEANUP(plan_clear)
+        Plan p = {};
         PlanStep step = { .type = PLAN_ATTR };
 
         for (int i = 0; i < PLAN_STEPS_MAX; i++)

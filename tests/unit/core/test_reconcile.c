@@ -46,15 +46,19 @@ static void test_drift(void **state) {
         };
 
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-                CLEANUP(snapshot_freep) Snapshot *s = host();
-                CLEANUP(plan_clear) Plan p = {};
+                CLEANUP(snapshot_freep)
+                Snapshot *s = host();
+                CLEANUP(plan_clear)
+                Plan p = {};
                 ApMatrix wanted = matrix(5, 1), is = cases[i].same ? wanted : matrix(6, 1);
                 Wanted w = { own, &wanted, cases[i].started, false };
                 Drift drift;
                 Apqn q;
 
                 if (cases[i].live) {
-                        HostMdev m = { .uuid = own, .ap = cases[i].ap, .matrix_known = cases[i].known, .matrix = is };
+                        HostMdev m = {
+                                .uuid = own, .ap = cases[i].ap, .matrix_known = cases[i].known, .matrix = is
+                        };
 
                         assert_int_equal(snapshot_put_mdev(s, &m), 0);
                 }
@@ -75,7 +79,8 @@ static void test_drift(void **state) {
 
 /* Control domains alone are a drift too. */
 static void test_control_drift(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = host();
+        CLEANUP(snapshot_freep)
+        Snapshot *s = host();
         ApMatrix wanted = matrix(5, 1);
         HostMdev m = { .uuid = own, .ap = true, .matrix_known = true, .matrix = wanted };
         Wanted w = { own, &wanted, true, false };
@@ -87,8 +92,10 @@ static void test_control_drift(void **state) {
 
 /* After a boot the masks are as they were before we took something from the host's drivers. */
 static void test_from_host(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = host();
-        CLEANUP(plan_clear) Plan without = {}, with = {};
+        CLEANUP(snapshot_freep)
+        Snapshot *s = host();
+        CLEANUP(plan_clear)
+        Plan without = {}, with = {};
         ApMatrix wanted = matrix(5, 1);
         Wanted w = { own, &wanted, true, false };
         Apqn q = {};
@@ -120,8 +127,10 @@ static void test_intent(void **state) {
         };
 
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-                CLEANUP(snapshot_freep) Snapshot *s = host();
-                CLEANUP(plan_clear) Plan p = {}, way = {};
+                CLEANUP(snapshot_freep)
+                Snapshot *s = host();
+                CLEANUP(plan_clear)
+                Plan p = {}, way = {};
                 ApMatrix m = matrix(5, 1);
                 Recovery recovery = _RECOVERY_MAX;
                 bool foreign = !cases[i].alien;
@@ -136,18 +145,22 @@ static void test_intent(void **state) {
                 assert_case(cases[i].name, foreign == cases[i].alien);
                 assert_case(cases[i].name, way.n_steps == cases[i].n_steps);
                 if (way.n_steps > 0) {
-                        assert_case(cases[i].name, way.steps[0].type == (cases[i].finish ? PLAN_ASSIGN : PLAN_REMOVE));
+                        assert_case(cases[i].name,
+                                    way.steps[0].type == (cases[i].finish ? PLAN_ASSIGN : PLAN_REMOVE));
                         assert_int_equal(plan_apply(&way, s), 0);
                         assert_case(cases[i].name,
-                                    plan_progress(&p, s) == (cases[i].finish ? PLAN_FINISHED : PLAN_NOT_BEGUN));
+                                    plan_progress(&p, s) ==
+                                                    (cases[i].finish ? PLAN_FINISHED : PLAN_NOT_BEGUN));
                 }
         }
 }
 
 /* Removed means stopped, also after the mdev was emptied by an undoing that was cut short. */
 static void test_stop_intent(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = host();
-        CLEANUP(plan_clear) Plan p = {}, none = {}, way = {};
+        CLEANUP(snapshot_freep)
+        Snapshot *s = host();
+        CLEANUP(plan_clear)
+        Plan p = {}, none = {}, way = {};
         ApMatrix m = matrix(5, 1);
         HostMdev mdev = { .uuid = own, .ap = true, .matrix_known = true, .matrix = m };
         Recovery recovery;
@@ -170,8 +183,9 @@ static void test_stop_intent(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_drift),  cmocka_unit_test(test_control_drift), cmocka_unit_test(test_from_host),
-                cmocka_unit_test(test_intent), cmocka_unit_test(test_stop_intent),
+                cmocka_unit_test(test_drift),       cmocka_unit_test(test_control_drift),
+                cmocka_unit_test(test_from_host),   cmocka_unit_test(test_intent),
+                cmocka_unit_test(test_stop_intent),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,7 +6,8 @@
 
 /* put, drop and find against an array that is searched. */
 static void test_mdevs(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = snapshot_new();
+        CLEANUP(snapshot_freep)
+        Snapshot *s = snapshot_new();
         bool there[200] = {};
         uint32_t type[200] = {};
         Rng rng = rng_new();
@@ -38,7 +39,8 @@ static void test_mdevs(void **state) {
 }
 
 static void test_put_from_itself(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = snapshot_new();
+        CLEANUP(snapshot_freep)
+        Snapshot *s = snapshot_new();
         HostMdev m = { .uuid = { { 7 } }, .type = 3 };
 
         assert_int_equal(snapshot_put_mdev(s, &m), 0);
@@ -51,8 +53,10 @@ static void test_copy(void **state) {
         Rng rng = rng_new();
 
         for (int i = 0; i < 50; i++) {
-                CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, 8);
-                CLEANUP(snapshot_freep) Snapshot *copy = NULL;
+                CLEANUP(snapshot_freep)
+                Snapshot *s = random_snapshot(&rng, 8);
+                CLEANUP(snapshot_freep)
+                Snapshot *copy = NULL;
 
                 s->n_cards = 1;
                 s->cards = calloc(1, sizeof *s->cards);
@@ -70,7 +74,8 @@ static void test_copy(void **state) {
 }
 
 static void test_find(void **state) {
-        CLEANUP(snapshot_freep) Snapshot *s = snapshot_new(), *empty = snapshot_new();
+        CLEANUP(snapshot_freep)
+        Snapshot *s = snapshot_new(), *empty = snapshot_new();
         static const char *const parents[] = { "matrix", "mtty", "zz" };
 
         assert_null(snapshot_find_parent(empty, "matrix"));
@@ -117,7 +122,8 @@ static void test_host_owned(void **state) {
         };
 
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-                CLEANUP(snapshot_freep) Snapshot *s = snapshot_new();
+                CLEANUP(snapshot_freep)
+                Snapshot *s = snapshot_new();
                 ApMask owned;
 
                 s->has_override = cases[i].has_override;
@@ -135,8 +141,8 @@ static void test_host_owned(void **state) {
                 owned = snapshot_host_owned(s, 5);
                 assert_case(cases[i].name, ap_mask_test(&owned, 1) == cases[i].owned);
                 assert_case(cases[i].name, ap_mask_test(&owned, 2) == !cases[i].adapter_masked);
-                assert_case(cases[i].name, ap_mask_test(&owned, 200) ==
-                                                   (!cases[i].adapter_masked && !cases[i].other_masked));
+                assert_case(cases[i].name, ap_mask_test(&owned, 200) == (!cases[i].adapter_masked &&
+                                                                         !cases[i].other_masked));
         }
 }
 
@@ -145,7 +151,8 @@ static void test_guest_matrix(void **state) {
         Rng rng = rng_new();
 
         for (int round = 0; round < 500; round++) {
-                CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, 8);
+                CLEANUP(snapshot_freep)
+                Snapshot *s = random_snapshot(&rng, 8);
                 ApMatrix m = random_matrix(&rng, 9, 2);
                 NaiveMask adapters = naive_of(&m.adapters), domains = naive_of(&m.domains), has_a, has_d;
                 ApMask got_a, got_d;
@@ -169,7 +176,8 @@ static void test_guest_matrix(void **state) {
                                 else if (!naive_of(&s->queue_vfio[a]).has[d])
                                         why = GUEST_LOSS_NOT_BOUND;
                                 if (why != GUEST_LOSS_NONE) {
-                                        assert_int_equal(snapshot_guest_loss(s, &m, (uint8_t) a, &where), why);
+                                        assert_int_equal(snapshot_guest_loss(s, &m, (uint8_t) a, &where),
+                                                         why);
                                         assert_int_equal(where, d);
                                         in = false;
                                 }
@@ -186,8 +194,9 @@ static void test_guest_matrix(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_mdevs), cmocka_unit_test(test_put_from_itself), cmocka_unit_test(test_copy),
-                cmocka_unit_test(test_find),  cmocka_unit_test(test_host_owned),      cmocka_unit_test(test_guest_matrix),
+                cmocka_unit_test(test_mdevs),      cmocka_unit_test(test_put_from_itself),
+                cmocka_unit_test(test_copy),       cmocka_unit_test(test_find),
+                cmocka_unit_test(test_host_owned), cmocka_unit_test(test_guest_matrix),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,8 +26,8 @@ static void test_parse(void **state) {
                 { "not hex", "0123456g-89ab-cdef-0123-456789abcdef", -EINVAL },
                 { "sign", "-1234567-89ab-cdef-0123-456789abcdef", -EINVAL },
         };
-        static const Uuid good = { { 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab,
-                                     0xcd, 0xef } };
+        static const Uuid good = { { 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0x01, 0x23, 0x45, 0x67,
+                                     0x89, 0xab, 0xcd, 0xef } };
 
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
                 Uuid before = { { 1, 2, 3 } }, u = before;

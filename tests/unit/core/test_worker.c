@@ -16,13 +16,13 @@ typedef struct Job {
         int number, returns;
         pthread_t ran_on;
         bool signals_blocked;
-        int done;                 /* how often */
+        int done; /* how often */
         int result;
-        int gate;                 /* waits until this can be read; -1: does not wait */
-        Worker *resubmit_to;      /* in done() */
+        int gate;            /* waits until this can be read; -1: does not wait */
+        Worker *resubmit_to; /* in done() */
 } Job;
 
-static int finished[4096];        /* numbers in the order of done(): loop thread */
+static int finished[4096]; /* numbers in the order of done(): loop thread */
 static size_t n_finished;
 
 static int job_run(Work *w) {
@@ -52,7 +52,10 @@ static void job_done(Work *w, int r) {
 }
 
 static void job_init(Job *j, int number) {
-        *j = (Job) { .work = { .run = job_run, .done = job_done }, .number = number, .returns = -number, .gate = -1 };
+        *j = (Job) { .work = { .run = job_run, .done = job_done },
+                     .number = number,
+                     .returns = -number,
+                     .gate = -1 };
 }
 
 static sd_event *event_new(void) {
@@ -81,7 +84,8 @@ static void test_order(void **state) {
                 for (int i = 0; i < MAX; i++) {
                         job_init(&jobs[i], i);
                         assert_int_equal(worker_submit(w, &jobs[i].work), 0);
-                        assert_int_equal(jobs[i].done, 0); /* never before it has returned, nor without the loop */
+                        assert_int_equal(jobs[i].done,
+                                         0); /* never before it has returned, nor without the loop */
                 }
                 run_until(e, MAX);
                 for (int i = 0; i < MAX; i++) {
