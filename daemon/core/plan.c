@@ -126,8 +126,7 @@ static void copy_name(char dest[static SNAPSHOT_NAME_SIZE], const char *name) {
 }
 
 int plan_start(const Snapshot *s, Uuid uuid, const ApMatrix *m, bool from_host, Plan *ret) {
-        CLEANUP(plan_clear)
-        Plan p = { .uuid = uuid };
+        CLEANUP(plan_clear) Plan p = { .uuid = uuid };
         PlanStep create = { .type = PLAN_CREATE };
         int r;
 
@@ -153,8 +152,7 @@ int plan_start(const Snapshot *s, Uuid uuid, const ApMatrix *m, bool from_host, 
 }
 
 int plan_modify(const Snapshot *s, Uuid uuid, const ApMatrix *m, bool from_host, Plan *ret) {
-        CLEANUP(plan_clear)
-        Plan p = { .uuid = uuid };
+        CLEANUP(plan_clear) Plan p = { .uuid = uuid };
         const HostMdev *mdev = snapshot_find_mdev(s, uuid);
         int r;
 

@@ -643,8 +643,7 @@ static int move_mdev(const Plan *p, const World *w, const PlanStep *end, bool fo
 
 /* Moves everything that @p touches to where it was before it, or forward to where it is to be. */
 static int plan_move(const Plan *p, const Snapshot *s, bool forward, Plan *ret, bool *ret_foreign) {
-        CLEANUP(plan_clear)
-        Plan moved = { .uuid = p->uuid };
+        CLEANUP(plan_clear) Plan moved = { .uuid = p->uuid };
         bool foreign = false;
         World w;
         int r;
@@ -654,8 +653,7 @@ static int plan_move(const Plan *p, const Snapshot *s, bool forward, Plan *ret, 
         for (size_t i = 0; i < p->n_steps; i++) {
                 size_t index = forward ? i : p->n_steps - 1 - i;
                 const PlanStep *step = &p->steps[index], *end = end_step(p, index, forward);
-                CLEANUP(plan_clear)
-                Plan part = { .uuid = p->uuid };
+                CLEANUP(plan_clear) Plan part = { .uuid = p->uuid };
                 bool refused = false;
 
                 /* a thing is moved when it is met first, going this way */

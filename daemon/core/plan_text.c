@@ -235,8 +235,7 @@ static void get_step(Reader *r, PlanStep *ret) {
 }
 
 int plan_parse(const char *s, Plan *ret) {
-        CLEANUP(plan_clear)
-        Plan p = {};
+        CLEANUP(plan_clear) Plan p = {};
         Reader reader = { s };
         uint8_t count[2] = {};
         size_t n;

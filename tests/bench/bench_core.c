@@ -83,8 +83,7 @@ int main(void) {
         static const size_t sizes[] = { 10, 10000 };
 
         for (size_t i = 0; i < ELEMENTS(sizes); i++) {
-                CLEANUP(claim_table_freep)
-                ClaimTable *t = table_with(sizes[i]);
+                CLEANUP(claim_table_freep) ClaimTable *t = table_with(sizes[i]);
                 ApMatrix small = {}, large = { AP_MASK_ALL, every_other(0), {} },
                          full = { AP_MASK_ALL, AP_MASK_ALL, {} };
                 ApMatrix own = { AP_MASK_ALL, every_other(1), {} }, lower = large;

@@ -7,8 +7,7 @@
 #include "tests/fuzz/core/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-        CLEANUP(freep)
-        char *s = fuzz_text(data, size);
+        CLEANUP(freep) char *s = fuzz_text(data, size);
         ApMask before = { { 1, 2, 3, 4 } }, m = before, back;
         char list[AP_MASK_LIST_SIZE];
         int r = ap_mask_parse_list(s, &m);

@@ -7,8 +7,7 @@
 #include "tests/fuzz/core/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-        CLEANUP(freep)
-        char *s = fuzz_text(data, size);
+        CLEANUP(freep) char *s = fuzz_text(data, size);
         ApMatrix before = { AP_MASK_ALL, {}, AP_MASK_ALL }, m = before, back;
         char text[AP_MATRIX_STRING_SIZE];
         int r = ap_matrix_parse(s, &m);

@@ -8,12 +8,9 @@
 
 /* A plan that was read is written as it was, and nothing in it makes its use on some host fail. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-        CLEANUP(freep)
-        char *s = fuzz_text(data, size), *again = NULL;
-        CLEANUP(snapshot_freep)
-        Snapshot *host = snapshot_new();
-        CLEANUP(plan_clear)
-        Plan p = { .n_steps = 77 }, undo = {}, finish = {};
+        CLEANUP(freep) char *s = fuzz_text(data, size), *again = NULL;
+        CLEANUP(snapshot_freep) Snapshot *host = snapshot_new();
+        CLEANUP(plan_clear) Plan p = { .n_steps = 77 }, undo = {}, finish = {};
         bool foreign;
         Apqn q;
         int r = plan_parse(s, &p);

@@ -35,8 +35,7 @@ static ClaimVerdict check(const ClaimTable *t, unsigned layers, uint8_t self, bo
 
 static void set_host(ClaimTable *t, const char *apmask, const char *aqmask, uint8_t max_adapter,
                      uint8_t max_domain) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = snapshot_new();
+        CLEANUP(snapshot_freep) Snapshot *s = snapshot_new();
 
         s->ap = true;
         s->max_adapter = max_adapter;
@@ -47,10 +46,8 @@ static void set_host(ClaimTable *t, const char *apmask, const char *aqmask, uint
 }
 
 static void test_empty(void **state) {
-        CLEANUP(claim_table_freep)
-        ClaimTable *t = claim_table_new();
-        CLEANUP(freep)
-        Conflict *c = NULL;
+        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
+        CLEANUP(freep) Conflict *c = NULL;
         ApMatrix m = { AP_MASK_ALL, AP_MASK_ALL, AP_MASK_ALL };
         size_t n = 99;
 
@@ -65,8 +62,7 @@ static void test_empty(void **state) {
 }
 
 static void test_order_of_verdicts(void **state) {
-        CLEANUP(claim_table_freep)
-        ClaimTable *t = claim_table_new();
+        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
 
         set_host(t, "0-255", "0-255", 63, 84);
         put(t, CLAIM_LAYER_EXCLUSIVE, 1, "1-2", "1-3");
@@ -83,10 +79,8 @@ static void test_order_of_verdicts(void **state) {
 }
 
 static void test_control_domains(void **state) {
-        CLEANUP(claim_table_freep)
-        ClaimTable *t = claim_table_new();
-        CLEANUP(freep)
-        Conflict *c = NULL;
+        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
+        CLEANUP(freep) Conflict *c = NULL;
         ApMatrix m = matrix("3-4", "6");
         char buf[UUID_STRING_SIZE];
         size_t n;
@@ -107,8 +101,7 @@ static void test_control_domains(void **state) {
 
 /* Both meet at one queue; one of them goes: the other still has it. */
 static void test_shared_cells(void **state) {
-        CLEANUP(claim_table_freep)
-        ClaimTable *t = claim_table_new();
+        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
 
         for (uint8_t first = 1; first <= 2; first++) {
                 put(t, CLAIM_LAYER_ALTERNATIVE, 1, "1-2", "1-2");
@@ -134,8 +127,7 @@ static void test_shared_cells(void **state) {
 
 static void test_alternative(void **state) {
         const unsigned start = CLAIM_LAYER_BIT(CLAIM_LAYER_MDEV) | CLAIM_LAYER_BIT(CLAIM_LAYER_EXCLUSIVE);
-        CLEANUP(claim_table_freep)
-        ClaimTable *t = claim_table_new();
+        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
 
         /* live before it is defined as alternative, and the other way round */
         put(t, CLAIM_LAYER_MDEV, 1, "1", "1");
@@ -161,8 +153,7 @@ static void test_alternative(void **state) {
 }
 
 static void test_everything(void **state) {
-        CLEANUP(claim_table_freep)
-        ClaimTable *t = claim_table_new();
+        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
         Claim c = { .layer = CLAIM_LAYER_MDEV, .uuid = uuid(9), .everything = true };
 
         set_host(t, "1", "0-255", 255, 255);
@@ -196,10 +187,8 @@ static void test_owner_texts(void **state) {
         };
 
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-                CLEANUP(claim_table_freep)
-                ClaimTable *t = claim_table_new();
-                CLEANUP(freep)
-                Conflict *conflicts = NULL;
+                CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
+                CLEANUP(freep) Conflict *conflicts = NULL;
                 char name[] = "payments", buf[UUID_STRING_SIZE];
                 Claim c = { .layer = cases[i].layer,
                             .uuid = uuid(7),
@@ -222,8 +211,7 @@ static void test_owner_texts(void **state) {
 }
 
 static void compare_conflicts(const ClaimTable *t, const Oracle *o, const ClaimQuery *q) {
-        CLEANUP(freep)
-        Conflict *c = NULL;
+        CLEANUP(freep) Conflict *c = NULL;
         NaiveMask adapters = naive_of(&q->matrix->adapters), domains = naive_of(&q->matrix->domains);
         NaiveMask control = naive_of(&q->matrix->control);
         size_t n, i = 0;
@@ -341,8 +329,7 @@ static void change(ClaimTable *t, Oracle *o, Rng *rng) {
                 }
                 break;
         case 1: {
-                CLEANUP(snapshot_freep)
-                Snapshot *s = snapshot_new();
+                CLEANUP(snapshot_freep) Snapshot *s = snapshot_new();
                 NaiveMask apmask, aqmask;
 
                 s->ap = !rng_one_in(rng, 6);
@@ -376,8 +363,7 @@ static void test_against_oracle(void **state) {
         Rng rng = rng_new();
 
         for (int round = 0; round < 20; round++) {
-                CLEANUP(claim_table_freep)
-                ClaimTable *t = claim_table_new();
+                CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
                 Oracle o = { .max_adapter = 255, .max_domain = 255 };
 
                 for (int step = 0; step < 120; step++) {
@@ -414,8 +400,7 @@ static void test_against_oracle(void **state) {
 /* 10,000 claims, two layers that share, dropped in another order: nothing stays behind. */
 static void test_many(void **state) {
         enum { N = 10000 };
-        CLEANUP(claim_table_freep)
-        ClaimTable *t = claim_table_new();
+        CLEANUP(claim_table_freep) ClaimTable *t = claim_table_new();
         ApMatrix all = { AP_MASK_ALL, AP_MASK_ALL, {} };
         ClaimQuery q = { .matrix = &all, .layers = all_layers };
 

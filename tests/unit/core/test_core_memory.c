@@ -31,10 +31,8 @@ static const Uuid own = { { 0xaa } };
         } while (0)
 
 static void test_claims(void **state) {
-        CLEANUP(claim_table_freep)
-        ClaimTable *t = NULL;
-        CLEANUP(freep)
-        Conflict *conflicts = NULL;
+        CLEANUP(claim_table_freep) ClaimTable *t = NULL;
+        CLEANUP(freep) Conflict *conflicts = NULL;
         ApMatrix m = { ap_mask_up_to(3), ap_mask_up_to(3), {} },
                  more = { ap_mask_up_to(9), ap_mask_up_to(9), {} };
         char name[] = "payments";
@@ -83,8 +81,7 @@ static void test_claims(void **state) {
 
 static void test_snapshots(void **state) {
         Rng rng = rng_new();
-        CLEANUP(snapshot_freep)
-        Snapshot *s = random_snapshot(&rng, 6), *before = snapshot_copy(s), *copy = NULL;
+        CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, 6), *before = snapshot_copy(s), *copy = NULL;
         HostMdev m = { .uuid = own };
 
         s->n_cards = 1;
@@ -102,13 +99,10 @@ static void test_snapshots(void **state) {
 
 static void test_plans(void **state) {
         Rng rng = rng_new();
-        CLEANUP(snapshot_freep)
-        Snapshot *s = random_snapshot(&rng, 6), *before = NULL;
-        CLEANUP(plan_clear)
-        Plan p = {}, copy = {}, back = {}, undo = {}, finish = {}, modify = {}, stop = {}, heal = {},
+        CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, 6), *before = NULL;
+        CLEANUP(plan_clear) Plan p = {}, copy = {}, back = {}, undo = {}, finish = {}, modify = {}, stop = {}, heal = {},
              rest = {};
-        CLEANUP(freep)
-        char *text = NULL;
+        CLEANUP(freep) char *text = NULL;
         ApMatrix m = { ap_mask_up_to(1), ap_mask_up_to(1), {} },
                  other = { ap_mask_up_to(0), ap_mask_up_to(0), {} };
         Recovery recovery = _RECOVERY_MAX;

@@ -31,8 +31,7 @@ static int teardown(void **state) {
 }
 
 static void expect(const char *content) {
-        CLEANUP(freep)
-        char *text = NULL;
+        CLEANUP(freep) char *text = NULL;
         size_t size = 0;
 
         assert_int_equal(file_read_at(dir, "f", 100, &text, &size), 0);
@@ -108,8 +107,7 @@ static void test_write_all(void **state) {
 }
 
 static void test_open_dir(void **state) {
-        CLEANUP(fd_closep)
-        int fd = -1, again = -1;
+        CLEANUP(fd_closep) int fd = -1, again = -1;
         struct stat a, b;
 
         fd = file_open_dir(dir, "a/b/c");

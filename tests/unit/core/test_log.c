@@ -10,8 +10,7 @@
 /* What @fn writes to stderr. */
 static char *capture(void (*fn)(void)) {
         static char text[4096];
-        CLEANUP(fd_closep)
-        int saved = dup(2);
+        CLEANUP(fd_closep) int saved = dup(2);
         int out[2];
         ssize_t n;
 

@@ -62,10 +62,8 @@ static void use_overrides(Snapshot *s) {
 }
 
 static void test_start(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = host();
-        CLEANUP(plan_clear)
-        Plan p = {};
+        CLEANUP(snapshot_freep) Snapshot *s = host();
+        CLEANUP(plan_clear) Plan p = {};
         ApMatrix m = matrix("5", "1-2"), taken = matrix("4-5", "2");
         Apqn q = { 9, 9 };
 
@@ -96,10 +94,8 @@ static void test_start(void **state) {
 }
 
 static void test_start_from_host_by_masks(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = host();
-        CLEANUP(plan_clear)
-        Plan p = {}, not_from_host = {};
+        CLEANUP(snapshot_freep) Snapshot *s = host();
+        CLEANUP(plan_clear) Plan p = {}, not_from_host = {};
         ApMatrix m = matrix("2,5", "1-2");
         ApMask without = s->apmask;
         Apqn q = {};
@@ -126,10 +122,8 @@ static void test_start_from_host_by_masks(void **state) {
 }
 
 static void test_start_from_host_by_overrides(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = host();
-        CLEANUP(plan_clear)
-        Plan p = {};
+        CLEANUP(snapshot_freep) Snapshot *s = host();
+        CLEANUP(plan_clear) Plan p = {};
         ApMatrix m = matrix("3-4", "1-2");
         Apqn q = {};
 
@@ -158,8 +152,7 @@ static void test_start_from_host_by_overrides(void **state) {
 }
 
 static void test_too_many_steps(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = host();
+        CLEANUP(snapshot_freep) Snapshot *s = host();
         ApMatrix m = matrix("0-20", "0-20");
         Plan untouched = { .n_steps = 77 };
 
@@ -170,10 +163,8 @@ static void test_too_many_steps(void **state) {
 
 static void test_modify(void **state) {
         CLEANUP(snapshot_freep) Snapshot *changed = NULL;
-        CLEANUP(snapshot_freep)
-        Snapshot *s = host();
-        CLEANUP(plan_clear)
-        Plan p = {}, same = {};
+        CLEANUP(snapshot_freep) Snapshot *s = host();
+        CLEANUP(plan_clear) Plan p = {}, same = {};
         ApMatrix before = matrix("5", "1-2"), after = matrix("5-6", "2");
         Plan untouched = { .n_steps = 77 };
         Apqn q = {};
@@ -203,10 +194,8 @@ static void test_modify(void **state) {
 }
 
 static void test_stop(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = host();
-        CLEANUP(plan_clear)
-        Plan p = {};
+        CLEANUP(snapshot_freep) Snapshot *s = host();
+        CLEANUP(plan_clear) Plan p = {};
         Plan untouched = { .n_steps = 77 };
         ApMatrix m = matrix("5", "1-2");
         HostMdev *mdev;
@@ -240,10 +229,8 @@ static void test_stop(void **state) {
 }
 
 static void test_masks(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = host();
-        CLEANUP(plan_clear)
-        Plan p = {}, same = {};
+        CLEANUP(snapshot_freep) Snapshot *s = host();
+        CLEANUP(plan_clear) Plan p = {}, same = {};
         ApMatrix m = matrix("5", "1-2");
         ApMask more = ap_mask_up_to(5);
         Apqn q = {};
@@ -263,10 +250,8 @@ static void test_masks(void **state) {
 
 /* Back to the host goes no queue that is assigned, not even to the plan's own mdev. */
 static void test_give_back(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = host();
-        CLEANUP(plan_clear)
-        Plan p = { .uuid = own };
+        CLEANUP(snapshot_freep) Snapshot *s = host();
+        CLEANUP(plan_clear) Plan p = { .uuid = own };
         PlanStep step = { .type = PLAN_OVERRIDE, .override = { { 5, 1 }, true, false } };
         ApMatrix m = matrix("5", "1-2");
         Apqn q = {};
@@ -281,10 +266,8 @@ static void test_give_back(void **state) {
 
 /* Mdevs in general. */
 static void test_other_types(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = host();
-        CLEANUP(plan_clear)
-        Plan p = { .uuid = own }, stop = {};
+        CLEANUP(snapshot_freep) Snapshot *s = host();
+        CLEANUP(plan_clear) Plan p = { .uuid = own }, stop = {};
         PlanStep create = { .type = PLAN_CREATE, .create = { "mtty", "mtty-1" } };
         PlanStep attr = { .type = PLAN_ATTR, .attr = { "speed", "9600" } };
         PlanStep assign = { .type = PLAN_ASSIGN };
@@ -413,10 +396,8 @@ static void test_round_trip(void **state) {
         Rng rng = rng_new();
 
         for (int round = 0; round < 300; round++) {
-                CLEANUP(plan_clear)
-                Plan p = { .uuid = random_uuid(&rng, 200) }, back = {}, copy = {};
-                CLEANUP(freep)
-                char *text = NULL, *again = NULL;
+                CLEANUP(plan_clear) Plan p = { .uuid = random_uuid(&rng, 200) }, back = {}, copy = {};
+                CLEANUP(freep) char *text = NULL, *again = NULL;
 
                 for (unsigned n = round < 2 ? PLAN_STEPS_MAX * (unsigned) round : rng_below(&rng, 9); n > 0;
                      n--) {
@@ -438,10 +419,8 @@ static void test_round_trip(void **state) {
 
                 /* each byte counts: no other text means the same, and none is a crash */
                 for (int i = 0; i < 20; i++) {
-                        CLEANUP(plan_clear)
-                        Plan bad = {};
-                        CLEANUP(freep)
-                        char *bad_text = strdup(text), *text_of_bad = NULL;
+                        CLEANUP(plan_clear) Plan bad = {};
+                        CLEANUP(freep) char *bad_text = strdup(text), *text_of_bad = NULL;
                         size_t at = rng_below(&rng, (unsigned) strlen(text));
 
                         if (rng_one_in(&rng, 3))
@@ -510,8 +489,7 @@ static void test_parse_refuses(void **state) {
 }
 
 static void test_append(void **state) {
-        CLEANUP(plan_clear)
-        Plan p = {};
+        CLEANUP(plan_clear) Plan p = {};
         PlanStep step = { .type = PLAN_ATTR };
 
         for (int i = 0; i < PLAN_STEPS_MAX; i++)

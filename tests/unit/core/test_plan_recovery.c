@@ -52,8 +52,7 @@ static Snapshot *after_prefix(const Snapshot *s, const Plan *p, size_t n) {
 
 /* Undoes @p on @s and expects @before, and the same if undoing is interrupted anywhere. */
 static void expect_undone(const Plan *p, const Snapshot *s, const Snapshot *before) {
-        CLEANUP(plan_clear)
-        Plan undo = {};
+        CLEANUP(plan_clear) Plan undo = {};
         bool foreign = true;
         Apqn q;
 
@@ -62,10 +61,8 @@ static void expect_undone(const Plan *p, const Snapshot *s, const Snapshot *befo
         assert_int_equal(plan_check(&undo, s, &q), PLAN_OK);
 
         for (size_t n = 0; n <= undo.n_steps; n++) {
-                CLEANUP(snapshot_freep)
-                Snapshot *between = after_prefix(s, &undo, n);
-                CLEANUP(plan_clear)
-                Plan rest = {};
+                CLEANUP(snapshot_freep) Snapshot *between = after_prefix(s, &undo, n);
+                CLEANUP(plan_clear) Plan rest = {};
 
                 assert_int_equal(plan_undo(p, between, &rest, &foreign), 0);
                 assert_false(foreign);
@@ -76,10 +73,8 @@ static void expect_undone(const Plan *p, const Snapshot *s, const Snapshot *befo
 }
 
 static void expect_finished(const Plan *p, const Snapshot *s, const Snapshot *after) {
-        CLEANUP(snapshot_freep)
-        Snapshot *copy = snapshot_copy(s);
-        CLEANUP(plan_clear)
-        Plan rest = {};
+        CLEANUP(snapshot_freep) Snapshot *copy = snapshot_copy(s);
+        CLEANUP(plan_clear) Plan rest = {};
         bool foreign = true;
         Apqn q;
 
@@ -95,12 +90,9 @@ static void test_prefixes(void **state) {
         int plans = 0;
 
         for (int round = 0; round < 2000; round++) {
-                CLEANUP(snapshot_freep)
-                Snapshot *s = random_snapshot(&rng, LIMIT);
-                CLEANUP(snapshot_freep)
-                Snapshot *after = NULL;
-                CLEANUP(plan_clear)
-                Plan p = {};
+                CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, LIMIT);
+                CLEANUP(snapshot_freep) Snapshot *after = NULL;
+                CLEANUP(plan_clear) Plan p = {};
 
                 if (!random_plan(&rng, s, &p))
                         continue;
@@ -108,8 +100,7 @@ static void test_prefixes(void **state) {
                 plans++;
                 after = after_prefix(s, &p, p.n_steps);
                 for (size_t n = 0; n <= p.n_steps; n++) {
-                        CLEANUP(snapshot_freep)
-                        Snapshot *between = after_prefix(s, &p, n);
+                        CLEANUP(snapshot_freep) Snapshot *between = after_prefix(s, &p, n);
 
                         assert_int_equal(plan_progress(&p, between), n == 0           ? PLAN_NOT_BEGUN
                                                                      : n == p.n_steps ? PLAN_FINISHED
@@ -169,20 +160,16 @@ static void test_half_steps(void **state) {
         Rng rng = rng_new();
 
         for (int round = 0; round < 3000; round++) {
-                CLEANUP(snapshot_freep)
-                Snapshot *s = random_snapshot(&rng, LIMIT);
-                CLEANUP(snapshot_freep)
-                Snapshot *after = NULL;
-                CLEANUP(plan_clear)
-                Plan p = {};
+                CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, LIMIT);
+                CLEANUP(snapshot_freep) Snapshot *after = NULL;
+                CLEANUP(plan_clear) Plan p = {};
 
                 if (!random_plan(&rng, s, &p))
                         continue;
 
                 after = after_prefix(s, &p, p.n_steps);
                 for (size_t n = 0; n < p.n_steps; n++) {
-                        CLEANUP(snapshot_freep)
-                        Snapshot *between = after_prefix(s, &p, n);
+                        CLEANUP(snapshot_freep) Snapshot *between = after_prefix(s, &p, n);
 
                         if (!half_step(&rng, &p.steps[n], p.uuid, between))
                                 continue;
@@ -202,12 +189,9 @@ static void test_interference(void **state) {
         Rng rng = rng_new();
 
         for (int round = 0; round < 4000; round++) {
-                CLEANUP(snapshot_freep)
-                Snapshot *s = random_snapshot(&rng, LIMIT);
-                CLEANUP(snapshot_freep)
-                Snapshot *now = NULL, *then = NULL;
-                CLEANUP(plan_clear)
-                Plan p = {}, way = {};
+                CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, LIMIT);
+                CLEANUP(snapshot_freep) Snapshot *now = NULL, *then = NULL;
+                CLEANUP(plan_clear) Plan p = {}, way = {};
                 HostMdev *mdev, foreign_mdev = { .uuid = alien, .ap = true, .matrix_known = true };
                 unsigned kind = rng_below(&rng, 4);
                 bool foreign = false, forward = rng_one_in(&rng, 2);
@@ -298,12 +282,9 @@ static void test_interference(void **state) {
 /* Attributes do not show: a plan that writes some has never ended for sure, and what it made is removed. */
 static void test_attributes(void **state) {
         Rng rng = rng_new();
-        CLEANUP(snapshot_freep)
-        Snapshot *s = random_snapshot(&rng, LIMIT);
-        CLEANUP(snapshot_freep)
-        Snapshot *after = NULL;
-        CLEANUP(plan_clear)
-        Plan p = { .uuid = own }, undo = {}, rest = {};
+        CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, LIMIT);
+        CLEANUP(snapshot_freep) Snapshot *after = NULL;
+        CLEANUP(plan_clear) Plan p = { .uuid = own }, undo = {}, rest = {};
         PlanStep create = { .type = PLAN_CREATE, .create = { "mtty", "mtty-1" } };
         PlanStep attr = { .type = PLAN_ATTR, .attr = { "speed", "9600" } };
         bool foreign;
@@ -325,12 +306,9 @@ static void test_attributes(void **state) {
 /* Where the kernel has no ap_config the matrix of what a plan made may be unreadable. */
 static void test_unreadable(void **state) {
         Rng rng = rng_new();
-        CLEANUP(snapshot_freep)
-        Snapshot *s = random_snapshot(&rng, LIMIT);
-        CLEANUP(snapshot_freep)
-        Snapshot *now = NULL;
-        CLEANUP(plan_clear)
-        Plan start = {}, modify = {}, stop = {}, way = {};
+        CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, LIMIT);
+        CLEANUP(snapshot_freep) Snapshot *now = NULL;
+        CLEANUP(plan_clear) Plan start = {}, modify = {}, stop = {}, way = {};
         ApMatrix none = {}, m = none;
         bool foreign;
         Apqn q;

@@ -46,10 +46,8 @@ static void test_drift(void **state) {
         };
 
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-                CLEANUP(snapshot_freep)
-                Snapshot *s = host();
-                CLEANUP(plan_clear)
-                Plan p = {};
+                CLEANUP(snapshot_freep) Snapshot *s = host();
+                CLEANUP(plan_clear) Plan p = {};
                 ApMatrix wanted = matrix(5, 1), is = cases[i].same ? wanted : matrix(6, 1);
                 Wanted w = { own, &wanted, cases[i].started, false };
                 Drift drift;
@@ -79,8 +77,7 @@ static void test_drift(void **state) {
 
 /* Control domains alone are a drift too. */
 static void test_control_drift(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = host();
+        CLEANUP(snapshot_freep) Snapshot *s = host();
         ApMatrix wanted = matrix(5, 1);
         HostMdev m = { .uuid = own, .ap = true, .matrix_known = true, .matrix = wanted };
         Wanted w = { own, &wanted, true, false };
@@ -92,10 +89,8 @@ static void test_control_drift(void **state) {
 
 /* After a boot the masks are as they were before we took something from the host's drivers. */
 static void test_from_host(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = host();
-        CLEANUP(plan_clear)
-        Plan without = {}, with = {};
+        CLEANUP(snapshot_freep) Snapshot *s = host();
+        CLEANUP(plan_clear) Plan without = {}, with = {};
         ApMatrix wanted = matrix(5, 1);
         Wanted w = { own, &wanted, true, false };
         Apqn q = {};
@@ -127,10 +122,8 @@ static void test_intent(void **state) {
         };
 
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-                CLEANUP(snapshot_freep)
-                Snapshot *s = host();
-                CLEANUP(plan_clear)
-                Plan p = {}, way = {};
+                CLEANUP(snapshot_freep) Snapshot *s = host();
+                CLEANUP(plan_clear) Plan p = {}, way = {};
                 ApMatrix m = matrix(5, 1);
                 Recovery recovery = _RECOVERY_MAX;
                 bool foreign = !cases[i].alien;
@@ -157,10 +150,8 @@ static void test_intent(void **state) {
 
 /* Removed means stopped, also after the mdev was emptied by an undoing that was cut short. */
 static void test_stop_intent(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = host();
-        CLEANUP(plan_clear)
-        Plan p = {}, none = {}, way = {};
+        CLEANUP(snapshot_freep) Snapshot *s = host();
+        CLEANUP(plan_clear) Plan p = {}, none = {}, way = {};
         ApMatrix m = matrix(5, 1);
         HostMdev mdev = { .uuid = own, .ap = true, .matrix_known = true, .matrix = m };
         Recovery recovery;

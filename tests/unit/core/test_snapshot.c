@@ -6,8 +6,7 @@
 
 /* put, drop and find against an array that is searched. */
 static void test_mdevs(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = snapshot_new();
+        CLEANUP(snapshot_freep) Snapshot *s = snapshot_new();
         bool there[200] = {};
         uint32_t type[200] = {};
         Rng rng = rng_new();
@@ -39,8 +38,7 @@ static void test_mdevs(void **state) {
 }
 
 static void test_put_from_itself(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = snapshot_new();
+        CLEANUP(snapshot_freep) Snapshot *s = snapshot_new();
         HostMdev m = { .uuid = { { 7 } }, .type = 3 };
 
         assert_int_equal(snapshot_put_mdev(s, &m), 0);
@@ -53,10 +51,8 @@ static void test_copy(void **state) {
         Rng rng = rng_new();
 
         for (int i = 0; i < 50; i++) {
-                CLEANUP(snapshot_freep)
-                Snapshot *s = random_snapshot(&rng, 8);
-                CLEANUP(snapshot_freep)
-                Snapshot *copy = NULL;
+                CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, 8);
+                CLEANUP(snapshot_freep) Snapshot *copy = NULL;
 
                 s->n_cards = 1;
                 s->cards = calloc(1, sizeof *s->cards);
@@ -74,8 +70,7 @@ static void test_copy(void **state) {
 }
 
 static void test_find(void **state) {
-        CLEANUP(snapshot_freep)
-        Snapshot *s = snapshot_new(), *empty = snapshot_new();
+        CLEANUP(snapshot_freep) Snapshot *s = snapshot_new(), *empty = snapshot_new();
         static const char *const parents[] = { "matrix", "mtty", "zz" };
 
         assert_null(snapshot_find_parent(empty, "matrix"));
@@ -122,8 +117,7 @@ static void test_host_owned(void **state) {
         };
 
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-                CLEANUP(snapshot_freep)
-                Snapshot *s = snapshot_new();
+                CLEANUP(snapshot_freep) Snapshot *s = snapshot_new();
                 ApMask owned;
 
                 s->has_override = cases[i].has_override;
@@ -151,8 +145,7 @@ static void test_guest_matrix(void **state) {
         Rng rng = rng_new();
 
         for (int round = 0; round < 500; round++) {
-                CLEANUP(snapshot_freep)
-                Snapshot *s = random_snapshot(&rng, 8);
+                CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, 8);
                 ApMatrix m = random_matrix(&rng, 9, 2);
                 NaiveMask adapters = naive_of(&m.adapters), domains = naive_of(&m.domains), has_a, has_d;
                 ApMask got_a, got_d;
