@@ -10,6 +10,7 @@ trap 'rm -rf "$d" "$d.trace" "$d.out"' EXIT
 strace -f -o /dev/null true 2> /dev/null || { echo 'SKIP: strace cannot trace here'; exit 77; }
 
 n=0 bad=0
+export ASAN_OPTIONS=detect_leaks=0 # the leak sanitizer cannot be traced
 
 # the old state: durable, or still in the journal
 fresh() {
