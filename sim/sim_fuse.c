@@ -41,7 +41,7 @@ typedef struct File {
 
 typedef struct Entries {
         struct Entries *prev, *next; /* of all that are open */
-        char *names; /* type character, name, NUL, and so on */
+        char *names;                 /* type character, name, NUL, and so on */
         size_t n, size, count;
         size_t *at;
         size_t at_size;
@@ -216,7 +216,8 @@ static void sim_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
 }
 
 /* A new size (O_TRUNC) and new times mean nothing to an attribute. */
-static void sim_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int what, struct fuse_file_info *fi) {
+static void sim_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int what,
+                        struct fuse_file_info *fi) {
         Inode *i = inode_of(front_of(req), ino);
 
         if (what & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_MODE)) {
@@ -289,22 +290,22 @@ static void entries_free(Entries *e) {
         free(e);
 }
 
-#define LINK(list, item)                                                                           \
-        do {                                                                                       \
-                (item)->next = (list);                                                             \
-                if (list)                                                                          \
-                        (list)->prev = (item);                                                     \
-                (list) = (item);                                                                   \
+#define LINK(list, item)                       \
+        do {                                   \
+                (item)->next = (list);         \
+                if (list)                      \
+                        (list)->prev = (item); \
+                (list) = (item);               \
         } while (0)
 
-#define UNLINK(list, item)                                                                         \
-        do {                                                                                       \
-                if ((item)->prev)                                                                  \
-                        (item)->prev->next = (item)->next;                                         \
-                else                                                                               \
-                        (list) = (item)->next;                                                     \
-                if ((item)->next)                                                                  \
-                        (item)->next->prev = (item)->prev;                                         \
+#define UNLINK(list, item)                                 \
+        do {                                               \
+                if ((item)->prev)                          \
+                        (item)->prev->next = (item)->next; \
+                else                                       \
+                        (list) = (item)->next;             \
+                if ((item)->next)                          \
+                        (item)->next->prev = (item)->prev; \
         } while (0)
 
 static void sim_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
@@ -332,9 +333,11 @@ static void sim_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
                 entries_free(e);
 }
 
-static void sim_readdir_req(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi) {
+static void sim_readdir_req(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                            struct fuse_file_info *fi) {
         const Entries *e = (const Entries *) (uintptr_t) fi->fh;
-        CLEANUP(freep) char *buf = malloc(size);
+        CLEANUP(freep)
+        char *buf = malloc(size);
         size_t n = 0;
 
         if (!buf) {
@@ -345,7 +348,9 @@ static void sim_readdir_req(fuse_req_t req, fuse_ino_t ino, size_t size, off_t o
                 const char *entry = e->names + e->at[k];
                 struct stat s = {
                         .st_ino = k + 2, /* not the inode's, which the kernel does not know yet; never 0 */
-                        .st_mode = *entry == 'd' ? S_IFDIR : *entry == 'l' ? S_IFLNK : S_IFREG,
+                        .st_mode = *entry == 'd'   ? S_IFDIR
+                                   : *entry == 'l' ? S_IFLNK
+                                                   : S_IFREG,
                 };
                 size_t need = fuse_add_direntry(req, buf + n, size - n, entry + 1, &s, (off_t) k + 1);
 
@@ -502,7 +507,8 @@ static void sim_read_req(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                 if (r >= 0)
                         file->n = (size_t) r;
         }
-        finish(front_of(req), (Waiter) { .req = req, .read = true, .file = file, .size = size, .off = off, .result = r });
+        finish(front_of(req),
+               (Waiter){ .req = req, .read = true, .file = file, .size = size, .off = off, .result = r });
 }
 
 static void sim_write_req(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
@@ -511,12 +517,13 @@ static void sim_write_req(fuse_req_t req, fuse_ino_t ino, const char *buf, size_
         ssize_t r;
 
         r = sim_file_write(file->sim, buf, size);
-        finish(front_of(req), (Waiter) { .req = req, .result = r });
+        finish(front_of(req), (Waiter){ .req = req, .result = r });
 }
 
 /* sysfs has no such operations */
 
-static void sim_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, struct fuse_file_info *fi) {
+static void sim_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode,
+                       struct fuse_file_info *fi) {
         (void) fuse_reply_err(req, EACCES);
 }
 

@@ -24,12 +24,13 @@
 #define MATRIX "devices/vfio_ap/matrix/"
 #define CREATE MATRIX "mdev_supported_types/vfio_ap-passthrough/create"
 
-#define check(condition)                                                                           \
-        do {                                                                                       \
-                if (!(condition)) {                                                                \
-                        (void) fprintf(stderr, "%s:%d: %s (errno %d, %m)\n", __FILE__, __LINE__, #condition, errno); \
-                        exit(EXIT_FAILURE);                                                        \
-                }                                                                                  \
+#define check(condition)                                                                         \
+        do {                                                                                     \
+                if (!(condition)) {                                                              \
+                        (void) fprintf(stderr, "%s:%d: %s (errno %d, %m)\n", __FILE__, __LINE__, \
+                                       #condition, errno);                                       \
+                        exit(EXIT_FAILURE);                                                      \
+                }                                                                                \
         } while (0)
 
 static int root;
@@ -98,7 +99,8 @@ static bool running(pid_t pid) {
         return r == 0;
 }
 
-/* Until the model has the operation of @pid, by asking it. The newline tells its line from a fault rule's. */
+/* Until the model has the operation of @pid, by asking it. The newline tells its line from a fault rule's.
+ * */
 static void wait_pending(pid_t pid, const char *text) {
         while (!strstr(get(".sim/ctl"), text)) {
                 check(running(pid));
@@ -111,7 +113,8 @@ static void test_files(void) {
         char buf[8];
         int fd;
 
-        check(fstatat(root, "bus/ap/apmask", &st, 0) == 0 && st.st_mode == (S_IFREG | 0644) && st.st_size == 4096);
+        check(fstatat(root, "bus/ap/apmask", &st, 0) == 0 && st.st_mode == (S_IFREG | 0644) &&
+              st.st_size == 4096);
         check(openat(root, CREATE, O_RDONLY) < 0 && errno == EACCES);
         check(openat(root, "bus/ap/bindings", O_WRONLY) < 0 && errno == EACCES);
         check(openat(root, "bus/ap/new", O_WRONLY | O_CREAT, 0600) < 0 && errno == EACCES);
@@ -277,6 +280,7 @@ int main(int argc, char **argv) {
         test_owner();
         test_hang();
         test_uevents();
-        check(put(MATRIX U2 "/ap_config", "0x04,0x0000800000000000000000000000000000000000000000000000000000000000,0\n") > 0);
+        check(put(MATRIX U2 "/ap_config",
+                  "0x04,0x0000800000000000000000000000000000000000000000000000000000000000,0\n") > 0);
         return EXIT_SUCCESS;
 }
