@@ -18,9 +18,9 @@ static int usage(FILE *f) {
                      "Mounts a simulated /sys with crypto adapters, serves it until unmounted or killed.\n\n"
                      "  --profile=NAME|FILE   the host: small (default), z16, full, lab, or a file\n"
                      "  --dialect=6.1|6.12|7.2  kernel to behave like, instead of the profile's\n"
-                     "  --uevents             send uevents through the kernel to this network namespace; it\n"
+                     "  --uevents             send uevents to this network namespace by the kernel; it\n"
                      "                        may have no interface but lo (--uevents=force: any)\n"
-                     "  --save=FILE           start with the state in FILE, if it exists, and leave it there\n"
+                     "  --save=FILE           start with the state in FILE, if any, and leave it there\n"
                      "  --ready-fd=N          write \"ready\" and a newline there when mounted\n"
                      "  --help, --version\n\n"
                      "Faults, hardware events and guests: write to MOUNTPOINT/.sim/ctl.\n",
@@ -103,7 +103,7 @@ int main(int argc, char **argv) {
         if (uevents) {
                 netlink_fd = sim_netlink_open(force);
                 if (netlink_fd == -EPERM)
-                        (void) fputs("guestcrypt-sim: This network namespace has an interface other than lo and "
+                        (void) fputs("guestcrypt-sim: This network namespace has an interface but lo and "
                                      "may be the machine's; use 'unshare -n', or --uevents=force.\n",
                                      stderr);
                 if (netlink_fd < 0)

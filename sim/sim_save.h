@@ -10,6 +10,5 @@
 /* Replaces the file. 0 or -errno. */
 int sim_save(Sim *s, const char *path);
 
-/* Onto a host that has just booted with the same profile. -ENOENT: no file. -EBADMSG: a line does not fit.
- * */
+/* Onto a host just booted with the same profile. -ENOENT: no file. -EBADMSG: a line does not fit. */
 int sim_load(Sim *s, const char *path);

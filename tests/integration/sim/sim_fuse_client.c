@@ -99,8 +99,7 @@ static bool running(pid_t pid) {
         return r == 0;
 }
 
-/* Until the model has the operation of @pid, by asking it. The newline tells its line from a fault rule's.
- * */
+/* Until the model has the operation of @pid. The newline tells its line from a fault rule's. */
 static void wait_pending(pid_t pid, const char *text) {
         while (!strstr(get(".sim/ctl"), text)) {
                 check(running(pid));
