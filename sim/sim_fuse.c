@@ -542,8 +542,13 @@ static int serve(Front *f, int signal_fd) {
                         r = -errno;
                         break;
                 }
-                if (fds[1].revents)
-                        break;
+                if (fds[1].revents) {
+                        struct signalfd_siginfo info; /* taken, or it would hit when unblocked */
+
+                        if (read(signal_fd, &info, sizeof info) == (ssize_t) sizeof info)
+                                break;
+                        continue;
+                }
                 if (!fds[0].revents)
                         continue;
                 r = fuse_session_receive_buf(f->session, &buf);

@@ -7,6 +7,7 @@ struct Call {
         Bus *bus;
         sd_bus_message *message;
         CallReply reply;
+        sd_bus_message_handler_t answer; /* of a question; NULL: the engine's answer is the reply */
         Call *next, **link;
 };
 
@@ -131,6 +132,38 @@ void bus_call_rescanned(void *userdata, int r) {
                         .text = (char *) "The configuration was read, but the host could not be scanned" }));
 
         finish(c, sd_bus_reply_method_return(c->message, NULL));
+}
+
+static void on_refreshed(void *userdata, int r) {
+        CLEANUP(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        Call *c = userdata;
+
+        /* a scan that failed or is late is no reason to say nothing: the answer is from what is known then */
+        r = sd_bus_message_rewind(c->message, 1);
+        if (r >= 0)
+                r = c->answer(c->message, &c->bus->object, &error);
+        if (r < 0)
+                (void) sd_bus_reply_method_errno(c->message, r, &error);
+
+        (void) bus_call_free(c);
+}
+
+int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer) {
+        Call *c;
+        int r;
+
+        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
+        if (!c)
+                return -ENOMEM;
+        c->answer = answer;
+
+        r = engine_refresh(b->engine, on_refreshed, c);
+        if (r < 0) {
+                (void) bus_call_free(c);
+                return bus_error_broken(m, r);
+        }
+
+        return 1;
 }
 
 EngineCaller bus_caller(sd_bus_message *m, uid_t uid) {

@@ -112,7 +112,8 @@ int bus_read_options(sd_bus_message *m, const BusOption *options, size_t n, sd_b
 int bus_append_text(sd_bus_message *m, const char *s);
 int bus_append_texts(sd_bus_message *m, const char *const *lines);
 int bus_append_mask(sd_bus_message *m, const ApMask *mask);
-int bus_append_conflicts(sd_bus_message *m, const EngineConflict *conflicts, size_t n);
+/* Answers @m with what engine_check() says. */
+int bus_reply_conflicts(Bus *b, sd_bus_message *m, const EngineCheck *check);
 /* The UTF-8 copy of @s, free(); NULL: out of memory. */
 char *bus_text(const char *s);
 
@@ -138,6 +139,9 @@ int bus_call_submitted(Call *c, int r, Refusal *refusal, sd_bus_error *error);
 void bus_call_done(void *userdata, int r, const Refusal *refusal, Uuid uuid);
 void bus_call_reconciled(void *userdata, int r, const Refusal *refusal, const EngineHealed *healed, size_t n);
 void bus_call_rescanned(void *userdata, int r);
+/* For questions about the host as it is now: has it scanned (for at most 40 ms), then runs @answer on the rewound message. What a
+ * handler returns once its caller is authorised. */
+int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer);
 /* Reads the sender for the engine; points into @m. */
 EngineCaller bus_caller(sd_bus_message *m, uid_t uid);
 

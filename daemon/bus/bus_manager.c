@@ -82,27 +82,48 @@ static int find_self(Bus *b, const char *self, Uuid *ret, sd_bus_error *error) {
         return 0;
 }
 
-static int method_check_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
-        CLEANUP(freep) EngineConflict *conflicts = NULL;
-        Bus *b = bus_of(userdata);
-        EngineCheck check = {};
-        const char *self = "";
-        Verdict verdict;
-        uid_t uid;
-        size_t n;
+static int read_check(sd_bus_message *m, EngineCheck *ret, const char **ret_self, sd_bus_error *error) {
         int r;
 
-        r = bus_read_matrix(m, &check.matrix, error);
+        *ret = (EngineCheck) {};
+        *ret_self = "";
+
+        r = bus_read_matrix(m, &ret->matrix, error);
         if (r < 0)
                 return r;
 
-        r = bus_read_options(m, (BusOption[]) {
-                { "alternative", 'b', &check.alternative },
-                { "start", 'b', &check.start },
-                { "from-host", 'b', &check.from_host },
-                { "self", 's', &self },
+        return bus_read_options(m, (BusOption[]) {
+                { "alternative", 'b', &ret->alternative },
+                { "start", 'b', &ret->start },
+                { "from-host", 'b', &ret->from_host },
+                { "self", 's', ret_self },
         }, 4, error);
+}
+
+static int answer_check_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = bus_of(userdata);
+        EngineCheck check;
+        const char *self;
+        int r;
+
+        r = read_check(m, &check, &self, error);
+        if (r < 0)
+                return r;
+        r = find_self(b, self, &check.self, error);
+        if (r < 0)
+                return r;
+
+        return bus_reply_conflicts(b, m, &check);
+}
+
+static int method_check_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = bus_of(userdata);
+        EngineCheck check;
+        const char *self;
+        uid_t uid;
+        int r;
+
+        r = read_check(m, &check, &self, error);
         if (r < 0)
                 return r;
 
@@ -110,23 +131,7 @@ static int method_check_matrix(sd_bus_message *m, void *userdata, sd_bus_error *
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        r = find_self(b, self, &check.self, error);
-        if (r < 0)
-                return r;
-
-        r = engine_check(b->engine, &check, &conflicts, &n, &verdict, NULL);
-        if (r < 0)
-                return bus_error_broken(m, r);
-
-        r = sd_bus_message_new_method_return(m, &reply);
-        if (r < 0)
-                return r;
-
-        r = bus_append_conflicts(reply, conflicts, n);
-        if (r < 0)
-                return r;
-
-        return sd_bus_send(NULL, reply, NULL);
+        return bus_call_refresh(b, m, answer_check_matrix);
 }
 
 static int method_get_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -389,33 +394,55 @@ static int method_reconcile(sd_bus_message *m, void *userdata, sd_bus_error *err
         return bus_call_submitted(c, r, &refusal, error);
 }
 
-static int method_list_queues(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        Bus *b = bus_of(userdata);
-        QueueFilter filter = {};
-        uid_t uid;
+static int read_filter(sd_bus_message *m, QueueFilter *ret, sd_bus_error *error) {
         int r;
 
+        *ret = (QueueFilter) {};
         r = bus_read_options(m, (BusOption[]) {
-                { "adapter", 'q', &filter.adapter, &filter.has_adapter },
-                { "domain", 'q', &filter.domain, &filter.has_domain },
-                { "driver", 's', &filter.driver },
-                { "owner-kind", 's', &filter.kind },
-                { "owner", 's', &filter.owner },
-                { "free", 'b', &filter.free, &filter.has_free },
+                { "adapter", 'q', &ret->adapter, &ret->has_adapter },
+                { "domain", 'q', &ret->domain, &ret->has_domain },
+                { "driver", 's', &ret->driver },
+                { "owner-kind", 's', &ret->kind },
+                { "owner", 's', &ret->owner },
+                { "free", 'b', &ret->free, &ret->has_free },
         }, 6, error);
         if (r < 0)
                 return r;
-        if (filter.adapter >= AP_IDS)
-                return bus_error_invalid(error, "adapter id %u is above %d", filter.adapter, AP_IDS - 1);
-        if (filter.domain >= AP_IDS)
-                return bus_error_invalid(error, "domain id %u is above %d", filter.domain, AP_IDS - 1);
+
+        if (ret->adapter >= AP_IDS)
+                return bus_error_invalid(error, "adapter id %u is above %d", ret->adapter, AP_IDS - 1);
+        if (ret->domain >= AP_IDS)
+                return bus_error_invalid(error, "domain id %u is above %d", ret->domain, AP_IDS - 1);
+
+        return 0;
+}
+
+static int answer_list_queues(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        QueueFilter filter;
+        int r;
+
+        r = read_filter(m, &filter, error);
+        if (r < 0)
+                return r;
+
+        return bus_listing_start(bus_of(userdata), m, &filter);
+}
+
+static int method_list_queues(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = bus_of(userdata);
+        QueueFilter filter;
+        uid_t uid;
+        int r;
+
+        r = read_filter(m, &filter, error);
+        if (r < 0)
+                return r;
 
         r = authz_check(b, m, AUTHZ_INSPECT, method_list_queues, &uid, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        r = bus_listing_start(b, m, &filter);
-        return r < 0 ? r : 1;
+        return bus_call_refresh(b, m, answer_list_queues);
 }
 
 const sd_bus_vtable bus_manager_vtable[] = {

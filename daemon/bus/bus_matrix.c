@@ -223,45 +223,40 @@ static int method_set_autostart(sd_bus_message *m, void *userdata, sd_bus_error 
         return bus_call_submitted(c, r, &refusal, error);
 }
 
-/* A question's second half: whether the matrix is still there, after polkit. */
+/* It was there when the call came, but polkit and the scan took their time. */
 static int no_such_matrix(sd_bus_error *error) {
         return bus_error_set_verdict(error, VERDICT_NO_SUCH_MATRIX, NULL);
 }
 
-static int method_explain(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
-        CLEANUP(freep) EngineConflict *conflicts = NULL;
+static int answer_explain(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
         EngineMatrix matrix;
-        EngineCaller caller;
-        EngineCheck check;
-        Verdict verdict;
         Uuid uuid;
-        size_t n;
+        int r;
+
+        r = bus_path_parse_uuid(sd_bus_message_get_path(m), "matrix", &uuid);
+        if (r < 0)
+                return r;
+        r = engine_get_matrix(b->engine, uuid, &matrix);
+        if (r < 0)
+                return no_such_matrix(error);
+
+        return bus_reply_conflicts(b, m, &(EngineCheck) { .matrix = matrix.matrix, .self = uuid,
+                                                          .alternative = matrix.alternative, .start = true,
+                                                          .from_host = matrix.from_host });
+}
+
+static int method_explain(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = ((BusObject *) userdata)->bus;
+        EngineCaller caller;
+        Uuid uuid;
         int r;
 
         r = begin(b, m, AUTHZ_INSPECT, method_explain, &uuid, &caller, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        r = engine_get_matrix(b->engine, uuid, &matrix);
-        if (r < 0)
-                return no_such_matrix(error);
-
-        check = (EngineCheck) { .matrix = matrix.matrix, .self = uuid, .alternative = matrix.alternative,
-                                .start = true, .from_host = matrix.from_host };
-        r = engine_check(b->engine, &check, &conflicts, &n, &verdict, NULL);
-        if (r < 0)
-                return bus_error_broken(m, r);
-
-        r = sd_bus_message_new_method_return(m, &reply);
-        if (r < 0)
-                return r;
-        r = bus_append_conflicts(reply, conflicts, n);
-        if (r < 0)
-                return r;
-
-        return sd_bus_send(NULL, reply, NULL);
+        return bus_call_refresh(b, m, answer_explain);
 }
 
 static int method_get_xml(sd_bus_message *m, void *userdata, sd_bus_error *error) {

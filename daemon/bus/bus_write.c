@@ -99,7 +99,7 @@ int bus_append_mask(sd_bus_message *m, const ApMask *mask) {
         return sd_bus_message_append_array(m, 'q', ids, n * sizeof *ids);
 }
 
-int bus_append_conflicts(sd_bus_message *m, const EngineConflict *conflicts, size_t n) {
+static int append_conflicts(sd_bus_message *m, const EngineConflict *conflicts, size_t n) {
         int r;
 
         r = sd_bus_message_open_container(m, 'a', "(qqss)");
@@ -122,6 +122,27 @@ int bus_append_conflicts(sd_bus_message *m, const EngineConflict *conflicts, siz
         }
 
         return sd_bus_message_close_container(m);
+}
+
+int bus_reply_conflicts(Bus *b, sd_bus_message *m, const EngineCheck *check) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        CLEANUP(freep) EngineConflict *conflicts = NULL;
+        Verdict verdict;
+        size_t n;
+        int r;
+
+        r = engine_check(b->engine, check, &conflicts, &n, &verdict, NULL);
+        if (r < 0)
+                return bus_error_broken(m, r);
+
+        r = sd_bus_message_new_method_return(m, &reply);
+        if (r < 0)
+                return r;
+        r = append_conflicts(reply, conflicts, n);
+        if (r < 0)
+                return r;
+
+        return sd_bus_send(NULL, reply, NULL);
 }
 
 char *bus_path_uuid(const char *kind, Uuid uuid, char buf[static BUS_PATH_SIZE]) {

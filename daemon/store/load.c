@@ -329,8 +329,11 @@ static int load_file(Store *s, StoreContent *c, Loader *l, const char *name) {
         int r;
 
         if (is_temporary(name)) {
-                if (s->error < 0 || unlinkat(s->matrices_fd, name, 0) == 0)
+                if (fstatat(s->matrices_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode)) {
+                        if (s->error == 0)
+                                (void) unlinkat(s->matrices_fd, name, 0);
                         return 0;
+                }
                 return refuse(s, c, s->matrices_fd, STORE_MATRICES, name, "is in the way of a definition");
         }
         if (!parse_file_name(name, &uuid))
