@@ -158,7 +158,7 @@ Bench *bench_new(bool child, const char *profile, const char *dialect) {
         assert_true(b->lock_fd >= 0);
         assert_int_equal(sd_event_new(&b->event), 0);
         b->config = (HostConfig) {
-                .root_fd = b->root_fd, .lock_timeout_us = 300000, .step_timeout_us = 300000, .scan_timeout_us = 2000000,
+                .root_fd = b->root_fd, .lock_timeout_us = 300000, .step_timeout_us = 5000000, .scan_timeout_us = 5000000,
         };
 
         if (child)
