@@ -29,6 +29,7 @@ typedef enum HostVerdict {
 typedef struct HostOutcome {
         HostVerdict verdict;
         PlanVerdict plan;      /* REFUSED */
+        bool has_apqn;
         Apqn apqn;             /* REFUSED, and the one queue that a KERNEL refusal is about if there is only one */
         int error;             /* KERNEL, BROKEN: negative errno of the write */
         size_t step;           /* its index in the plan */
@@ -52,12 +53,21 @@ typedef void (*host_executed_t)(void *userdata, int r, const HostOutcome *outcom
 /* Something changed on the host (uevents, coalesced over 20 ms), or may have: scan. */
 typedef void (*host_changed_t)(void *userdata);
 
+/* A matrix that the caller vouches for, since it is one of its own mdevs. Counts only where the kernel gives no safe way to
+ * read it (before 6.10, many queues): below 500 queues it makes reading safe, above it is taken as it is. */
+typedef struct HostKnown {
+        Uuid uuid;
+        ApMatrix matrix;
+} HostKnown;
+
 typedef struct HostOps {
         int (*scan)(Host *h, HostScan depth, host_scanned_t done, void *userdata);
         /* Carries out @n plans in order under one holding of the AP lock and one scan; the state between is tracked and verified.
          * A plan that ends other than DONE does not stop the others (but STUCK does). The plans are copied. -EBUSY: too many
          * waiting. */
         int (*execute)(Host *h, const Plan *plans, size_t n, host_executed_t done, void *userdata);
+        /* Replaces what the caller vouches for; for jobs accepted from now on. 0 or -ENOMEM. */
+        int (*know)(Host *h, const HostKnown *known, size_t n);
         /* Number of child processes that hang and were left behind; *ret_what (may be NULL) describes the oldest, e.g.
          * "write of devices/vfio_ap/matrix/U/remove for 73 s", valid until the next call. */
         unsigned (*stuck)(Host *h, const char **ret_what);
@@ -75,7 +85,11 @@ typedef struct HostConfig {
         uint64_t scan_timeout_us;  /* for a scan; default 10 s */
 } HostConfig;
 
-/* The real one: starts @program (path of this binary, run as "PROGRAM --host-child") with a socket as its descriptor 3.
+/* What the child finds open. */
+#define HOST_CHILD_SOCKET_FD 3
+#define HOST_CHILD_ROOT_FD   4
+
+/* The real one: starts @program (path of this binary, run as "PROGRAM --host-child").
  * @changed is called from the loop. 0 or -errno. */
 int host_child_new(sd_event *event, const HostConfig *config, const char *program, host_changed_t changed,
                    void *userdata, Host **ret);

@@ -191,6 +191,8 @@ int record_to_xml(const Record *r, char **ret) {
                 put_escaped(f, r->guest);
                 fputc('\'', f);
         }
+        if (r->uid != 0)
+                fprintf(f, " uid='%" PRIu32 "'", (uint32_t) r->uid);
         for (size_t i = 0; i < N_RECORD_FLAGS; i++)
                 if (*record_flag((Record *) r, i))
                         fprintf(f, " %s='yes'", record_flags[i].name);
@@ -211,5 +213,4 @@ const RecordFlag record_flags[N_RECORD_FLAGS] = {
         { "autostart", offsetof(Record, autostart) },
         { "alternative", offsetof(Record, alternative) },
         { "from-host", offsetof(Record, from_host) },
-        { "started", offsetof(Record, started) },
 };

@@ -32,7 +32,7 @@ typedef struct RecordFlag {
         size_t offset;
 } RecordFlag;
 
-#define N_RECORD_FLAGS 4
+#define N_RECORD_FLAGS 3
 extern const RecordFlag record_flags[N_RECORD_FLAGS];
 
 static inline bool *record_flag(Record *r, size_t i) {

@@ -497,6 +497,19 @@ static int read_version(Reader *rd, const xmlNode *node, const char *value) {
         return 0;
 }
 
+static int read_uid(Reader *rd, const xmlNode *node, const char *value) {
+        unsigned long uid;
+        char *end;
+
+        errno = 0;
+        uid = strtoul(value, &end, 10);
+        if (value[0] < '0' || value[0] > '9' || *end || errno != 0 || uid >= UINT32_MAX)
+                return refuse(rd, line_of(node), "uid '%.40s' is not valid", value);
+
+        rd->record.uid = (uid_t) uid;
+        return 0;
+}
+
 /* Our own element. */
 static int read_matrix(Reader *rd, const xmlNode *node) {
         const char *version;
@@ -540,7 +553,9 @@ static int read_matrix(Reader *rd, const xmlNode *node) {
                                 return refuse(rd, line_of(node), "guest '%.80s' is not valid", value);
                         rd->record.guest = strdup(value);
                         r = rd->record.guest ? 0 : -ENOMEM;
-                } else if (strcmp(name, "version") != 0)
+                } else if (strcmp(name, "uid") == 0)
+                        r = read_uid(rd, node, value);
+                else if (strcmp(name, "version") != 0)
                         r = refuse(rd, line_of(node), "unknown attribute '%.40s' of <matrix>", name);
                 if (r < 0)
                         return r;

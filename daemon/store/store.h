@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/uuid.h"
 #include "core/ap_matrix.h"
@@ -30,7 +31,7 @@ typedef struct Record {
         char *guest; /* the guest it is meant for, or NULL */
         ApMatrix matrix;
         bool autostart, alternative, from_host;
-        bool started;  /* an operator started it and has not stopped it since */
+        uid_t uid;     /* who defined it */
         char *unknown; /* XML that we do not understand and keep, or NULL */
 } Record;
 

@@ -59,7 +59,7 @@ static inline Uuid uuid_of(unsigned n) {
 
 /* A definition that differs by @n, and by @version from itself earlier. */
 static inline Record record_of(unsigned n, unsigned version) {
-        Record r = { .uuid = uuid_of(n), .started = version & 1 };
+        Record r = { .uuid = uuid_of(n), .autostart = version & 1 };
 
         if (asprintf(&r.name, "matrix-%u", n) < 0)
                 abort();

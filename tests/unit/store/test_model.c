@@ -121,7 +121,7 @@ static void compare(const Model *m, const StoreContent *c) {
                 assert_true(uuid_equal(c->records[n].uuid, wanted.uuid));
                 assert_string_equal(c->records[n].name, wanted.name);
                 assert_true(ap_matrix_equal(&c->records[n].matrix, &wanted.matrix));
-                assert_int_equal(c->records[n].started, wanted.started);
+                assert_int_equal(c->records[n].autostart, wanted.autostart);
                 n++;
         }
         assert_int_equal(c->n_records, n);

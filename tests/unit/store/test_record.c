@@ -18,7 +18,7 @@ static bool records_equal(const Record *a, const Record *b) {
         return uuid_equal(a->uuid, b->uuid) && strcmp(a->name ?: "", b->name ?: "") == 0 &&
                strcmp(a->guest ?: "", b->guest ?: "") == 0 && ap_matrix_equal(&a->matrix, &b->matrix) &&
                a->autostart == b->autostart && a->alternative == b->alternative &&
-               a->from_host == b->from_host && a->started == b->started &&
+               a->from_host == b->from_host && a->uid == b->uid &&
                strcmp(a->unknown ?: "", b->unknown ?: "") == 0;
 }
 
@@ -73,7 +73,8 @@ static void test_largest(void **state) {
         memset(r.guest, '\'', STORE_GUEST_MAX);
         r.guest[STORE_GUEST_MAX] = '\0';
         r.matrix.adapters = r.matrix.domains = r.matrix.control = AP_MASK_ALL;
-        r.autostart = r.alternative = r.from_host = r.started = true;
+        r.autostart = r.alternative = r.from_host = true;
+        r.uid = 1000;
 
         /* what we write is never more than what we read */
         assert_int_equal(record_to_xml(&r, &xml), 0);
@@ -152,7 +153,7 @@ static void test_guests(void **state) {
 
 static void test_copy(void **state) {
         CLEANUP(record_clear) Record copy = {};
-        Record r = { .name = (char *) "n", .guest = (char *) "g", .unknown = (char *) "u", .started = true };
+        Record r = { .name = (char *) "n", .guest = (char *) "g", .unknown = (char *) "u", .uid = 7 };
 
         assert_int_equal(record_copy(&r, &copy), 0);
         assert_true(records_equal(&r, &copy));

@@ -41,7 +41,7 @@ static void check_content(const StateDir *d) {
         assert_int_equal(c.n_records, 2);
         assert_true(uuid_equal(c.records[0].uuid, uuid_of(1)));
         assert_string_equal(c.records[0].name, "matrix-1");
-        assert_true(c.records[0].started);
+        assert_true(c.records[0].autostart);
         assert_true(ap_mask_test(&c.records[0].matrix.domains, 7));
         assert_true(uuid_equal(c.records[1].uuid, uuid_of(3)));
         assert_int_equal(c.n_intents, 1);

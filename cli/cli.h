@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* guestcryptctl - what its files share. Every verb asks the daemon, has the answer as one JSON value, and prints that value or a
+ * text made from it. */
+
+#include <json-c/json.h>
+#include <stdio.h>
+#include <systemd/sd-bus.h>
+
+#include "base/cleanup.h"
+#include "core/ap_mask.h"
+
+#define CLI_BUS_NAME  "org.guestcrypt1"
+#define CLI_BUS_ROOT  "/org/guestcrypt1"
+#define CLI_INTERFACE(name) CLI_BUS_NAME "." name
+
+/* Exit statuses are interface. */
+enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_CONFLICT = 3 };
+
+typedef enum CliOption {
+        OPT_JSON, OPT_HOST, OPT_ADDRESS, OPT_NO_ASK_PASSWORD, OPT_HELP, OPT_VERSION, /* of all verbs */
+        OPT_ADAPTERS, OPT_DOMAINS, OPT_CONTROL, OPT_UUID, OPT_GUEST, OPT_AUTOSTART, OPT_NO_AUTOSTART, OPT_START,
+        OPT_ALTERNATIVE, OPT_FROM_HOST, OPT_STOP, OPT_SELF, OPT_ATTR, OPT_ADAPTER, OPT_DOMAIN, OPT_FREE, OPT_OWNER,
+        _OPT_MAX
+} CliOption;
+
+#define OPT_BIT(option) (UINT64_C(1) << (option))
+#define CLI_ATTRS_MAX   256
+
+typedef struct Cli {
+        sd_bus *bus;
+        FILE *out, *err;
+        bool json, colour, progress;
+        unsigned columns;
+        const char *values[_OPT_MAX];        /* "" for a switch; NULL: not given */
+        const char *attrs[CLI_ATTRS_MAX];    /* of --attr, which may be repeated */
+        size_t n_attrs;
+} Cli;
+
+typedef struct CliVerb {
+        const char *name, *args, *help;
+        int min_args, max_args;              /* without the verb itself; -1: any number */
+        uint64_t options;
+        int (*run)(Cli *c, char **args);     /* NULL-terminated; returns the exit status */
+} CliVerb;
+
+extern const CliVerb cli_verbs[];            /* ends with a NULL name */
+
+static inline void json_putp(json_object **o) {
+        (void) json_object_put(*o);
+}
+
+/* Parses arguments, connects, runs the verb. Returns the exit status. */
+int cli_main(int argc, char **argv, FILE *out, FILE *err);
+
+/* ---- errors: one line on stderr, or one JSON document on stdout; they return the exit status ---- */
+
+int cli_usage(Cli *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* @name: the error's name on the bus, or NULL */
+int cli_error(Cli *c, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int cli_errno(Cli *c, int r, const char *doing);
+
+/* ---- client.c: calls. All return an exit status; other than CLI_DONE the error is already told ---- */
+
+int cli_connect(Cli *c);
+int cli_call_new(Cli *c, const char *path, const char *interface, const char *method, sd_bus_message **ret);
+/* @doing completes "guestcryptctl: ..." while it takes long: "starting 'x'". */
+int cli_call(Cli *c, sd_bus_message *m, const char *doing, sd_bus_message **ret);
+/* Calls without arguments and returns the answer as JSON (NULL if it is empty). */
+int cli_ask(Cli *c, const char *path, const char *interface, const char *method, const char *doing, json_object **ret);
+/* A message's path, as from GetMatrix; free(). */
+int cli_matrix_path(Cli *c, const char *name, char **ret);
+/* The properties of one object, keys as in JSON output. */
+int cli_properties(Cli *c, const char *path, const char *interface, json_object **ret);
+/* All objects that have @interface, in order of @sort_key: an array of their properties with "path". */
+int cli_objects(Cli *c, const char *interface, const char *sort_key, json_object **ret);
+int cli_append_mask(sd_bus_message *m, const ApMask *mask);
+/* --adapters and the like: the empty set if it was not given; "none" is the empty set too. */
+int cli_option_mask(Cli *c, CliOption option, ApMask *ret);
+/* A number of an id, decimal or with 0x. */
+int cli_option_id(Cli *c, CliOption option, uint16_t *ret);
+int cli_broken(Cli *c, int r);
+
+/* ---- json.c ---- */
+
+/* The rest of @m: NULL if nothing, the value if one, else an array. -errno. */
+int json_from_message(sd_bus_message *m, json_object **ret);
+/* "GuestAdapters" -> "guest_adapters". */
+char *json_key(const char *property, char buf[static 64]);
+const char *json_text(json_object *o, const char *key); /* "" if there is none */
+bool json_flag(json_object *o, const char *key);
+int64_t json_number(json_object *o, const char *key);
+/* An array of ids as a list "0x04,0x10-0x13"; "-" for none. */
+char *json_list(json_object *o, const char *key, char buf[static AP_MASK_LIST_SIZE]);
+ApMask json_mask(json_object *ids);
+/* Prints @o and a newline, if --json; whether it did. */
+bool cli_print_json(Cli *c, json_object *o);
+
+/* ---- table.c: aligned columns ---- */
+
+typedef struct Table Table;
+Table *table_new(unsigned n_columns, const char *const *titles);
+Table *table_free(Table *t);
+static inline void table_freep(Table **t) {
+        (void) table_free(*t);
+}
+/* Copies; an empty cell is printed as "-". 0 or -ENOMEM. */
+int table_add(Table *t, const char *const *cells);
+void table_print(const Table *t, FILE *f, bool colour);
+
+/* ---- the verbs ---- */
+
+int verb_status(Cli *c, char **args);
+int verb_adapters(Cli *c, char **args);
+int verb_queues(Cli *c, char **args);
+int verb_masks(Cli *c, char **args);
+int verb_reconcile(Cli *c, char **args);
+int verb_reload(Cli *c, char **args);
+int verb_list(Cli *c, char **args);
+int verb_show(Cli *c, char **args);
+int verb_check(Cli *c, char **args);
+int verb_define(Cli *c, char **args);
+int verb_define_xml(Cli *c, char **args);
+int verb_dumpxml(Cli *c, char **args);
+int verb_modify(Cli *c, char **args);
+int verb_start(Cli *c, char **args);
+int verb_stop(Cli *c, char **args);
+int verb_undefine(Cli *c, char **args);
+int verb_explain(Cli *c, char **args);
+int verb_matrix(Cli *c, char **args);
+int verb_watch(Cli *c, char **args);
+int verb_mdev_types(Cli *c, char **args);
+int verb_mdev_create(Cli *c, char **args);
+int verb_mdev_remove(Cli *c, char **args);
+int verb_mdev_list(Cli *c, char **args);
+
+/* The queues that the filter options leave, as objects. */
+int cli_queues(Cli *c, json_object **ret);
+
+/* What a verb that changed @path prints: nothing but a line, or the object as JSON. */
+int cli_changed(Cli *c, const char *path, const char *interface, const char *done);
+/* a(qqss) as a table; with --json as objects in *ret, else NULL there. */
+int cli_print_conflicts(Cli *c, json_object *conflicts, json_object **ret);
+
+/* ---- grid.c ---- */
+
+typedef struct GridOwner {
+        const char *name;
+        bool live;                           /* a started matrix or an mdev of somebody else */
+        char symbol[3];
+} GridOwner;
+
+#define GRID_ABSENT 0
+#define GRID_FREE   1
+#define GRID_HOST   2
+#define GRID_OWNER  3                        /* and above: index into owners */
+
+typedef struct Grid {
+        uint32_t cells[AP_IDS][AP_IDS];      /* adapter, domain */
+        const char *modes[AP_IDS];           /* of the adapters, or NULL */
+        GridOwner *owners;
+        size_t n_owners;
+} Grid;
+
+/* Gives the owners their symbols: one letter each if there are letters enough, else two. Upper case: live. */
+void grid_set_symbols(Grid *g);
+/* At most @columns wide: domains that do not fit go into a further block; equal adapters in a row share a line. */
+void grid_print(const Grid *g, FILE *f, unsigned columns, bool colour);

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "bus/bus.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "bus/bus_internal.h"
+
+#define AUTHZ_TIMEOUT_US (30 * UINT64_C(1000000))
+#define ASKS_PER_UID     512u
+
+int bus_new(sd_bus *bus, Engine *e, const BusConfig *config, Bus **ret) {
+        CLEANUP(freep) Uuid *uuids = NULL;
+        size_t n;
+        Bus *b;
+        int r;
+
+        r = bus_error_register();
+        if (r < 0)
+                return r;
+
+        r = engine_list_matrices(e, &uuids, &n);
+        if (r < 0)
+                return r;
+
+        b = malloc(sizeof *b);
+        if (!b)
+                return -ENOMEM;
+
+        *b = (Bus) { .bus = sd_bus_ref(bus), .event = sd_event_ref(sd_bus_get_event(bus)), .engine = e,
+                     .n_matrices = (unsigned) n };
+        b->object.bus = b;
+        b->signals_tail = &b->signals;
+        if (config)
+                b->config = *config;
+        if (b->config.authz_timeout_us == 0)
+                b->config.authz_timeout_us = AUTHZ_TIMEOUT_US;
+        if (b->config.max_asks_per_uid == 0)
+                b->config.max_asks_per_uid = ASKS_PER_UID;
+
+        r = sd_bus_add_object_manager(bus, &b->slots[b->n_slots++], BUS_ROOT);
+        if (r >= 0)
+                r = bus_manager_add(b);
+        if (r >= 0)
+                r = bus_matrix_add(b);
+        if (r >= 0)
+                r = bus_mdev_add(b);
+        if (r >= 0)
+                r = bus_host_add(b);
+        if (r < 0) {
+                (void) bus_free(b);
+                return r;
+        }
+
+        *ret = b;
+        return 0;
+}
+
+Bus *bus_free(Bus *b) {
+        if (!b)
+                return NULL;
+
+        while (b->calls)
+                (void) bus_call_free(b->calls);
+        bus_listing_free_all(b);
+        authz_free(b);
+        bus_signal_free(b);
+        for (size_t i = 0; i < b->n_slots; i++)
+                (void) sd_bus_slot_unref(b->slots[i]);
+        (void) sd_event_unref(b->event);
+        (void) sd_bus_unref(b->bus);
+        free(b);
+        return NULL;
+}
+
+int bus_add_objects(Bus *b, const char *kind, const char *interface, const sd_bus_vtable *vtable,
+                    sd_bus_object_find_t find, sd_bus_node_enumerator_t enumerate) {
+        char prefix[BUS_PATH_SIZE];
+        int r;
+
+        assert(b->n_slots + 2 <= ELEMENTS(b->slots));
+
+        (void) snprintf(prefix, sizeof prefix, BUS_ROOT "/%s", kind);
+        r = sd_bus_add_fallback_vtable(b->bus, &b->slots[b->n_slots], prefix, interface, vtable, find, b);
+        if (r < 0)
+                return r;
+        b->n_slots++;
+
+        r = sd_bus_add_node_enumerator(b->bus, &b->slots[b->n_slots], prefix, enumerate, b);
+        if (r < 0)
+                return r;
+        b->n_slots++;
+
+        return 0;
+}
+
+void bus_on_engine_event(void *userdata, const EngineKey *key, EngineChange change) {
+        Bus *b = *(Bus **) userdata;
+
+        if (!b)
+                return;
+
+        if (key->object == ENGINE_MATRIX && change == ENGINE_ADDED)
+                b->n_matrices++;
+        if (key->object == ENGINE_MATRIX && change == ENGINE_REMOVED)
+                b->n_matrices--;
+
+        bus_signal(b, key, change);
+}
+
+/* ---- introspection ---- */
+
+static const struct {
+        const char *name;
+        const sd_bus_vtable *vtable;
+} interfaces[] = {
+        { BUS_INTERFACE("Manager"), bus_manager_vtable }, { BUS_INTERFACE("Matrix"), bus_matrix_vtable },
+        { BUS_INTERFACE("Mdev"), bus_mdev_vtable },       { BUS_INTERFACE("Parent"), bus_parent_vtable },
+        { BUS_INTERFACE("Adapter"), bus_adapter_vtable },
+};
+
+static int on_introspected(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        char **ret = userdata;
+        const char *xml;
+        int r;
+
+        r = sd_bus_message_read_basic(m, 's', &xml);
+        if (r < 0)
+                return r;
+
+        *ret = strdup(xml);
+        return *ret ? 0 : -ENOMEM;
+}
+
+static int open_pair(sd_bus **ret_server, sd_bus **ret_client) {
+        CLEANUP(sd_bus_unrefp) sd_bus *server = NULL, *client = NULL;
+        CLEANUP(fd_closep) int fd0 = -1, fd1 = -1;
+        sd_id128_t id;
+        int fds[2], r;
+
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0)
+                return -errno;
+        fd0 = fds[0];
+        fd1 = fds[1];
+
+        if (sd_id128_randomize(&id) < 0 || sd_bus_new(&server) < 0 || sd_bus_new(&client) < 0)
+                return -ENOMEM;
+
+        r = sd_bus_set_fd(server, fd0, fd0);
+        if (r < 0)
+                return r;
+        TAKE_FD(fd0);
+        r = sd_bus_set_server(server, 1, id);
+        if (r < 0)
+                return r;
+
+        r = sd_bus_set_fd(client, fd1, fd1);
+        if (r < 0)
+                return r;
+        TAKE_FD(fd1);
+
+        r = sd_bus_start(server);
+        if (r < 0)
+                return r;
+        r = sd_bus_start(client);
+        if (r < 0)
+                return r;
+
+        *ret_server = TAKE(server);
+        *ret_client = TAKE(client);
+        return 0;
+}
+
+static int introspect_one(sd_bus *server, sd_bus *client, size_t i, FILE *f) {
+        CLEANUP(freep) char *xml = NULL;
+        char path[32], tag[96], *from, *to;
+        int r;
+
+        (void) snprintf(path, sizeof path, "/i%zu", i);
+        r = sd_bus_add_object_vtable(server, NULL, path, interfaces[i].name, interfaces[i].vtable, NULL);
+        if (r < 0)
+                return r;
+
+        r = sd_bus_call_method_async(client, NULL, NULL, path, "org.freedesktop.DBus.Introspectable", "Introspect",
+                                     on_introspected, &xml, NULL);
+        while (r >= 0 && !xml) {
+                r = sd_bus_process(client, NULL);
+                if (r >= 0)
+                        r = sd_bus_process(server, NULL);
+        }
+        if (r < 0)
+                return r;
+
+        (void) snprintf(tag, sizeof tag, " <interface name=\"%s\">", interfaces[i].name);
+        from = strstr(xml, tag);
+        to = from ? strstr(from, "</interface>\n") : NULL;
+        if (!to)
+                return -EBADMSG;
+
+        return fprintf(f, "%.*s", (int) (to + strlen("</interface>\n") - from), from) < 0 ? -EIO : 0;
+}
+
+int bus_introspect(FILE *f) {
+        CLEANUP(sd_bus_unrefp) sd_bus *server = NULL, *client = NULL;
+        int r;
+
+        r = open_pair(&server, &client);
+        if (r < 0)
+                return r;
+
+        if (fputs("<!DOCTYPE node PUBLIC \"-//freedesktop//DTD D-BUS Object Introspection 1.0//EN\"\n"
+                  "\"http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd\">\n<node>\n", f) < 0)
+                return -EIO;
+
+        for (size_t i = 0; i < ELEMENTS(interfaces); i++) {
+                r = introspect_one(server, client, i, f);
+                if (r < 0)
+                        return r;
+        }
+
+        return fputs("</node>\n", f) < 0 || fflush(f) < 0 ? -EIO : 0;
+}

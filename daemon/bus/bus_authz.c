@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Root, and whoever the daemon runs as, may do everything. For all others polkit is asked, asynchronously: when it has answered, the
+ * handler runs again from its start, finds the answer here, and goes on. */
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "bus/bus_internal.h"
+
+#define POLKIT_NAME          "org.freedesktop.PolicyKit1"
+#define POLKIT_PATH          "/org/freedesktop/PolicyKit1/Authority"
+#define POLKIT_INTERFACE     "org.freedesktop.PolicyKit1.Authority"
+#define POLKIT_INTERACTIVE   1u
+
+#define PASSWORD_TIMEOUT_US  (120 * UINT64_C(1000000)) /* somebody is typing */
+
+typedef enum AskState { ASK_WAITING, ASK_YES, ASK_NO, ASK_CHALLENGE, ASK_FAILED } AskState;
+
+struct Ask {
+        Bus *bus;
+        sd_bus_message *message;
+        sd_bus_slot *slot;
+        uid_t uid;
+        const char *action;
+        sd_bus_message_handler_t handler;
+        AskState state;
+        Ask *next, **link;
+};
+
+static Ask *ask_free(Ask *a) {
+        if (!a)
+                return NULL;
+
+        *a->link = a->next;
+        if (a->next)
+                a->next->link = a->link;
+
+        (void) sd_bus_slot_unref(a->slot);
+        (void) sd_bus_message_unref(a->message);
+        free(a);
+        return NULL;
+}
+
+static int sender_uid(Bus *b, sd_bus_message *m, uid_t *ret) {
+        CLEANUP(sd_bus_creds_unrefp) sd_bus_creds *creds = NULL;
+        const char *sender = sd_bus_message_get_sender(m);
+        uid_t uid;
+        int r;
+
+        for (unsigned i = 0; sender && i < BUS_UID_CACHE; i++)
+                if (strcmp(b->uids[i].name, sender) == 0) {
+                        *ret = b->uids[i].uid;
+                        return 0;
+                }
+
+        if (b->config.sender_uid)
+                r = b->config.sender_uid(m, &uid);
+        else {
+                r = sd_bus_query_sender_creds(m, SD_BUS_CREDS_EUID, &creds);
+                if (r >= 0)
+                        r = sd_bus_creds_get_euid(creds, &uid);
+        }
+        if (r < 0)
+                return r;
+
+        if (sender && strlen(sender) < sizeof b->uids[0].name) {
+                strcpy(b->uids[b->next_uid].name, sender);
+                b->uids[b->next_uid].uid = uid;
+                b->next_uid = (b->next_uid + 1) % BUS_UID_CACHE;
+        }
+
+        *ret = uid;
+        return 0;
+}
+
+static AskState read_answer(sd_bus_message *reply) {
+        int authorized, challenge;
+
+        if (sd_bus_message_is_method_error(reply, NULL)) {
+                log_debug("polkit gave no answer: %s", sd_bus_message_get_error(reply)->message);
+                return ASK_FAILED;
+        }
+
+        if (sd_bus_message_enter_container(reply, 'r', "bba{ss}") < 0 ||
+            sd_bus_message_read(reply, "bb", &authorized, &challenge) < 0)
+                return ASK_FAILED;
+
+        return authorized ? ASK_YES : challenge ? ASK_CHALLENGE : ASK_NO;
+}
+
+static int on_answer(sd_bus_message *reply, void *userdata, sd_bus_error *error) {
+        CLEANUP(sd_bus_error_free) sd_bus_error refusal = SD_BUS_ERROR_NULL;
+        Ask *a = userdata;
+        int r;
+
+        a->state = read_answer(reply);
+
+        r = sd_bus_message_rewind(a->message, 1);
+        if (r >= 0)
+                r = a->handler(a->message, &a->bus->object, &refusal);
+        if (r < 0)
+                (void) sd_bus_reply_method_errno(a->message, r, &refusal);
+
+        (void) ask_free(a);
+        return 0;
+}
+
+static int send_question(Ask *a) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *q = NULL;
+        bool interactive = sd_bus_message_get_allow_interactive_authorization(a->message) > 0;
+        uint64_t timeout = a->bus->config.authz_timeout_us;
+        int r;
+
+        r = sd_bus_message_new_method_call(a->bus->bus, &q, POLKIT_NAME, POLKIT_PATH, POLKIT_INTERFACE,
+                                           "CheckAuthorization");
+        if (r < 0)
+                return r;
+
+        r = sd_bus_message_append(q, "(sa{sv})sa{ss}us", "system-bus-name", 1, "name", "s",
+                                  sd_bus_message_get_sender(a->message), a->action, 0,
+                                  interactive ? POLKIT_INTERACTIVE : 0, "");
+        if (r < 0)
+                return r;
+
+        if (interactive)
+                timeout = MAX(timeout, PASSWORD_TIMEOUT_US);
+
+        return sd_bus_call_async(a->bus->bus, &a->slot, q, on_answer, a, timeout);
+}
+
+static int denied(const char *action, sd_bus_error *error) {
+        return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED, "polkit action '%s' is not allowed to the caller",
+                                 action);
+}
+
+static int ask(Bus *b, sd_bus_message *m, const char *action, sd_bus_message_handler_t handler, uid_t uid,
+               sd_bus_error *error) {
+        unsigned n = 0;
+        Ask *a;
+        int r;
+
+        for (a = b->asks; a; a = a->next)
+                n += a->uid == uid;
+        if (n >= b->config.max_asks_per_uid)
+                return bus_error_set_verdict(error, VERDICT_LIMIT_HIT, &(Refusal) {
+                        .text = (char *) "Too many calls of this user wait for polkit; wait for some answers first" });
+
+        a = malloc(sizeof *a);
+        if (!a)
+                return -ENOMEM;
+
+        *a = (Ask) { .bus = b, .message = sd_bus_message_ref(m), .uid = uid, .action = action,
+                     .handler = handler, .next = b->asks, .link = &b->asks };
+        if (a->next)
+                a->next->link = &a->next;
+        b->asks = a;
+
+        r = send_question(a);
+        if (r < 0) {
+                log_debug("polkit cannot be asked: %s", strerror(-r));
+                (void) ask_free(a);
+                return denied(action, error);
+        }
+
+        return 0;
+}
+
+static int answer(const Ask *a, const char *action, sd_bus_error *error) {
+        switch (a->state) {
+        case ASK_YES:
+                return 1;
+        case ASK_CHALLENGE:
+                return sd_bus_error_setf(error, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED,
+                                         "polkit action '%s' needs authentication", action);
+        case ASK_FAILED:
+                return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
+                                         "polkit did not answer, so that only root may do '%s'", action);
+        default:
+                return denied(action, error);
+        }
+}
+
+int authz_check(Bus *b, sd_bus_message *m, const char *action, sd_bus_message_handler_t handler, uid_t *ret_uid,
+                sd_bus_error *error) {
+        uid_t uid;
+        int r;
+
+        for (Ask *a = b->asks; a; a = a->next)
+                if (a->message == m) {
+                        *ret_uid = a->uid;
+                        return answer(a, action, error);
+                }
+
+        r = sender_uid(b, m, &uid);
+        if (r < 0)
+                return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED, "The caller is gone");
+
+        if (uid != 0 && uid != geteuid()) {
+                if (!sd_bus_message_get_sender(m))
+                        return denied(action, error); /* no name that polkit could look at */
+                return ask(b, m, action, handler, uid, error);
+        }
+
+        *ret_uid = uid;
+        return 1;
+}
+
+void authz_free(Bus *b) {
+        while (b->asks)
+                (void) ask_free(b->asks);
+}

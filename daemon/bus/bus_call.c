@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+
+#include "bus/bus_internal.h"
+
+struct Call {
+        Bus *bus;
+        sd_bus_message *message;
+        CallReply reply;
+        sd_bus_message_handler_t answer; /* of a question; NULL: the engine's answer is the reply */
+        Call *next, **link;
+};
+
+Call *bus_call_new(Bus *b, sd_bus_message *m, CallReply reply) {
+        Call *c = malloc(sizeof *c);
+
+        if (!c)
+                return NULL;
+
+        *c = (Call) { .bus = b, .message = sd_bus_message_ref(m), .reply = reply, .next = b->calls, .link = &b->calls };
+        if (c->next)
+                c->next->link = &c->next;
+        b->calls = c;
+        return c;
+}
+
+Call *bus_call_free(Call *c) {
+        if (!c)
+                return NULL;
+
+        *c->link = c->next;
+        if (c->next)
+                c->next->link = c->link;
+        (void) sd_bus_message_unref(c->message);
+        free(c);
+        return NULL;
+}
+
+int bus_call_submitted(Call *c, int r, Refusal *refusal, sd_bus_error *error) {
+        if (r == 0)
+                return 1; /* the reply comes when it is done */
+
+        if (r > 0)
+                r = bus_error_set_verdict(error, (Verdict) r, refusal);
+        else
+                r = bus_error_broken(c->message, r);
+
+        refusal_clear(refusal);
+        (void) bus_call_free(c);
+        return r;
+}
+
+static int reply_path(Call *c, const char *kind, Uuid uuid) {
+        char path[BUS_PATH_SIZE];
+
+        return sd_bus_reply_method_return(c->message, "o", bus_path_uuid(kind, uuid, path));
+}
+
+static int reply_healed(Call *c, const EngineHealed *healed, size_t n) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        int r;
+
+        r = sd_bus_message_new_method_return(c->message, &reply);
+        if (r < 0)
+                return r;
+
+        r = sd_bus_message_open_container(reply, 'a', "(ss)");
+        for (const EngineHealed *h = healed; r >= 0 && h < healed + n; h++) {
+                r = sd_bus_message_open_container(reply, 'r', "ss");
+                if (r >= 0)
+                        r = bus_append_text(reply, h->name);
+                if (r >= 0)
+                        r = bus_append_text(reply, h->what);
+                if (r >= 0)
+                        r = sd_bus_message_close_container(reply);
+        }
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        if (r >= 0)
+                r = sd_bus_send(NULL, reply, NULL);
+
+        return r;
+}
+
+static int reply_failure(Call *c, int r, const Refusal *refusal) {
+        CLEANUP(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+
+        if (r < 0)
+                return sd_bus_reply_method_errno(c->message, bus_error_broken(c->message, r), NULL);
+
+        (void) bus_error_set_verdict(&error, (Verdict) r, refusal);
+        return sd_bus_reply_method_error(c->message, &error);
+}
+
+/* A reply that cannot be sent is lost with the connection or the memory: nothing is left to tell the caller with. */
+static void finish(Call *c, int r) {
+        if (r < 0)
+                (void) bus_error_broken(c->message, r);
+        (void) bus_call_free(c);
+}
+
+void bus_call_done(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
+        Call *c = userdata;
+
+        bus_signal_flush_uuid(c->bus, uuid);
+
+        if (r != 0)
+                return finish(c, reply_failure(c, r, refusal));
+        if (c->reply == CALL_REPLY_MATRIX)
+                return finish(c, reply_path(c, "matrix", uuid));
+        if (c->reply == CALL_REPLY_MDEV)
+                return finish(c, reply_path(c, "mdev", uuid));
+
+        finish(c, sd_bus_reply_method_return(c->message, NULL));
+}
+
+void bus_call_reconciled(void *userdata, int r, const Refusal *refusal, const EngineHealed *healed, size_t n) {
+        Call *c = userdata;
+
+        if (r != 0)
+                return finish(c, reply_failure(c, r, refusal));
+
+        finish(c, reply_healed(c, healed, n));
+}
+
+void bus_call_rescanned(void *userdata, int r) {
+        Call *c = userdata;
+
+        if (r < 0)
+                return finish(c, reply_failure(c, VERDICT_BACKEND, &(Refusal) {
+                        .verdict = VERDICT_BACKEND, .error = r,
+                        .text = (char *) "The configuration was read, but the host could not be scanned" }));
+
+        finish(c, sd_bus_reply_method_return(c->message, NULL));
+}
+
+static void on_refreshed(void *userdata, int r) {
+        CLEANUP(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        Call *c = userdata;
+
+        /* a scan that failed or is late is no reason to say nothing: the answer is from what is known then */
+        r = sd_bus_message_rewind(c->message, 1);
+        if (r >= 0)
+                r = c->answer(c->message, &c->bus->object, &error);
+        if (r < 0)
+                (void) sd_bus_reply_method_errno(c->message, r, &error);
+
+        (void) bus_call_free(c);
+}
+
+int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer) {
+        Call *c;
+        int r;
+
+        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
+        if (!c)
+                return -ENOMEM;
+        c->answer = answer;
+
+        r = engine_refresh(b->engine, on_refreshed, c);
+        if (r < 0) {
+                (void) bus_call_free(c);
+                return bus_error_broken(m, r);
+        }
+
+        return 1;
+}
+
+EngineCaller bus_caller(sd_bus_message *m, uid_t uid) {
+        return (EngineCaller) { .uid = uid, .id = sd_bus_message_get_sender(m) ?: "peer" };
+}

@@ -1,0 +1,489 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <string.h>
+
+#include "bus/bus_internal.h"
+
+static Bus *bus_of(void *userdata) {
+        return ((BusObject *) userdata)->bus;
+}
+
+/* ---- properties ---- */
+
+static int get_version(sd_bus *bus, const char *path, const char *interface, const char *property,
+                       sd_bus_message *reply, void *userdata, sd_bus_error *error) {
+        return sd_bus_message_append_basic(reply, 's', GUESTCRYPT_VERSION);
+}
+
+static int get_problems(sd_bus *bus, const char *path, const char *interface, const char *property,
+                        sd_bus_message *reply, void *userdata, sd_bus_error *error) {
+        return bus_append_texts(reply, engine_problems(bus_of(userdata)->engine));
+}
+
+static int get_mask(sd_bus *bus, const char *path, const char *interface, const char *property,
+                    sd_bus_message *reply, void *userdata, sd_bus_error *error) {
+        const Snapshot *s = engine_snapshot(bus_of(userdata)->engine);
+        const struct {
+                const char *property;
+                const ApMask *mask;
+        } masks[] = {
+                { "HostAdapters", &s->apmask },
+                { "HostDomains", &s->aqmask },
+                { "InstalledAdapters", &s->host_adapters },
+                { "InstalledDomains", &s->host_domains },
+                { "InstalledControlDomains", &s->host_control },
+        };
+
+        for (size_t i = 0; i < ELEMENTS(masks); i++)
+                if (strcmp(masks[i].property, property) == 0)
+                        return bus_append_mask(reply, masks[i].mask);
+
+        return -ENOENT;
+}
+
+static int get_max(sd_bus *bus, const char *path, const char *interface, const char *property,
+                   sd_bus_message *reply, void *userdata, sd_bus_error *error) {
+        const Snapshot *s = engine_snapshot(bus_of(userdata)->engine);
+        uint16_t max = strcmp(property, "MaxAdapter") == 0 ? s->max_adapter : s->max_domain;
+
+        return sd_bus_message_append_basic(reply, 'q', &max);
+}
+
+static int get_settled(sd_bus *bus, const char *path, const char *interface, const char *property,
+                       sd_bus_message *reply, void *userdata, sd_bus_error *error) {
+        int settled = engine_is_settled(bus_of(userdata)->engine);
+
+        return sd_bus_message_append_basic(reply, 'b', &settled);
+}
+
+static int get_count(sd_bus *bus, const char *path, const char *interface, const char *property,
+                     sd_bus_message *reply, void *userdata, sd_bus_error *error) {
+        Bus *b = bus_of(userdata);
+        uint32_t n = b->n_matrices;
+
+        if (strcmp(property, "NMdevs") == 0)
+                n = (uint32_t) engine_snapshot(b->engine)->n_mdevs;
+
+        return sd_bus_message_append_basic(reply, 'u', &n);
+}
+
+/* ---- questions ---- */
+
+static int find_self(Bus *b, const char *self, Uuid *ret, sd_bus_error *error) {
+        int r;
+
+        if (!*self)
+                return 0;
+
+        r = engine_find_matrix(b->engine, self, ret);
+        if (r < 0)
+                return sd_bus_error_setf(error, bus_error_name(VERDICT_NO_SUCH_MATRIX), "There is no matrix '%s'", self);
+
+        return 0;
+}
+
+static int read_check(sd_bus_message *m, EngineCheck *ret, const char **ret_self, sd_bus_error *error) {
+        int r;
+
+        *ret = (EngineCheck) {};
+        *ret_self = "";
+
+        r = bus_read_matrix(m, &ret->matrix, error);
+        if (r < 0)
+                return r;
+
+        return bus_read_options(m, (BusOption[]) {
+                { "alternative", 'b', &ret->alternative },
+                { "start", 'b', &ret->start },
+                { "from-host", 'b', &ret->from_host },
+                { "self", 's', ret_self },
+        }, 4, error);
+}
+
+static int answer_check_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = bus_of(userdata);
+        EngineCheck check;
+        const char *self;
+        int r;
+
+        r = read_check(m, &check, &self, error);
+        if (r < 0)
+                return r;
+        r = find_self(b, self, &check.self, error);
+        if (r < 0)
+                return r;
+
+        return bus_reply_conflicts(b, m, &check);
+}
+
+static int method_check_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = bus_of(userdata);
+        EngineCheck check;
+        const char *self;
+        uid_t uid;
+        int r;
+
+        r = read_check(m, &check, &self, error);
+        if (r < 0)
+                return r;
+
+        r = authz_check(b, m, AUTHZ_INSPECT, method_check_matrix, &uid, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        return bus_call_refresh(b, m, answer_check_matrix);
+}
+
+static int method_get_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = bus_of(userdata);
+        char path[BUS_PATH_SIZE];
+        const char *name;
+        Uuid uuid = {};
+        uid_t uid;
+        int r;
+
+        r = bus_read_string(m, "name", &name, error);
+        if (r < 0)
+                return r;
+
+        r = authz_check(b, m, AUTHZ_INSPECT, method_get_matrix, &uid, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        if (!*name)
+                return bus_error_invalid(error, "a name or UUID must be given");
+        r = find_self(b, name, &uuid, error);
+        if (r < 0)
+                return r;
+
+        return sd_bus_reply_method_return(m, "o", bus_path_uuid("matrix", uuid, path));
+}
+
+/* ---- changes ---- */
+
+static int read_define_options(sd_bus_message *m, EngineDefine *d, sd_bus_error *error) {
+        return bus_read_options(m, (BusOption[]) {
+                { "autostart", 'b', &d->autostart },
+                { "start", 'b', &d->start },
+                { "alternative", 'b', &d->alternative },
+                { "guest", 's', &d->guest },
+                { "from-host", 'b', &d->from_host },
+        }, 5, error);
+}
+
+static int method_define_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = bus_of(userdata);
+        EngineCaller caller;
+        Refusal refusal = {};
+        EngineDefine d = {};
+        uid_t uid;
+        Call *c;
+        int r;
+
+        r = bus_read_string(m, "name", &d.name, error);
+        if (r < 0)
+                return r;
+        r = bus_read_uuid(m, &d.uuid, error);
+        if (r < 0)
+                return r;
+        r = bus_read_matrix(m, &d.matrix, error);
+        if (r < 0)
+                return r;
+        r = read_define_options(m, &d, error);
+        if (r < 0)
+                return r;
+
+        r = authz_check(b, m, AUTHZ_MANAGE_MATRIX, method_define_matrix, &uid, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        c = bus_call_new(b, m, CALL_REPLY_MATRIX);
+        if (!c)
+                return -ENOMEM;
+
+        caller = bus_caller(m, uid);
+        r = engine_define(b->engine, &d, &caller, bus_call_done, c, &refusal);
+        return bus_call_submitted(c, r, &refusal, error);
+}
+
+static int method_define_matrix_xml(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = bus_of(userdata);
+        EngineCaller caller;
+        Refusal refusal = {};
+        EngineDefine d = {};
+        const char *xml;
+        size_t size;
+        uid_t uid;
+        Call *c;
+        int r;
+
+        r = sd_bus_message_read_basic(m, 's', &xml);
+        if (r < 0)
+                return r;
+        size = strlen(xml);
+        if (size > BUS_XML_MAX)
+                return bus_error_invalid(error, "the XML is %zu bytes long, at most %d are allowed", size, BUS_XML_MAX);
+        r = read_define_options(m, &d, error);
+        if (r < 0)
+                return r;
+
+        r = authz_check(b, m, AUTHZ_MANAGE_MATRIX, method_define_matrix_xml, &uid, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        c = bus_call_new(b, m, CALL_REPLY_MATRIX);
+        if (!c)
+                return -ENOMEM;
+
+        caller = bus_caller(m, uid);
+        r = engine_define_xml(b->engine, xml, size, &d, &caller, bus_call_done, c, &refusal);
+        return bus_call_submitted(c, r, &refusal, error);
+}
+
+static int read_attrs(sd_bus_message *m, EngineAttr attrs[static BUS_ATTRS_MAX], size_t *ret_n, sd_bus_error *error) {
+        size_t n = 0;
+        int r;
+
+        r = sd_bus_message_enter_container(m, 'a', "(ss)");
+        if (r < 0)
+                return r;
+
+        while ((r = sd_bus_message_enter_container(m, 'r', "ss")) > 0) {
+                EngineAttr attr;
+
+                if (n == BUS_ATTRS_MAX)
+                        return bus_error_invalid(error, "more than %d attributes were given", BUS_ATTRS_MAX);
+
+                r = bus_read_string(m, "an attribute's name", &attr.name, error);
+                if (r < 0)
+                        return r;
+                r = sd_bus_message_read_basic(m, 's', &attr.value);
+                if (r < 0)
+                        return r;
+                if (strlen(attr.value) > BUS_ATTR_MAX)
+                        return bus_error_invalid(error, "the value of attribute '%s' is longer than %d bytes", attr.name,
+                                                 BUS_ATTR_MAX);
+                attrs[n++] = attr;
+
+                r = sd_bus_message_exit_container(m);
+                if (r < 0)
+                        return r;
+        }
+        if (r < 0)
+                return r;
+
+        *ret_n = n;
+        return sd_bus_message_exit_container(m);
+}
+
+static int method_create_mdev(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        EngineAttr attrs[BUS_ATTRS_MAX];
+        Bus *b = bus_of(userdata);
+        const char *parent, *type;
+        EngineCaller caller;
+        Refusal refusal = {};
+        size_t n_attrs = 0;
+        Uuid uuid;
+        uid_t uid;
+        Call *c;
+        int r;
+
+        r = bus_read_string(m, "parent", &parent, error);
+        if (r < 0)
+                return r;
+        r = bus_read_string(m, "type", &type, error);
+        if (r < 0)
+                return r;
+        r = bus_read_uuid(m, &uuid, error);
+        if (r < 0)
+                return r;
+        r = read_attrs(m, attrs, &n_attrs, error);
+        if (r < 0)
+                return r;
+        r = bus_read_options(m, NULL, 0, error);
+        if (r < 0)
+                return r;
+
+        r = authz_check(b, m, AUTHZ_MANAGE_MDEV, method_create_mdev, &uid, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        c = bus_call_new(b, m, CALL_REPLY_MDEV);
+        if (!c)
+                return -ENOMEM;
+
+        caller = bus_caller(m, uid);
+        r = engine_create_mdev(b->engine, parent, type, uuid, attrs, n_attrs, &caller, bus_call_done, c, &refusal);
+        return bus_call_submitted(c, r, &refusal, error);
+}
+
+static int method_set_host_masks(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = bus_of(userdata);
+        ApMask adapters, domains;
+        EngineCaller caller;
+        Refusal refusal = {};
+        uid_t uid;
+        Call *c;
+        int r;
+
+        r = bus_read_mask(m, "adapter", &adapters, error);
+        if (r < 0)
+                return r;
+        r = bus_read_mask(m, "domain", &domains, error);
+        if (r < 0)
+                return r;
+        r = bus_read_options(m, NULL, 0, error);
+        if (r < 0)
+                return r;
+
+        r = authz_check(b, m, AUTHZ_MANAGE_HOST, method_set_host_masks, &uid, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
+        if (!c)
+                return -ENOMEM;
+
+        caller = bus_caller(m, uid);
+        r = engine_set_host_masks(b->engine, &adapters, &domains, &caller, bus_call_done, c, &refusal);
+        return bus_call_submitted(c, r, &refusal, error);
+}
+
+static int method_reload(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = bus_of(userdata);
+        uid_t uid;
+        Call *c;
+        int r;
+
+        r = authz_check(b, m, AUTHZ_MANAGE_HOST, method_reload, &uid, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        if (b->config.reload) {
+                r = b->config.reload(b->config.userdata);
+                if (r < 0)
+                        return bus_error_broken(m, r);
+        }
+
+        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
+        if (!c)
+                return -ENOMEM;
+
+        r = engine_rescan(b->engine, bus_call_rescanned, c);
+        return bus_call_submitted(c, r, &(Refusal) {}, error);
+}
+
+static int method_reconcile(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = bus_of(userdata);
+        EngineCaller caller;
+        Refusal refusal = {};
+        uid_t uid;
+        Call *c;
+        int r;
+
+        r = authz_check(b, m, AUTHZ_MANAGE_MATRIX, method_reconcile, &uid, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        c = bus_call_new(b, m, CALL_REPLY_HEALED);
+        if (!c)
+                return -ENOMEM;
+
+        caller = bus_caller(m, uid);
+        r = engine_reconcile(b->engine, &caller, bus_call_reconciled, c, &refusal);
+        return bus_call_submitted(c, r, &refusal, error);
+}
+
+static int read_filter(sd_bus_message *m, QueueFilter *ret, sd_bus_error *error) {
+        int r;
+
+        *ret = (QueueFilter) {};
+        r = bus_read_options(m, (BusOption[]) {
+                { "adapter", 'q', &ret->adapter, &ret->has_adapter },
+                { "domain", 'q', &ret->domain, &ret->has_domain },
+                { "driver", 's', &ret->driver },
+                { "owner-kind", 's', &ret->kind },
+                { "owner", 's', &ret->owner },
+                { "free", 'b', &ret->free, &ret->has_free },
+        }, 6, error);
+        if (r < 0)
+                return r;
+
+        if (ret->adapter >= AP_IDS)
+                return bus_error_invalid(error, "adapter id %u is above %d", ret->adapter, AP_IDS - 1);
+        if (ret->domain >= AP_IDS)
+                return bus_error_invalid(error, "domain id %u is above %d", ret->domain, AP_IDS - 1);
+
+        return 0;
+}
+
+static int answer_list_queues(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        QueueFilter filter;
+        int r;
+
+        r = read_filter(m, &filter, error);
+        if (r < 0)
+                return r;
+
+        return bus_listing_start(bus_of(userdata), m, &filter);
+}
+
+static int method_list_queues(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = bus_of(userdata);
+        QueueFilter filter;
+        uid_t uid;
+        int r;
+
+        r = read_filter(m, &filter, error);
+        if (r < 0)
+                return r;
+
+        r = authz_check(b, m, AUTHZ_INSPECT, method_list_queues, &uid, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        return bus_call_refresh(b, m, answer_list_queues);
+}
+
+const sd_bus_vtable bus_manager_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_METHOD_WITH_ARGS("CheckMatrix",
+                                SD_BUS_ARGS("aq", adapters, "aq", domains, "aq", control, "a{sv}", options),
+                                SD_BUS_RESULT("a(qqss)", conflicts), method_check_matrix, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("DefineMatrix",
+                                SD_BUS_ARGS("s", name, "s", uuid, "aq", adapters, "aq", domains, "aq", control, "a{sv}",
+                                            options),
+                                SD_BUS_RESULT("o", matrix), method_define_matrix, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("DefineMatrixXML", SD_BUS_ARGS("s", xml, "a{sv}", options),
+                                SD_BUS_RESULT("o", matrix), method_define_matrix_xml, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("CreateMdev",
+                                SD_BUS_ARGS("s", parent, "s", type, "s", uuid, "a(ss)", attributes, "a{sv}", options),
+                                SD_BUS_RESULT("o", mdev), method_create_mdev, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ListQueues", SD_BUS_ARGS("a{sv}", filter), SD_BUS_RESULT("a(qqssa{sv})", queues),
+                                method_list_queues, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetMatrix", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", matrix), method_get_matrix,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("SetHostMasks", SD_BUS_ARGS("aq", adapters, "aq", domains, "a{sv}", options),
+                                SD_BUS_NO_RESULT, method_set_host_masks, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, method_reload, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Reconcile", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ss)", healed), method_reconcile,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_PROPERTY("Version", "s", get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Problems", "as", get_problems, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("HostAdapters", "aq", get_mask, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("HostDomains", "aq", get_mask, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("InstalledAdapters", "aq", get_mask, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("InstalledDomains", "aq", get_mask, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("InstalledControlDomains", "aq", get_mask, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("MaxAdapter", "q", get_max, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("MaxDomain", "q", get_max, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Settled", "b", get_settled, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("NMatrices", "u", get_count, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("NMdevs", "u", get_count, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_VTABLE_END,
+};
+
+int bus_manager_add(Bus *b) {
+        return sd_bus_add_object_vtable(b->bus, &b->slots[b->n_slots++], BUS_ROOT, BUS_INTERFACE("Manager"),
+                                        bus_manager_vtable, &b->object);
+}

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* engine_internal - the engine's state, shared by its parts and by nobody else:
+ *
+ *   engine.c          life, scans, questions
+ *   engine_state.c    matrices, marks, claims; taking over a new snapshot
+ *   engine_op.c       how an operation goes: decide, journal, host, journal, answer
+ *   engine_request.c  what is asked for: validation, and what each kind of operation decides
+ *   engine_recover.c  what was in flight, adoption, autostart, reconcile
+ *   engine_text.c     sentences for people
+ *   intent.c          an operation as a line of the journal
+ */
+
+#include "base/worker.h"
+#include "core/reconcile.h"
+#include "engine/engine.h"
+#include "engine/intent.h"
+#include "host/mdevctl.h"
+#include "store/marks.h"
+#include "store/store.h"
+
+#define ENGINE_CALLER_SIZE 32
+#define ENGINE_TRIES_MAX   4   /* plans made anew because the host had changed under them */
+#define ENGINE_BATCH_MAX   64  /* plans handed to the host at once */
+#define ENGINE_COMMIT_MAX  256 /* operations in one commit */
+
+typedef struct Op Op;
+typedef struct Matrix Matrix;
+
+struct Matrix {
+        Record rec;
+        bool visible;             /* on disk, so shown; false while being defined */
+        MarkKind mark;
+        Op *op;                   /* in flight, at most one */
+        unsigned unresolved;      /* intents whose outcome is not known yet */
+        char *autostart_error;    /* why the last try failed */
+        char **problems;          /* what was last told of it, NULL-terminated */
+        uint64_t shown;           /* digest of what the bus shows */
+};
+
+typedef enum OpPhase {
+        OP_FRESH,                 /* waits for a scan begun after it came, then decides */
+        OP_INTENT,                /* its intent is on the way to the disk */
+        OP_HOST,                  /* its plan is with the host */
+        OP_FINAL,                 /* its result is on the way to the disk */
+        OP_UNDO,                  /* its result could not be stored: the host is brought back */
+} OpPhase;
+
+struct Op {
+        Op *next;
+        uint64_t id;              /* of its intent; 0: none */
+        IntentKind kind;
+        OpPhase phase;
+        Uuid uuid;
+        Record record;            /* DEFINE, MODIFY: as it is to become */
+        bool has_record;
+        bool start, stop, from_host;
+        bool keep_matrix;         /* MODIFY: only autostart changes */
+        int autostart;            /* MODIFY: -1: as it is */
+        bool fresh;               /* has been decided on a fresh scan */
+        Plan plan;
+        Plan undo;                /* UNDO: what brings the host back */
+        bool claims_live;         /* target holds a tentative claim on what is live */
+        ApMatrix target;
+        bool has_shadow;          /* a changed matrix is claimed under this uuid until it is done */
+        Uuid shadow;
+        char parent[SNAPSHOT_NAME_SIZE], type[SNAPSHOT_NAME_SIZE]; /* CREATE */
+        EngineAttr *attrs;        /* CREATE: owned */
+        size_t n_attrs;
+        ApMask apmask, aqmask;    /* MASKS */
+        char caller[ENGINE_CALLER_SIZE];
+        uint64_t arrived;         /* number of scans begun when it came */
+        unsigned tries;
+        int r;                    /* OP_UNDO: why */
+        Refusal refusal;          /* OP_UNDO, RESOLVE: what to answer */
+        engine_done_t done;
+        void *userdata;
+};
+
+typedef struct OpQueue {
+        Op *first, *last;
+        size_t n;
+} OpQueue;
+
+typedef struct CallerCount {
+        char id[ENGINE_CALLER_SIZE];
+        unsigned n;
+} CallerCount;
+
+/* An intent that was begun, and neither done nor undone as far as we know. */
+typedef struct Unresolved {
+        uint64_t id;
+        Intent intent;
+        Uuid shadow;              /* its claims */
+        bool tried;               /* undoing it has failed on the present host */
+        bool busy;                /* being undone right now */
+        char *text;               /* what is the matter with it; NULL: not known yet */
+} Unresolved;
+
+typedef struct CommitJob CommitJob;
+
+typedef struct Waiter {
+        void (*done)(void *userdata, int r);
+        void *userdata;
+        uint64_t arrived;         /* number of scans begun when it came */
+        bool detail;
+        sd_event_source *timer;   /* of engine_refresh() */
+        struct Waiter *next;
+        Engine *engine;
+} Waiter;
+
+typedef struct Healing Healing;
+
+struct Engine {
+        sd_event *event;
+        EngineConfig config;
+        Host *host;
+        int root_fd, marks_fd, inotify_fd;
+        engine_event_t event_cb;
+        void *userdata;
+
+        Matrix **by_uuid, **by_name; /* sorted */
+        size_t n_matrices, allocated_matrices;
+        Uuid *own_mdevs;          /* marked MDEV: sorted */
+        size_t n_own_mdevs;
+        ClaimTable *claims;
+        Snapshot *snapshot;
+        int scan_error;           /* of the last scan; 0: the snapshot is what there is */
+        bool scanned;             /* there has been one */
+        MdevctlContent mdevctl;
+        int mdevctl_error;
+
+        StoreContent loaded;      /* bad records, masks to keep; records and intents are moved out */
+        Store *store;
+        bool writable, store_failed;
+        uint64_t last_op;
+
+        Worker *worker;
+        OpQueue fresh, commit, exec;
+        CommitJob *committing;
+        StoreEntry *lazy;         /* ends of intents that go with the next commit */
+        size_t n_lazy, allocated_lazy;
+        Mark *lazy_marks;
+        size_t n_lazy_marks, allocated_lazy_marks;
+        sd_event_source *lazy_timer, *checkpoint_timer;
+        Op **executing;           /* the batch with the host */
+        size_t n_executing;
+        size_t n_ops;             /* in flight */
+        Op **busy;                /* operations on mdevs without definition: at most one each */
+        size_t n_busy;
+        CallerCount *callers;
+        size_t n_callers, allocated_callers;
+
+        bool scanning, scan_wanted, detail_wanted, scan_is_detailed;
+        bool mdevctl_reading, mdevctl_wanted;
+        uint64_t n_scans;         /* begun */
+        Waiter *waiters;
+        sd_event_source *rescan_timer, *show_timer, *mdevctl_watch;
+
+        Unresolved *unresolved;
+        size_t n_unresolved;
+        bool ready, settled, boot_done, closing;
+        bool host_differs;        /* since autostart was last tried */
+        unsigned n_autostarting;
+        Healing *healing;
+        void (*ready_cb)(void *userdata);
+        void *ready_userdata;
+
+        char **problems;          /* of the whole */
+        bool stuck_logged;
+};
+
+/* ---- engine_state.c ---- */
+
+/* -ENOENT is NULL. */
+Matrix *state_find(const Engine *e, Uuid uuid);
+Matrix *state_find_name(const Engine *e, const char *name);
+/* Takes @rec over. -ENOMEM, -EEXIST. */
+int state_add(Engine *e, Record *rec, Matrix **ret);
+void state_remove(Engine *e, Matrix *m);
+/* Takes @rec, which has the same uuid, over. */
+int state_replace(Engine *e, Matrix *m, Record *rec);
+void state_free_all(Engine *e);
+
+bool state_is_own_mdev(const Engine *e, Uuid uuid);
+int state_add_own_mdev(Engine *e, Uuid uuid);
+void state_drop_own_mdev(Engine *e, Uuid uuid);
+
+/* Sets or renews the claims of a definition, and of what is live under @uuid. -ENOMEM. */
+int state_claim_definition(Engine *e, const Matrix *m);
+int state_claim_live(Engine *e, Uuid uuid, const Op *op);
+void state_unclaim(Engine *e, const Matrix *m);
+int state_claim_mdevctl(Engine *e);
+
+/* Makes @s the present state (takes it over, also on error), renews claims, tells the bus. -ENOMEM. */
+int state_take_snapshot(Engine *e, Snapshot *s);
+
+Wanted state_wanted(const Matrix *m);
+MatrixState state_of(const Engine *e, const Matrix *m);
+/* The lines about @m; free with strv_free(). NULL: out of memory. */
+char **state_problems(Engine *e, const Matrix *m);
+/* Tells the bus about @m if what it shows has changed. */
+void state_show(Engine *e, Matrix *m);
+/* The same for all, a little later. */
+void state_show_all_soon(Engine *e);
+void state_emit(Engine *e, const EngineKey *key, EngineChange change);
+void state_emit_matrix(Engine *e, const Matrix *m, EngineChange change);
+void state_emit_manager(Engine *e);
+
+/* ---- engine_op.c ---- */
+
+/* NULL: out of memory. */
+Op *op_new(IntentKind kind, Uuid uuid, const EngineCaller *c, engine_done_t done, void *userdata);
+Op *op_free(Op *op);
+/* Counts it for its caller. > 0: LIMIT_HIT. */
+int op_admit(Engine *e, Op *op, Refusal *reterr);
+/* Takes @op over: decides it now, or after a scan, and carries it on. */
+void op_begin(Engine *e, Op *op);
+/* Ends it: releases what it held, answers. @refusal is taken over. */
+void op_finish(Engine *e, Op *op, int r, Refusal *refusal);
+void op_decide_waiting(Engine *e);
+/* An entry that need not be durable before anything else happens. Takes @entry over. */
+void op_commit_lazily(Engine *e, StoreEntry *entry);
+void op_commit_mark(Engine *e, Uuid uuid, MarkKind kind);
+void op_drain(Engine *e);
+
+/* ---- engine_request.c ---- */
+
+/* Checks @op against what is known, places its claims, makes its plan. 0; > 0 a verdict with *reterr, nothing placed; < 0. */
+int request_decide(Engine *e, Op *op, Refusal *reterr);
+/* Removes the claims that request_decide() placed. */
+void request_release(Engine *e, Op *op);
+/* The host is as wanted and the disk, too: makes it so in memory. */
+int request_apply(Engine *e, Op *op);
+unsigned request_layers(bool define, bool alternative, bool live, bool from_host);
+
+/* ---- engine_recover.c ---- */
+
+/* Takes over what the journal had open. */
+int recover_load(Engine *e);
+/* After each new snapshot: resolve, adopt, autostart. */
+void recover_step(Engine *e);
+/* What was interrupted is done, undone, or waits for the kernel; or the host cannot be looked at. */
+void recover_ready(Engine *e);
+/* An operation whose outcome is not known: @text is taken over. */
+int recover_add(Engine *e, const Op *op, char *text);
+void recover_free(Engine *e);
+
+/* ---- engine_text.c ---- */
+
+/* Fills @reterr; returns @verdict, or -ENOMEM. */
+int refuse(Refusal *reterr, Verdict verdict, int error, const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* The refusal for the conflicts of @q: which, whose, and what is free instead. */
+int refuse_conflicts(Engine *e, const ClaimQuery *q, Refusal *reterr);
+/* What to say of a host that did not carry out @op. */
+int refuse_outcome(Engine *e, const Op *op, const HostOutcome *outcome, Refusal *reterr);
+/* That the state directory could not be written. */
+int refuse_store(Refusal *reterr, int error);
+EngineConflict *text_conflicts(Engine *e, const Conflict *conflicts, size_t *n);
+const char *text_owner(const Engine *e, const Conflict *c, const char **ret_kind, char buf[static ENGINE_OWNER_SIZE]);
+
+/* ---- small things ---- */
+
+char **strv_free(char **lines);
+/* Appends a formatted line; on -ENOMEM *lines is as before. */
+int strv_addf(char ***lines, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool strv_equal(char *const *a, char *const *b);

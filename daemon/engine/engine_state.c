@@ -1,0 +1,583 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "core/reconcile.h"
+#include "engine/engine_internal.h"
+
+#define SHOW_DELAY_US (100 * UINT64_C(1000)) /* signals about many matrices may lag this much */
+
+/* ---- matrices, in two sorted arrays ---- */
+
+static size_t place_uuid(const Engine *e, Uuid uuid) {
+        size_t low = 0, high = e->n_matrices;
+
+        while (low < high) {
+                size_t middle = (low + high) / 2;
+
+                if (uuid_compare(e->by_uuid[middle]->rec.uuid, uuid) < 0)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low;
+}
+
+static size_t place_name(const Engine *e, const char *name) {
+        size_t low = 0, high = e->n_matrices;
+
+        while (low < high) {
+                size_t middle = (low + high) / 2;
+
+                if (strcmp(e->by_name[middle]->rec.name, name) < 0)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low;
+}
+
+Matrix *state_find(const Engine *e, Uuid uuid) {
+        size_t i = place_uuid(e, uuid);
+
+        return i < e->n_matrices && uuid_equal(e->by_uuid[i]->rec.uuid, uuid) ? e->by_uuid[i] : NULL;
+}
+
+Matrix *state_find_name(const Engine *e, const char *name) {
+        size_t i = place_name(e, name);
+
+        return i < e->n_matrices && strcmp(e->by_name[i]->rec.name, name) == 0 ? e->by_name[i] : NULL;
+}
+
+static void insert(Matrix **array, size_t n, size_t at, Matrix *m) {
+        memmove(array + at + 1, array + at, (n - at) * sizeof *array);
+        array[at] = m;
+}
+
+static void take_out(Matrix **array, size_t n, size_t at) {
+        memmove(array + at, array + at + 1, (n - at - 1) * sizeof *array);
+}
+
+int state_add(Engine *e, Record *rec, Matrix **ret) {
+        Matrix *m;
+
+        if (state_find(e, rec->uuid) || state_find_name(e, rec->name))
+                return -EEXIST;
+
+        if (e->n_matrices == e->allocated_matrices) {
+                size_t n = e->allocated_matrices * 2 + 64;
+                Matrix **grown;
+
+                grown = reallocarray(e->by_uuid, n, sizeof *grown);
+                if (!grown)
+                        return -ENOMEM;
+                e->by_uuid = grown;
+                grown = reallocarray(e->by_name, n, sizeof *grown);
+                if (!grown)
+                        return -ENOMEM;
+                e->by_name = grown;
+                e->allocated_matrices = n;
+        }
+
+        m = calloc(1, sizeof *m);
+        if (!m)
+                return -ENOMEM;
+
+        insert(e->by_uuid, e->n_matrices, place_uuid(e, rec->uuid), m);
+        insert(e->by_name, e->n_matrices, place_name(e, rec->name), m);
+        m->rec = *rec;
+        *rec = (Record) {};
+        e->n_matrices++;
+        *ret = m;
+        return 0;
+}
+
+static void matrix_free(Matrix *m) {
+        record_clear(&m->rec);
+        free(m->autostart_error);
+        strv_free(m->problems);
+        free(m);
+}
+
+void state_remove(Engine *e, Matrix *m) {
+        take_out(e->by_uuid, e->n_matrices, place_uuid(e, m->rec.uuid));
+        take_out(e->by_name, e->n_matrices, place_name(e, m->rec.name));
+        e->n_matrices--;
+        matrix_free(m);
+}
+
+int state_replace(Engine *e, Matrix *m, Record *rec) {
+        record_clear(&m->rec); /* a definition keeps its name, so both orders stay */
+        m->rec = *rec;
+        *rec = (Record) {};
+        return state_claim_definition(e, m);
+}
+
+void state_free_all(Engine *e) {
+        for (size_t i = 0; i < e->n_matrices; i++)
+                matrix_free(e->by_uuid[i]);
+        free(e->by_uuid);
+        free(e->by_name);
+        free(e->own_mdevs);
+}
+
+/* ---- mdevs of ours without definition ---- */
+
+static size_t place_own(const Engine *e, Uuid uuid) {
+        size_t i = 0;
+
+        while (i < e->n_own_mdevs && uuid_compare(e->own_mdevs[i], uuid) < 0)
+                i++;
+        return i;
+}
+
+bool state_is_own_mdev(const Engine *e, Uuid uuid) {
+        size_t i = place_own(e, uuid);
+
+        return i < e->n_own_mdevs && uuid_equal(e->own_mdevs[i], uuid);
+}
+
+int state_add_own_mdev(Engine *e, Uuid uuid) {
+        size_t i = place_own(e, uuid);
+        Uuid *grown;
+
+        if (state_is_own_mdev(e, uuid))
+                return 0;
+
+        grown = reallocarray(e->own_mdevs, e->n_own_mdevs + 1, sizeof *grown);
+        if (!grown)
+                return -ENOMEM;
+
+        e->own_mdevs = grown;
+        memmove(grown + i + 1, grown + i, (e->n_own_mdevs - i) * sizeof *grown);
+        grown[i] = uuid;
+        e->n_own_mdevs++;
+        return 0;
+}
+
+void state_drop_own_mdev(Engine *e, Uuid uuid) {
+        size_t i = place_own(e, uuid);
+
+        if (!state_is_own_mdev(e, uuid))
+                return;
+
+        e->n_own_mdevs--;
+        memmove(e->own_mdevs + i, e->own_mdevs + i + 1, (e->n_own_mdevs - i) * sizeof *e->own_mdevs);
+}
+
+/* ---- claims ---- */
+
+static ClaimLayer definition_layer(bool alternative) {
+        return alternative ? CLAIM_LAYER_ALTERNATIVE : CLAIM_LAYER_EXCLUSIVE;
+}
+
+int state_claim_definition(Engine *e, const Matrix *m) {
+        Claim c = {
+                .layer = definition_layer(m->rec.alternative),
+                .uuid = m->rec.uuid,
+                .name = m->rec.name,
+                .operation = !m->visible,
+                .matrix = m->rec.matrix,
+        };
+
+        return claim_table_put(e->claims, &c);
+}
+
+/* An operation that is to make or change what is live counts for the matrix it wants; else what is there counts. */
+int state_claim_live(Engine *e, Uuid uuid, const Op *op) {
+        const Matrix *m = state_find(e, uuid);
+        const HostMdev *mdev = snapshot_find_mdev(e->snapshot, uuid);
+        Claim c = { .layer = CLAIM_LAYER_MDEV, .uuid = uuid, .name = m ? m->rec.name : NULL };
+
+        if (!op && m)
+                op = m->op;
+        for (size_t i = 0; i < e->n_busy && !op; i++)
+                if (uuid_equal(e->busy[i]->uuid, uuid))
+                        op = e->busy[i];
+
+        if (op && op->claims_live) {
+                c.operation = true;
+                c.matrix = op->target;
+        } else if (mdev && mdev->ap) {
+                c.everything = !mdev->matrix_known;
+                c.matrix = mdev->matrix;
+        } else {
+                claim_table_drop(e->claims, CLAIM_LAYER_MDEV, uuid);
+                return 0;
+        }
+
+        return claim_table_put(e->claims, &c);
+}
+
+void state_unclaim(Engine *e, const Matrix *m) {
+        claim_table_drop(e->claims, definition_layer(m->rec.alternative), m->rec.uuid);
+}
+
+int state_claim_mdevctl(Engine *e) {
+        claim_table_clear(e->claims, CLAIM_LAYER_MDEVCTL);
+
+        for (size_t i = 0; i < e->mdevctl.n_definitions; i++) {
+                const MdevctlDefinition *d = &e->mdevctl.definitions[i];
+                Claim c = { .layer = CLAIM_LAYER_MDEVCTL, .uuid = d->uuid, .matrix = d->matrix };
+                int r = claim_table_put(e->claims, &c);
+
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* ---- a new snapshot ---- */
+
+/* A scan without detail does not forget what one with detail has seen of an mdev that is as it was. On a kernel that gives no safe way
+ * to read the matrix of ours, it is what we have made it. */
+static void complete_mdev(Engine *e, const Snapshot *old, const Snapshot *s, HostMdev *m) {
+        const HostMdev *before = snapshot_find_mdev(old, m->uuid);
+        const Matrix *matrix;
+
+        if (m->ap && !m->matrix_known) {
+                matrix = state_find(e, m->uuid);
+                if (matrix && matrix->mark == MARK_LIVE && !s->has_ap_config) {
+                        m->matrix = matrix->rec.matrix;
+                        m->matrix_known = true;
+                }
+        }
+
+        if (s->detailed || !before)
+                return;
+        m->use = before->use;
+        if (before->guest_known && ap_matrix_equal(&before->matrix, &m->matrix)) {
+                m->guest_known = true;
+                m->guest_adapters = before->guest_adapters;
+                m->guest_domains = before->guest_domains;
+        }
+}
+
+static bool mdev_equal(const HostMdev *a, const HostMdev *b) {
+        return a->type == b->type && a->use == b->use && a->matrix_known == b->matrix_known &&
+               a->guest_known == b->guest_known && ap_matrix_equal(&a->matrix, &b->matrix) &&
+               ap_mask_equal(&a->guest_adapters, &b->guest_adapters) &&
+               ap_mask_equal(&a->guest_domains, &b->guest_domains);
+}
+
+static int mdev_differs(Engine *e, Uuid uuid, EngineChange change) {
+        EngineKey key = { .object = ENGINE_MDEV, .uuid = uuid };
+        Matrix *m = state_find(e, uuid);
+        int r;
+
+        e->host_differs = true;
+        r = state_claim_live(e, uuid, NULL);
+        state_emit(e, &key, change);
+        if (m)
+                state_show(e, m);
+        return r;
+}
+
+static int compare_mdevs(Engine *e, const Snapshot *old, const Snapshot *s) {
+        size_t i = 0, j = 0;
+        int r = 0;
+
+        while (r >= 0 && (i < old->n_mdevs || j < s->n_mdevs)) {
+                int order = i == old->n_mdevs ? 1
+                            : j == s->n_mdevs ? -1
+                                              : uuid_compare(old->mdevs[i].uuid, s->mdevs[j].uuid);
+
+                if (order < 0)
+                        r = mdev_differs(e, old->mdevs[i++].uuid, ENGINE_REMOVED);
+                else if (order > 0)
+                        r = mdev_differs(e, s->mdevs[j++].uuid, ENGINE_ADDED);
+                else {
+                        if (!mdev_equal(&old->mdevs[i], &s->mdevs[j]))
+                                r = mdev_differs(e, s->mdevs[j].uuid, ENGINE_CHANGED);
+                        i++;
+                        j++;
+                }
+        }
+        return r;
+}
+
+static bool parent_equal(const Snapshot *old, size_t i, const Snapshot *s, size_t j) {
+        size_t a = 0, b = 0;
+
+        /* types lie in order of their parents */
+        while (a < old->n_types && old->types[a].parent != i)
+                a++;
+        while (b < s->n_types && s->types[b].parent != j)
+                b++;
+        for (; a < old->n_types && old->types[a].parent == i; a++, b++)
+                if (b == s->n_types || s->types[b].parent != j || strcmp(old->types[a].id, s->types[b].id) != 0 ||
+                    old->types[a].available != s->types[b].available)
+                        return false;
+        return b == s->n_types || s->types[b].parent != j;
+}
+
+static void compare_parents(Engine *e, const Snapshot *old, const Snapshot *s) {
+        size_t i = 0, j = 0;
+
+        while (i < old->n_parents || j < s->n_parents) {
+                int order = i == old->n_parents ? 1
+                            : j == s->n_parents ? -1
+                                                : strcmp(old->parents[i].name, s->parents[j].name);
+                EngineKey key = { .object = ENGINE_PARENT };
+
+                key.name = order < 0 ? old->parents[i].name : s->parents[j].name;
+                if (order != 0)
+                        state_emit(e, &key, order < 0 ? ENGINE_REMOVED : ENGINE_ADDED);
+                else if (!parent_equal(old, i, s, j))
+                        state_emit(e, &key, ENGINE_CHANGED);
+                i += order <= 0;
+                j += order >= 0;
+        }
+}
+
+static bool adapter_equal(const Snapshot *old, const HostCard *a, const Snapshot *s, const HostCard *b) {
+        ApMask owned_before = snapshot_host_owned(old, a->id), owned = snapshot_host_owned(s, b->id);
+
+        return a->mode == b->mode && a->hwtype == b->hwtype && strcmp(a->type, b->type) == 0 && a->online == b->online &&
+               a->config == b->config && a->chkstop == b->chkstop && ap_mask_equal(&owned_before, &owned) &&
+               ap_mask_equal(&old->queue_present[a->id], &s->queue_present[b->id]) &&
+               ap_mask_equal(&old->queue_vfio[a->id], &s->queue_vfio[b->id]);
+}
+
+static void compare_adapters(Engine *e, const Snapshot *old, const Snapshot *s) {
+        size_t i = 0, j = 0;
+
+        while (i < old->n_cards || j < s->n_cards) {
+                int order = i == old->n_cards ? 1 : j == s->n_cards ? -1 : old->cards[i].id - s->cards[j].id;
+                EngineKey key = { .object = ENGINE_ADAPTER };
+
+                key.id = order < 0 ? old->cards[i].id : s->cards[j].id;
+                if (order != 0)
+                        state_emit(e, &key, order < 0 ? ENGINE_REMOVED : ENGINE_ADDED);
+                else if (!adapter_equal(old, &old->cards[i], s, &s->cards[j]))
+                        state_emit(e, &key, ENGINE_CHANGED);
+                i += order <= 0;
+                j += order >= 0;
+        }
+}
+
+/* Whether anything that decides who owns a queue, or what a guest gets of a matrix, is different. */
+static bool host_equal(const Snapshot *a, const Snapshot *b) {
+        return a->ap == b->ap && a->vfio_ap == b->vfio_ap && a->has_override == b->has_override &&
+               a->bindings_complete == b->bindings_complete && a->max_adapter == b->max_adapter &&
+               a->max_domain == b->max_domain && ap_mask_equal(&a->apmask, &b->apmask) &&
+               ap_mask_equal(&a->aqmask, &b->aqmask) && ap_mask_equal(&a->host_adapters, &b->host_adapters) &&
+               ap_mask_equal(&a->host_domains, &b->host_domains) && ap_mask_equal(&a->host_control, &b->host_control) &&
+               a->detail_stuck == b->detail_stuck &&
+               memcmp(a->queue_present, b->queue_present, sizeof a->queue_present) == 0 &&
+               memcmp(a->queue_vfio, b->queue_vfio, sizeof a->queue_vfio) == 0 &&
+               memcmp(a->queue_override, b->queue_override, sizeof a->queue_override) == 0;
+}
+
+int state_take_snapshot(Engine *e, Snapshot *s) {
+        Snapshot *old = e->snapshot;
+        bool same_host;
+        int r;
+
+        for (size_t i = 0; i < s->n_mdevs; i++)
+                complete_mdev(e, old, s, &s->mdevs[i]);
+
+        same_host = e->scanned && host_equal(old, s);
+        e->snapshot = s;
+        e->scanned = true;
+        if (!same_host)
+                claim_table_set_host(e->claims, s);
+
+        r = compare_mdevs(e, old, s);
+        compare_parents(e, old, s);
+        compare_adapters(e, old, s);
+        if (!same_host) {
+                state_emit_manager(e);
+                state_show_all_soon(e);
+                e->host_differs = true;
+        }
+
+        (void) snapshot_free(old);
+        return r;
+}
+
+/* ---- what is shown ---- */
+
+Wanted state_wanted(const Matrix *m) {
+        return (Wanted) {
+                .uuid = m->rec.uuid,
+                .matrix = &m->rec.matrix,
+                .started = m->mark == MARK_LIVE,
+                .from_host = m->rec.from_host,
+        };
+}
+
+MatrixState state_of(const Engine *e, const Matrix *m) {
+        if (m->op)
+                switch (m->op->kind) {
+                case INTENT_DEFINE:
+                case INTENT_START:
+                        return m->op->plan.n_steps > 0 ? MATRIX_STARTING : MATRIX_DEFINED;
+                case INTENT_STOP:
+                case INTENT_UNDEFINE:
+                        return MATRIX_STOPPING;
+                default:
+                        return MATRIX_CHANGING;
+                }
+
+        if (m->unresolved)
+                return MATRIX_BROKEN;
+        if (snapshot_find_mdev(e->snapshot, m->rec.uuid))
+                return MATRIX_STARTED;
+        return m->mark == MARK_LIVE ? MATRIX_LOST : MATRIX_DEFINED;
+}
+
+static int add_guest_problems(Engine *e, const Matrix *m, char ***lines) {
+        static const char *const why[] = {
+                [GUEST_LOSS_NO_ADAPTER] = "the machine does not have it",
+                [GUEST_LOSS_NO_QUEUE] = "is not there",
+                [GUEST_LOSS_NOT_BOUND] = "is not bound to vfio_ap",
+        };
+        int r = 0;
+
+        AP_MASK_FOREACH(id, &m->rec.matrix.adapters) {
+                uint8_t domain = 0;
+                GuestLoss loss = snapshot_guest_loss(e->snapshot, &m->rec.matrix, (uint8_t) id, &domain);
+
+                if (loss == GUEST_LOSS_NO_ADAPTER)
+                        r = strv_addf(lines, "the guest does not get adapter 0x%02x: %s", id, why[loss]);
+                else if (loss != GUEST_LOSS_NONE)
+                        r = strv_addf(lines, "the guest does not get adapter 0x%02x: its queue %02x.%04x %s", id, id,
+                                      domain, why[loss]);
+                if (r < 0)
+                        return r;
+        }
+        return r;
+}
+
+static int add_conflict_problem(Engine *e, const Matrix *m, char ***lines) {
+        CLEANUP(refusal_clear) Refusal refusal = {};
+        ClaimQuery q = {
+                .matrix = &m->rec.matrix,
+                .layers = request_layers(true, m->rec.alternative, false, m->rec.from_host),
+                .self = m->rec.uuid,
+                .alternative = m->rec.alternative,
+        };
+        int r;
+
+        if (claim_check(e->claims, &q) == CLAIM_FREE)
+                return 0;
+        r = refuse_conflicts(e, &q, &refusal);
+        return r <= 0 ? r : strv_addf(lines, "conflict: %s", refusal.text);
+}
+
+char **state_problems(Engine *e, const Matrix *m) {
+        const HostMdev *mdev = snapshot_find_mdev(e->snapshot, m->rec.uuid);
+        Wanted wanted = state_wanted(m);
+        char **lines = calloc(1, sizeof *lines);
+        int r = lines ? 0 : -ENOMEM;
+
+        if (r >= 0 && m->unresolved)
+                for (size_t i = 0; i < e->n_unresolved && r >= 0; i++)
+                        if (uuid_equal(e->unresolved[i].intent.uuid, m->rec.uuid) && e->unresolved[i].text)
+                                r = strv_addf(&lines, "%s", e->unresolved[i].text);
+        if (r >= 0 && m->autostart_error && m->mark == MARK_PENDING)
+                r = strv_addf(&lines, "autostart failed: %s", m->autostart_error);
+        if (r >= 0 && !m->op && !m->unresolved)
+                switch (reconcile_one(&wanted, e->snapshot)) {
+                case DRIFT_LOST:
+                        r = strv_addf(&lines, "was removed by somebody else; Reconcile starts it again");
+                        break;
+                case DRIFT_CHANGED:
+                        r = strv_addf(&lines, "was changed by somebody else and differs from its definition; "
+                                              "Reconcile brings it back");
+                        break;
+                case DRIFT_UNKNOWN:
+                        r = strv_addf(&lines, "this kernel gives no safe way to read what it has now");
+                        break;
+                default:
+                        break;
+                }
+        if (r >= 0 && mdev)
+                r = add_guest_problems(e, m, &lines);
+        if (r >= 0)
+                r = add_conflict_problem(e, m, &lines);
+
+        return r < 0 ? strv_free(lines) : lines;
+}
+
+static uint64_t digest_add(uint64_t h, const void *data, size_t size) {
+        const unsigned char *p = data;
+
+        while (size-- > 0)
+                h = (h ^ *p++) * UINT64_C(0x100000001b3); /* FNV-1a */
+        return h;
+}
+
+static uint64_t digest(Engine *e, const Matrix *m, char *const *problems) {
+        EngineMatrix view;
+        uint64_t h = UINT64_C(0xcbf29ce484222325);
+
+        if (engine_get_matrix(e, m->rec.uuid, &view) < 0)
+                return 0;
+        h = digest_add(h, &view.matrix, sizeof view.matrix);
+        h = digest_add(h, &view.guest_adapters, sizeof view.guest_adapters);
+        h = digest_add(h, &view.guest_domains, sizeof view.guest_domains);
+        h = digest_add(h, &view.state, sizeof view.state);
+        h = digest_add(h, &view.autostart, sizeof view.autostart);
+        h = digest_add(h, &view.in_use, sizeof view.in_use);
+        for (; *problems; problems++)
+                h = digest_add(h, *problems, strlen(*problems) + 1);
+        return h;
+}
+
+void state_show(Engine *e, Matrix *m) {
+        char **problems;
+        uint64_t now;
+
+        if (!m->visible || e->closing)
+                return;
+
+        problems = state_problems(e, m);
+        if (!problems) /* out of memory: the next change shows it */
+                return;
+
+        if (problems[0] && !m->op && !strv_equal(problems, m->problems))
+                log_full(LOG_WARNING, LOG_ID_DRIFT, m->rec.name, "Matrix '%s': %s", m->rec.name, problems[0]);
+        strv_free(m->problems);
+        m->problems = problems;
+
+        now = digest(e, m, problems);
+        if (now == m->shown)
+                return;
+        m->shown = now;
+        state_emit_matrix(e, m, ENGINE_CHANGED);
+}
+
+static int on_show(sd_event_source *s, uint64_t usec, void *userdata) {
+        Engine *e = userdata;
+
+        e->show_timer = sd_event_source_disable_unref(e->show_timer);
+        for (size_t i = 0; i < e->n_matrices; i++)
+                state_show(e, e->by_uuid[i]);
+        return 0;
+}
+
+void state_show_all_soon(Engine *e) {
+        if (!e->show_timer)
+                (void) sd_event_add_time_relative(e->event, &e->show_timer, CLOCK_MONOTONIC, SHOW_DELAY_US, 0, on_show, e);
+}
+
+void state_emit(Engine *e, const EngineKey *key, EngineChange change) {
+        if (e->event_cb && !e->closing)
+                e->event_cb(e->userdata, key, change);
+}
+
+void state_emit_matrix(Engine *e, const Matrix *m, EngineChange change) {
+        EngineKey key = { .object = ENGINE_MATRIX, .uuid = m->rec.uuid, .name = m->rec.name };
+
+        state_emit(e, &key, change);
+}
+
+void state_emit_manager(Engine *e) {
+        EngineKey key = { .object = ENGINE_MANAGER };
+
+        state_emit(e, &key, ENGINE_CHANGED);
+}

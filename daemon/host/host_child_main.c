@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The disposable child: takes one job after the other from the daemon's socket. When the daemon dies it stops before its
+ * next write and undoes nothing: the journal decides what becomes of the half-made, and the next daemon waits at the
+ * AP lock until this process has ended. Signals that end a service are ignored for the same reason. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "host/ap_lock.h"
+#include "host/host.h"
+#include "host/host_execute.h"
+#include "host/host_paths.h"
+#include "host/host_scan.h"
+#include "host/host_wire.h"
+
+typedef struct ChildMain {
+        int fd, root_fd, lock_fd;
+        Sysfs *sysfs;
+        Snapshot *previous;
+        WireKnow known;
+        WireBuffer out;
+} ChildMain;
+
+/* uid 0 is all that sysfs asks for. */
+static int capabilities_drop(void) {
+        struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+        struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {};
+
+        for (unsigned long cap = 0; cap < 64; cap++)
+                if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno != EINVAL && errno != EPERM)
+                        return -errno;
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+                return -errno;
+
+        return ret_errno((int) syscall(SYS_capset, &header, none));
+}
+
+/* A descriptor for each mdev saves two system calls of three in a scan. */
+static void files_raise(void) {
+        struct rlimit l;
+
+        if (getrlimit(RLIMIT_NOFILE, &l) == 0) {
+                l.rlim_cur = l.rlim_max;
+                (void) setrlimit(RLIMIT_NOFILE, &l);
+        }
+}
+
+/* Sends what is in the buffer. An error means that there is nobody to work for. */
+static int child_send(ChildMain *c) {
+        size_t sent = 0;
+
+        while (sent < c->out.size) {
+                ssize_t n = send(c->fd, c->out.data + sent, c->out.size - sent, MSG_NOSIGNAL);
+
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0)
+                        return -errno;
+                sent += (size_t) n;
+        }
+
+        if (c->out.capacity > 65536)
+                wire_buffer_clear(&c->out);
+        c->out.size = 0;
+        return 0;
+}
+
+static int child_say_begin(ChildMain *c, const WireBegin *b) {
+        int r;
+
+        r = wire_put_begin(&c->out, b);
+        return r < 0 ? r : child_send(c);
+}
+
+static int child_begin(void *userdata, const HostAccess *a) {
+        WireBegin b = { .phase = WIRE_PHASE_STEP, .plan = (uint32_t) a->plan, .step = (uint32_t) a->step,
+                        .allowance_us = a->allowance_us };
+
+        (void) snprintf(b.what, sizeof b.what, "%s", a->what);
+        return child_say_begin(userdata, &b);
+}
+
+static int child_ended(void *userdata, size_t plan, const HostOutcome *o) {
+        ChildMain *c = userdata;
+        int r;
+
+        r = wire_put_ended(&c->out, (uint32_t) plan, o);
+        return r < 0 ? r : child_send(c);
+}
+
+static int child_risky(void *userdata, const Snapshot *s) {
+        ChildMain *c = userdata;
+        int r;
+
+        r = wire_put_snapshot(&c->out, WIRE_PARTIAL, 0, s);
+        return r < 0 ? r : child_send(c);
+}
+
+/* Ends the job; @s is kept for the next scan. */
+static int child_result(ChildMain *c, int error, Snapshot *s) {
+        int r;
+
+        r = wire_put_snapshot(&c->out, WIRE_RESULT, error, s);
+        if (s) {
+                (void) snapshot_free(c->previous);
+                c->previous = s;
+        }
+        return r < 0 ? r : child_send(c);
+}
+
+static uint64_t now_us(void) {
+        struct timespec t;
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
+}
+
+/* 0: had; 1: not in time; -ECONNRESET: the daemon has gone. */
+static int child_lock(ChildMain *c, uint64_t timeout_us, pid_t *ret_holder) {
+        uint64_t until = now_us() + timeout_us;
+
+        for (;;) {
+                struct pollfd p = { .fd = c->fd, .events = POLLRDHUP };
+                int r;
+
+                r = ap_lock_try(c->lock_fd, ret_holder);
+                if (r <= 0 || now_us() >= until)
+                        return r;
+
+                r = poll(&p, 1, AP_LOCK_POLL_US / 1000);
+                if (r < 0 && errno != EINTR)
+                        return -errno;
+                if (r > 0)
+                        return -ECONNRESET;
+        }
+}
+
+static int child_scan(ChildMain *c, const HostScanner *scanner, const WireJob *job) {
+        const WireBegin scan = { .phase = WIRE_PHASE_SCAN, .what = "scan" };
+        Snapshot *s = NULL;
+        int r;
+
+        r = child_say_begin(c, &scan);
+        if (r < 0)
+                return r;
+        r = host_scan(scanner, job->depth, &s);
+        return child_result(c, r, s);
+}
+
+static int child_execute(ChildMain *c, const HostScanner *scanner, const WireJob *job) {
+        const WireBegin lock = { .phase = WIRE_PHASE_LOCK, .what = "wait for the AP lock" };
+        const WireBegin scan = { .phase = WIRE_PHASE_SCAN, .what = "scan" };
+        HostExecution x = { .scanner = *scanner, .root_fd = c->root_fd, .begin = child_begin, .ended = child_ended,
+                            .userdata = c };
+        CLEANUP(freep) HostOutcome *outcomes = calloc(job->n_plans + 1, sizeof *outcomes);
+        Snapshot *after = NULL;
+        pid_t holder = 0;
+        int r;
+
+        if (!outcomes)
+                return child_result(c, -ENOMEM, NULL);
+        r = child_say_begin(c, &lock);
+        if (r < 0)
+                return r;
+        r = child_lock(c, job->lock_timeout_us, &holder);
+        if (r == -ECONNRESET)
+                return r;
+        if (r < 0)
+                return child_result(c, r, NULL);
+        if (r > 0) {
+                const HostOutcome locked = { .verdict = HOST_LOCKED, .holder = holder };
+
+                for (size_t i = 0; i < job->n_plans; i++) {
+                        r = child_ended(c, i, &locked);
+                        if (r < 0)
+                                return r;
+                }
+                return child_result(c, 0, NULL);
+        }
+
+        r = child_say_begin(c, &scan);
+        if (r >= 0)
+                r = host_execute(&x, job->plans, job->n_plans, outcomes, &after);
+        (void) ap_lock_release(c->lock_fd, getpid());
+        return child_result(c, r, after); /* fails if the daemon has gone */
+}
+
+static int child_handle(ChildMain *c, WireType type, const uint8_t *message, size_t size) {
+        HostScanner scanner = { .sysfs = c->sysfs, .risky = child_risky, .userdata = c };
+        WireJob job;
+        WireKnow known;
+        int r;
+
+        switch (type) {
+        case WIRE_KNOW:
+                r = wire_get_know(message, size, &known);
+                if (r < 0)
+                        return r;
+                free(c->known.known);
+                c->known = known;
+                return 0;
+        case WIRE_JOB:
+                r = wire_get_job(message, size, &job);
+                if (r < 0)
+                        return r;
+                scanner.previous = c->previous;
+                scanner.known = c->known.known;
+                scanner.n_known = c->known.n;
+                scanner.careful = job.careful;
+                r = job.execute ? child_execute(c, &scanner, &job) : child_scan(c, &scanner, &job);
+                wire_job_clear(&job);
+                return r;
+        case WIRE_BEGIN:
+        case WIRE_ENDED:
+        case WIRE_PARTIAL:
+        case WIRE_RESULT:
+        case _WIRE_TYPE_MAX:
+                break;
+        }
+        return -EBADMSG;
+}
+
+/* 0 at the end of the stream. */
+static int child_serve(ChildMain *c) {
+        CLEANUP(freep) uint8_t *in = NULL;
+        size_t size = 0, capacity = 0;
+
+        for (;;) {
+                WireType type;
+                ssize_t n;
+                int r;
+
+                n = wire_peek(in, size, &type);
+                if (n < 0)
+                        return (int) n;
+                if (n > 0) {
+                        r = child_handle(c, type, in, (size_t) n);
+                        if (r < 0)
+                                return r;
+                        size -= (size_t) n;
+                        memmove(in, in + n, size);
+                        continue;
+                }
+
+                if (capacity - size < 65536) {
+                        uint8_t *bigger = realloc(in, 2 * capacity + 65536);
+
+                        if (!bigger)
+                                return -ENOMEM;
+                        in = bigger;
+                        capacity = 2 * capacity + 65536;
+                }
+                n = recv(c->fd, in + size, capacity - size, 0);
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0)
+                        return ret_errno((int) n);
+                size += (size_t) n;
+        }
+}
+
+int host_child_main(int fd, int root_fd) {
+        static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE };
+        ChildMain c = { .fd = fd, .root_fd = root_fd, .lock_fd = -1 };
+        CLEANUP(fd_closep) int sys_fd = -1;
+        int r;
+
+        for (size_t i = 0; i < ELEMENTS(ignored); i++)
+                (void) signal(ignored[i], SIG_IGN);
+        files_raise();
+
+        sys_fd = openat(root_fd, HOST_PATH_SYS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        r = ret_errno(sys_fd);
+        if (r >= 0)
+                r = c.lock_fd = file_open_dir(root_fd, HOST_PATH_LOCK_DIR);
+        if (r >= 0 && geteuid() == 0)
+                r = capabilities_drop();
+        if (r >= 0)
+                r = sysfs_real_new(sys_fd, &c.sysfs);
+        if (r >= 0)
+                r = child_serve(&c);
+
+        (void) sysfs_free(c.sysfs);
+        (void) snapshot_free(c.previous);
+        free(c.known.known);
+        wire_buffer_clear(&c.out);
+        (void) fd_close(c.lock_fd);
+        return r < 0 ? 1 : 0;
+}

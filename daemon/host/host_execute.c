@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "host/host_execute.h"
+
+#include <errno.h>
+
+#include "base/cleanup.h"
+#include "host/host_step.h"
+
+static bool is_fatal(const StepContext *c, int r) {
+        return r == SYSFS_NEVER || c->stopped;
+}
+
+/* The only queue that @step adds to its mdev. */
+static bool only_queue(const PlanStep *step, Apqn *ret) {
+        const ApMatrix *before = &step->assign.before, *after = &step->assign.after;
+        unsigned n = 0;
+
+        if (step->type != PLAN_ASSIGN)
+                return false;
+
+        AP_MASK_FOREACH(a, &after->adapters) {
+                AP_MASK_FOREACH(d, &after->domains) {
+                        Apqn q = { (uint8_t) a, (uint8_t) d };
+
+                        if (ap_matrix_has(before, q))
+                                continue;
+                        if (++n > 1)
+                                return false;
+                        *ret = q;
+                }
+        }
+        return n == 1;
+}
+
+/* Undoes what was done of the first @n steps, in reverse. All of it is tried: what cannot be undone because
+ * something else could not, the kernel refuses. */
+static int plan_roll_back(StepContext *c, const Plan *p, size_t n) {
+        int result = 0;
+
+        for (size_t i = n; i-- > 0;) {
+                int r;
+
+                c->step = i;
+                r = step_undo(c, p, &p->steps[i]);
+                if (is_fatal(c, r))
+                        return r;
+                if (r < 0 && result == 0)
+                        result = r;
+        }
+        return result;
+}
+
+static int plan_run(StepContext *c, const Plan *p, HostOutcome *o) {
+        PlanVerdict verdict;
+        Apqn apqn = {};
+        int error = 0, r;
+        size_t i;
+
+        verdict = plan_check(p, c->s, &apqn);
+        if (verdict != PLAN_OK) {
+                *o = (HostOutcome) { .verdict = HOST_REFUSED, .plan = verdict, .apqn = apqn,
+                                     .has_apqn = verdict == PLAN_OVERLAP || verdict == PLAN_HOST_OWNED };
+                return 0;
+        }
+
+        o->verdict = HOST_STUCK;
+        for (i = 0; i < p->n_steps; i++) {
+                c->step = o->step = i;
+                c->step_wrote = false;
+                error = step_do(c, p, &p->steps[i]);
+                if (is_fatal(c, error))
+                        return error;
+                if (error < 0)
+                        break;
+        }
+        if (error >= 0) {
+                *o = (HostOutcome) { .verdict = HOST_DONE };
+                return 0;
+        }
+
+        if (!c->wrote) {
+                /* found out at the last moment, by looking */
+                if (error == STEP_CHANGED || error == STEP_IN_USE) {
+                        *o = (HostOutcome) { .verdict = HOST_REFUSED,
+                                             .plan = error == STEP_IN_USE ? PLAN_IN_USE : PLAN_CHANGED };
+                        c->changed = error == STEP_CHANGED;
+                        return 0;
+                }
+        }
+
+        c->changed = true;
+        r = plan_roll_back(c, p, c->step_wrote ? i + 1 : i);
+        if (is_fatal(c, r))
+                return r;
+
+        *o = (HostOutcome) { .verdict = r < 0 ? HOST_BROKEN : HOST_KERNEL, .step = i,
+                             .error = error == STEP_IN_USE ? -EBUSY : error };
+        o->has_apqn = only_queue(&p->steps[i], &o->apqn);
+        return 0;
+}
+
+/* Reads the host again; what is known of it helps. */
+static int rescan(const HostScanner *first, Snapshot **s) {
+        HostScanner scanner = *first;
+        Snapshot *now;
+        int r;
+
+        if (*s)
+                scanner.previous = *s;
+        r = host_scan(&scanner, HOST_SCAN_BASIC, &now);
+        if (r < 0)
+                return r;
+
+        (void) snapshot_free(*s);
+        *s = now;
+        return 0;
+}
+
+/* Brings the snapshot up to date after a plan that was carried out and verified: its own effects are known, the wider
+ * ones of masks and types without own counts are read. */
+static int follow(StepContext *c, const Plan *p) {
+        bool queues = false;
+        int r;
+
+        r = plan_apply(p, c->s);
+        if (r < 0)
+                return r;
+
+        for (size_t i = 0; i < p->n_steps; i++) {
+                const PlanStep *step = &p->steps[i];
+                const char *name = step->type == PLAN_CREATE ? step->create.parent
+                                   : step->type == PLAN_REMOVE ? step->remove.parent : NULL;
+                const HostParent *parent = name ? snapshot_find_parent(c->s, name) : NULL;
+
+                queues |= step->type == PLAN_MASKS || step->type == PLAN_OVERRIDE;
+                if (parent) {
+                        r = host_scan_available(c->sysfs, c->s, (uint32_t) (parent - c->s->parents));
+                        if (r < 0)
+                                return r;
+                }
+        }
+
+        return queues ? host_scan_queues(c->sysfs, c->s) : 0;
+}
+
+int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcome *outcomes, Snapshot **ret_after) {
+        CLEANUP(snapshot_freep) Snapshot *s = NULL;
+        HostScanner scanner = x->scanner;
+        bool changed = false;
+        int r;
+
+        for (size_t i = 0; i < n; i++)
+                outcomes[i] = (HostOutcome) { .verdict = HOST_SKIPPED };
+
+        r = rescan(&scanner, &s);
+        if (r < 0)
+                return r;
+
+        for (size_t i = 0; i < n; i++) {
+                StepContext c = { .execution = x, .sysfs = scanner.sysfs, .s = s, .plan = i };
+
+                if (changed) { /* not as the snapshot says any more */
+                        r = rescan(&scanner, &s);
+                        if (r == SYSFS_NEVER)
+                                return r;
+                        if (r < 0) {
+                                outcomes[i] = (HostOutcome) { .verdict = HOST_REFUSED, .plan = PLAN_CHANGED };
+                                if (x->ended && (r = x->ended(x->userdata, i, &outcomes[i])) < 0)
+                                        return r;
+                                continue;
+                        }
+                        c.s = s;
+                        changed = false;
+                }
+
+                r = plan_run(&c, &plans[i], &outcomes[i]);
+                if (r < 0)
+                        return r;
+                if (outcomes[i].verdict == HOST_DONE && c.wrote)
+                        r = follow(&c, &plans[i]);
+                if (r == SYSFS_NEVER)
+                        return r;
+                changed = c.changed || r < 0;
+
+                r = x->ended ? x->ended(x->userdata, i, &outcomes[i]) : 0;
+                if (r < 0)
+                        return r;
+        }
+
+        if (changed) {
+                r = rescan(&scanner, &s);
+                if (r == SYSFS_NEVER)
+                        return r;
+                if (r < 0)
+                        s = snapshot_free(s);
+        }
+
+        *ret_after = TAKE(s);
+        return 0;
+}

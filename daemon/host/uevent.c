@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "host/uevent.h"
+
+#include <errno.h>
+#include <linux/netlink.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+
+#define GROUP_KERNEL 1
+#define BUFFER_SIZE  (8 << 20) /* of the socket: unplugging a full machine is 65,536 messages */
+#define MESSAGE_MAX  8192
+
+struct Uevent {
+        int fd;
+        sd_event_source *io, *timer;
+        bool waiting; /* the timer runs */
+        uevent_changed_t changed;
+        void *userdata;
+};
+
+bool uevent_matters(const char *message, size_t size) {
+        static const char *const subsystems[] = { "ap", "mdev", "matrix", "mdev_bus", "vfio" };
+        static const char *const paths[] = { "/devices/ap", "/devices/vfio_ap" };
+
+        for (const char *p = message, *end = message + size; p < end;) {
+                size_t n = strnlen(p, (size_t) (end - p));
+
+                if (n == (size_t) (end - p)) /* not terminated */
+                        return false;
+                if (strncmp(p, "MDEV_STATE=", 11) == 0)
+                        return true;
+                for (size_t i = 0; i < ELEMENTS(subsystems); i++)
+                        if (strncmp(p, "SUBSYSTEM=", 10) == 0 && strcmp(p + 10, subsystems[i]) == 0)
+                                return true;
+                for (size_t i = 0; i < ELEMENTS(paths); i++) {
+                        size_t m = strlen(paths[i]);
+
+                        if (strncmp(p, "DEVPATH=", 8) == 0 && strncmp(p + 8, paths[i], m) == 0 &&
+                            (p[8 + m] == '/' || p[8 + m] == '\0'))
+                                return true;
+                }
+                p += n + 1;
+        }
+        return false;
+}
+
+static int uevent_on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
+        Uevent *u = userdata;
+
+        u->waiting = false;
+        u->changed(u->userdata);
+        return 0;
+}
+
+static void uevent_notice(Uevent *u) {
+        if (u->waiting)
+                return;
+
+        u->waiting = sd_event_source_set_time_relative(u->timer, UEVENT_COALESCE_US) >= 0 &&
+                     sd_event_source_set_enabled(u->timer, SD_EVENT_ONESHOT) >= 0;
+}
+
+/* The kernel sends as port 0 and as root; anybody may send to the group in his own name. */
+static bool is_from_kernel(struct msghdr *m, const struct sockaddr_nl *from) {
+        if (m->msg_namelen != sizeof *from || from->nl_pid != 0)
+                return false;
+
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+                struct ucred cred;
+
+                if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS)
+                        continue;
+                memcpy(&cred, CMSG_DATA(c), sizeof cred);
+                return cred.uid == 0;
+        }
+        return false;
+}
+
+static int uevent_on_io(sd_event_source *source, int fd, uint32_t events, void *userdata) {
+        Uevent *u = userdata;
+
+        for (;;) {
+                char data[MESSAGE_MAX], control[CMSG_SPACE(sizeof(struct ucred))];
+                struct iovec iov = { data, sizeof data };
+                struct sockaddr_nl from;
+                struct msghdr m = {
+                        .msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &iov, .msg_iovlen = 1,
+                        .msg_control = control, .msg_controllen = sizeof control,
+                };
+                ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT);
+
+                if (n < 0 && errno == ENOBUFS) { /* some were lost */
+                        uevent_notice(u);
+                        continue;
+                }
+                if (n < 0)
+                        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+                if (!(m.msg_flags & MSG_TRUNC) && is_from_kernel(&m, &from) && uevent_matters(data, (size_t) n))
+                        uevent_notice(u);
+        }
+}
+
+Uevent *uevent_free(Uevent *u) {
+        if (!u)
+                return NULL;
+
+        (void) sd_event_source_disable_unref(u->io);
+        (void) sd_event_source_disable_unref(u->timer);
+        (void) fd_close(u->fd);
+        free(u);
+        return NULL;
+}
+
+int uevent_new(sd_event *event, uevent_changed_t changed, void *userdata, Uevent **ret) {
+        const struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = GROUP_KERNEL };
+        const int on = 1, size = BUFFER_SIZE;
+        Uevent *u = calloc(1, sizeof *u);
+        int r;
+
+        if (!u)
+                return -ENOMEM;
+        u->changed = changed;
+        u->userdata = userdata;
+
+        u->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT);
+        r = u->fd < 0 ? -errno : 0;
+        if (r >= 0 && setsockopt(u->fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
+                (void) setsockopt(u->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size); /* what we are allowed */
+        if (r >= 0 && setsockopt(u->fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0)
+                r = -errno;
+        if (r >= 0 && bind(u->fd, (const struct sockaddr *) &address, sizeof address) < 0)
+                r = -errno;
+        if (r >= 0)
+                r = sd_event_add_io(event, &u->io, u->fd, EPOLLIN, uevent_on_io, u);
+        if (r >= 0)
+                r = sd_event_add_time_relative(event, &u->timer, CLOCK_MONOTONIC, 0, 1000, uevent_on_timer, u);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(u->timer, SD_EVENT_OFF);
+        if (r < 0) {
+                (void) uevent_free(u);
+                return r;
+        }
+
+        *ret = u;
+        return 0;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* uevent - the kernel's own uevents about AP devices and mdevs, heard without udev. A hint to scan, never data. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <systemd/sd-event.h>
+
+#define UEVENT_COALESCE_US 20000
+
+typedef struct Uevent Uevent;
+typedef void (*uevent_changed_t)(void *userdata);
+
+/* @changed is called from the loop, once for all that happens within UEVENT_COALESCE_US of the first event. Events that were
+ * lost count as a change. 0 or -errno. */
+int uevent_new(sd_event *event, uevent_changed_t changed, void *userdata, Uevent **ret);
+
+/* Accepts NULL; returns NULL. */
+Uevent *uevent_free(Uevent *u);
+
+/* Whether a message ("add@/devices/...", then KEY=value, each with NUL) is about what we look at. */
+bool uevent_matters(const char *message, size_t size);

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The hardware under which the real drivers were recorded (tests/fixtures/sim/recordings).
+dialect 7.2
+card 0x03 accel
+card 0x04 cca
+card 0x05 ep11
+card 0x0a cca
+domains 0x01,0x02,0x06,0x1b,0x4c
+control 0x01,0x02,0x06,0x10,0x1b,0x4c
+max 63 84
+debug
