@@ -89,18 +89,12 @@ void engine_host_changed(Engine *e) {
         scan_now(e);
 }
 
-static void retry_unresolved(Engine *e) {
-        for (size_t i = 0; i < e->n_unresolved; i++)
-                e->unresolved[i].tried = false;
-}
-
 static int on_rescan(sd_event_source *s, uint64_t usec, void *userdata) {
         Engine *e = userdata;
         const char *what = NULL;
         int r;
 
-        retry_unresolved(e);
-        e->host_differs = true; /* what failed to start is tried again now and then */
+        e->host_differs = true; /* what could not be started or undone is tried again now and then */
         if (e->host->ops->stuck(e->host, &what) == 0)
                 e->stuck_logged = false;
         else if (!e->stuck_logged) {
@@ -449,6 +443,9 @@ int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size
         };
         size_t n;
         int r;
+
+        if (!e->snapshot->ap)
+                return -EHOSTDOWN;
 
         r = claim_conflicts(e->claims, &q, &conflicts, &n);
         if (r < 0)

@@ -148,7 +148,7 @@ typedef struct EngineCheck {
         bool from_host;               /* host-owned queues do not count */
 } EngineCheck;
 
-/* All conflicts; none: *ret_n = 0. free(*ret). *ret_text (may be NULL; free()): the refusal's one line, NULL if there is none. */
+/* -EHOSTDOWN: there is no AP bus to ask about. All conflicts; none: *ret_n = 0. free(*ret). *ret_text (may be NULL; free()): the refusal's one line, NULL if there is none. */
 int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size_t *ret_n, Verdict *ret_verdict, char **ret_text);
 
 typedef enum MatrixState {

@@ -18,6 +18,7 @@
 #include "engine/engine_internal.h"
 
 #define LAZY_DELAY_US       (50 * UINT64_C(1000))
+#define LAZY_RETRY_US       (5 * UINT64_C(1000000)) /* while the disk takes nothing */
 #define CHECKPOINT_DELAY_US (5 * UINT64_C(1000000))
 
 
@@ -371,6 +372,14 @@ static void op_stored(Engine *e, Op *op, int r) {
         op_finish(e, op, MIN(r, 0), NULL);
 }
 
+/* Whether an operation in @q ends with the entry of this number: it then looks after it itself. */
+static bool is_final(const OpQueue *q, uint64_t id) {
+        for (const Op *op = q->first; op; op = op->next)
+                if (op->id == id)
+                        return true;
+        return false;
+}
+
 static void commit_done(Work *w, int r) {
         CommitJob *job = CONTAINER_OF(w, CommitJob, work);
         Engine *e = job->engine;
@@ -391,6 +400,10 @@ static void commit_done(Work *w, int r) {
                 log_error("Cannot write marks below the runtime directory: %s", strerror(-job->marks_result));
                 r = job->marks_result;
         }
+
+        for (size_t i = 0; i < job->n_entries && r < 0 && !e->closing; i++)
+                if (job->entries[i].type == STORE_END && !is_final(&job->ops, job->entries[i].op))
+                        op_commit_lazily(e, &job->entries[i]); /* still to be written */
 
         for (Op *op; (op = pop(&job->ops));)
                 if (!e->closing)
@@ -478,14 +491,22 @@ static void commit_leftovers(Engine *e, bool checkpoint) {
         commit_submit(e, job);
 }
 
+static int on_lazy(sd_event_source *s, uint64_t usec, void *userdata);
+
+static void lazy_soon(Engine *e) {
+        uint64_t delay = e->store_failed ? LAZY_RETRY_US : LAZY_DELAY_US;
+
+        if (!e->lazy_timer && !e->closing)
+                (void) sd_event_add_time_relative(e->event, &e->lazy_timer, CLOCK_MONOTONIC, delay, 0, on_lazy, e);
+}
+
 static int on_lazy(sd_event_source *s, uint64_t usec, void *userdata) {
         Engine *e = userdata;
 
         e->lazy_timer = sd_event_source_disable_unref(e->lazy_timer);
         commit_leftovers(e, false); /* if a commit is under way, its successor takes them or the next timer does */
         if (e->n_lazy > 0 || e->n_lazy_marks > 0)
-                (void) sd_event_add_time_relative(e->event, &e->lazy_timer, CLOCK_MONOTONIC, LAZY_DELAY_US, 0,
-                                                  on_lazy, e);
+                lazy_soon(e);
         return 0;
 }
 
@@ -499,12 +520,6 @@ static int on_checkpoint(sd_event_source *s, uint64_t usec, void *userdata) {
         else
                 commit_leftovers(e, true);
         return 0;
-}
-
-static void lazy_soon(Engine *e) {
-        if (!e->lazy_timer)
-                (void) sd_event_add_time_relative(e->event, &e->lazy_timer, CLOCK_MONOTONIC, LAZY_DELAY_US, 0,
-                                                  on_lazy, e);
 }
 
 /* Losing one is harmless: recovery then finds the intent open and what it wanted in place. */

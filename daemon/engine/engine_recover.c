@@ -102,12 +102,31 @@ static void drop_unresolved(Engine *e, size_t i) {
         state_emit_manager(e);
 }
 
+struct Healing {
+        Engine *engine;
+        engine_reconciled_t done;
+        void *userdata;
+        EngineHealed *healed;
+        char **texts;
+        size_t n, waiting, allocated;
+        char (*names)[STORE_NAME_MAX + 1];
+};
+
+static void healing_free(Healing *h) {
+        strv_free(h->texts);
+        free(h->healed);
+        free(h->names);
+        free(h);
+}
+
 void recover_free(Engine *e) {
         for (size_t i = 0; i < e->n_unresolved; i++) {
                 intent_clear(&e->unresolved[i].intent);
                 free(e->unresolved[i].text);
         }
         free(e->unresolved);
+        if (e->healing)
+                healing_free(e->healing);
 }
 
 int recover_load(Engine *e) {
@@ -496,6 +515,8 @@ void recover_step(Engine *e) {
         if (e->closing || e->scan_error < 0)
                 return;
 
+        for (size_t i = 0; i < e->n_unresolved && e->host_differs; i++)
+                e->unresolved[i].tried = false;
         resolve_all(e);
         if (!is_recovered(e))
                 return;
@@ -516,16 +537,6 @@ void recover_step(Engine *e) {
 
 /* ---- Reconcile() ---- */
 
-struct Healing {
-        Engine *engine;
-        engine_reconciled_t done;
-        void *userdata;
-        EngineHealed *healed;
-        char **texts;
-        size_t n, waiting, allocated;
-        char (*names)[STORE_NAME_MAX + 1];
-};
-
 static void healing_end(Healing *h) {
         for (size_t i = 0; i < h->n; i++) {
                 h->healed[i].name = h->names[i];
@@ -533,10 +544,7 @@ static void healing_end(Healing *h) {
         }
         h->engine->healing = NULL;
         h->done(h->userdata, 0, NULL, h->healed, h->n);
-        strv_free(h->texts);
-        free(h->healed);
-        free(h->names);
-        free(h);
+        healing_free(h);
 }
 
 static void healing_add(Healing *h, Uuid uuid, const char *name, const char *what, const char *why) {
@@ -627,9 +635,7 @@ int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done,
         h->names = calloc(h->allocated, sizeof *h->names);
         r = h->healed && h->names ? engine_rescan(e, heal_all, h) : -ENOMEM;
         if (r < 0) {
-                free(h->healed);
-                free(h->names);
-                free(h);
+                healing_free(h);
                 return r;
         }
         e->healing = h;

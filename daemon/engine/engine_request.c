@@ -156,7 +156,7 @@ static int decide_define(Engine *e, Op *op, Refusal *reterr) {
                 return refuse(reterr, VERDICT_EXISTS, 0, "matrix '%s' (%s) exists already", other->rec.name,
                               uuid_format(other->rec.uuid, text));
         if (snapshot_find_mdev(e->snapshot, rec->uuid))
-                return refuse(reterr, VERDICT_EXISTS, 0, "a mediated device %s, which is not ours, exists already",
+                return refuse(reterr, VERDICT_EXISTS, 0, "a mediated device %s exists already",
                               uuid_format(rec->uuid, text));
         for (size_t i = 0; i < e->mdevctl.n_definitions; i++)
                 if (uuid_equal(e->mdevctl.definitions[i].uuid, rec->uuid))
@@ -574,11 +574,26 @@ static void apply_undefine(Engine *e, Op *op, Matrix *m) {
         state_emit_manager(e);
 }
 
+/* Masks that we are to keep follow what we take from the host ourselves. */
+static void keep_masks(Engine *e, const Op *op) {
+        for (size_t i = 0; i < op->plan.n_steps; i++) {
+                const PlanStep *step = &op->plan.steps[i];
+                StoreEntry entry = { .type = STORE_MASKS, .keep = true };
+
+                if (step->type != PLAN_MASKS || op->kind == INTENT_MASKS || !e->loaded.keep_masks)
+                        continue;
+                e->loaded.apmask = entry.apmask = step->masks.apmask_after;
+                e->loaded.aqmask = entry.aqmask = step->masks.aqmask_after;
+                op_commit_lazily(e, &entry);
+        }
+}
+
 int request_apply(Engine *e, Op *op) {
         EngineKey key = { .object = ENGINE_MDEV, .uuid = op->uuid };
         Matrix *m = state_find(e, op->uuid);
         int r = 0;
 
+        keep_masks(e, op);
         switch (op->kind) {
         case INTENT_DEFINE:
                 m->visible = true;
@@ -662,10 +677,14 @@ static int check_matrix(const ApMatrix *m, Refusal *reterr) {
 }
 
 static int check_define(const EngineDefine *d, const char *name, Refusal *reterr) {
+        Uuid uuid;
+
         if (!record_name_is_valid(name))
                 return refuse(reterr, VERDICT_INVALID, 0,
                               "the name is not one: 1 to %d letters, digits and '-_.:+', beginning with a letter or digit",
                               STORE_NAME_MAX);
+        if (uuid_parse(name, &uuid) >= 0 && !uuid_equal(uuid, d->uuid) && d->name && d->name[0])
+                return refuse(reterr, VERDICT_INVALID, 0, "the name is a UUID, but not that of this matrix");
         if (d->guest && (strlen(d->guest) > GUEST_NAME_MAX || !is_printable(d->guest)))
                 return refuse(reterr, VERDICT_INVALID, 0, "the guest's name is longer than %d bytes or has control characters",
                               GUEST_NAME_MAX);

@@ -67,6 +67,8 @@ static int with_free_name(Store *s, const char *name, int (*place)(int to_fd, co
                 else
                         snprintf(to, sizeof to, "%.*s.%u", NAME_MAX - 8, name, i);
                 r = place(fd, to, userdata);
+                if (r >= 0)
+                        (void) fsync(fd);
                 if (r != -EEXIST)
                         return r;
         }
@@ -329,8 +331,11 @@ static int load_file(Store *s, StoreContent *c, Loader *l, const char *name) {
         int r;
 
         if (is_temporary(name)) {
-                if (s->error < 0 || unlinkat(s->matrices_fd, name, 0) == 0)
+                if (fstatat(s->matrices_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode)) {
+                        if (s->error == 0)
+                                (void) unlinkat(s->matrices_fd, name, 0);
                         return 0;
+                }
                 return refuse(s, c, s->matrices_fd, STORE_MATRICES, name, "is in the way of a definition");
         }
         if (!parse_file_name(name, &uuid))

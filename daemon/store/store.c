@@ -234,6 +234,20 @@ static int write_definition(Store *s, Pending *p) {
         return 0;
 }
 
+static int open_definition(const Store *s, const char *name) {
+        return ret_errno(openat(s->matrices_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+}
+
+/* Only for speed: with all of them under way, the fsyncs that follow share the file system's own commits. */
+static void start_writeback(const Store *s, const Pending *p) {
+        CLEANUP(fd_closep) int fd = -1;
+        char name[STORE_FILE_SIZE];
+
+        fd = open_definition(s, store_file_name(p->uuid, name));
+        if (fd >= 0)
+                (void) sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
 static int sync_definition(Store *s, Pending *p) {
         char name[STORE_FILE_SIZE];
         int r;
@@ -250,11 +264,9 @@ static int sync_definition(Store *s, Pending *p) {
                 if (!p->text)
                         return 0;
 
-                fd = openat(s->matrices_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-                if (fd >= 0)
+                fd = r = open_definition(s, name);
+                if (r >= 0)
                         r = ret_errno(fsync(fd));
-                else
-                        r = -errno;
                 if (r >= 0)
                         return 0;
 
@@ -348,12 +360,17 @@ static int start_journal(Store *s) {
 static int checkpoint(Store *s) {
         int r;
 
-        for (size_t i = 0; i < s->n_pending; i++)
-                if (!s->pending[i].written) {
-                        r = write_definition(s, &s->pending[i]);
+        for (size_t i = 0; i < s->n_pending; i++) {
+                Pending *p = &s->pending[i];
+
+                if (!p->written) {
+                        r = write_definition(s, p);
                         if (r < 0)
                                 return r;
                 }
+                if (p->text && s->n_pending > 1)
+                        start_writeback(s, p);
+        }
         for (size_t i = 0; i < s->n_pending; i++) {
                 r = sync_definition(s, &s->pending[i]);
                 if (r < 0)
@@ -536,28 +553,41 @@ static int lock(Store *s) {
         return 0;
 }
 
-typedef enum VersionState { VERSION_OURS, VERSION_MISSING, VERSION_GARBLED } VersionState;
+typedef enum VersionState { VERSION_OURS, VERSION_MISSING, VERSION_GARBLED, VERSION_NEWER } VersionState;
+
+static VersionState parse_version(const char *text) {
+        static const char prefix[] = "guestcrypt ";
+        size_t n;
+
+        if (strncmp(text, prefix, strlen(prefix)) != 0)
+                return VERSION_GARBLED;
+        text += strlen(prefix);
+        n = strspn(text, "0123456789");
+        if (n == 0 || *text == '0' || (text[n] && text[n] != '\n'))
+                return VERSION_GARBLED;
+
+        return n > 9 || strtoul(text, NULL, 10) > STORE_VERSION ? VERSION_NEWER : VERSION_OURS;
+}
 
 /* -EBADMSG: newer than ours. */
 static int read_version(Store *s, VersionState *ret) {
         CLEANUP(freep) char *text = NULL;
-        unsigned version;
-        int r, end = -1;
+        VersionState version;
+        int r;
 
         r = file_read_at(s->dir_fd, STORE_VERSION_FILE, 64, &text, NULL);
         if (r == -ENOENT)
-                *ret = VERSION_MISSING;
+                version = VERSION_MISSING;
         else if (r == -EFBIG || r == -ELOOP || r == -EBADMSG)
-                *ret = VERSION_GARBLED;
+                version = VERSION_GARBLED;
         else if (r < 0)
                 return r;
-        else if (sscanf(text, "guestcrypt %9u%n", &version, &end) != 1 || end < 0 || version == 0)
-                *ret = VERSION_GARBLED;
-        else if (version > STORE_VERSION)
-                return -EBADMSG;
         else
-                *ret = VERSION_OURS;
+                version = parse_version(text);
+        if (version == VERSION_NEWER)
+                return -EBADMSG;
 
+        *ret = version;
         return 0;
 }
 

@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "state_dir.h"
 
 static Store *open_store(const StateDir *d, StoreContent *c) {
@@ -33,6 +36,7 @@ static void check_content(const StateDir *d) {
         CLEANUP(store_content_clear) StoreContent c = {};
         CLEANUP(store_freep_test) Store *s = open_store(d, &c);
 
+        assert_false(store_is_dirty(s));
         assert_int_equal(c.n_bad, 0);
         assert_int_equal(c.n_records, 2);
         assert_true(uuid_equal(c.records[0].uuid, uuid_of(1)));
@@ -93,6 +97,7 @@ static void test_all_entries(void **state) {
                 CLEANUP(store_content_clear) StoreContent c = {};
                 CLEANUP(store_freep_test) Store *s = open_store(d, &c);
 
+                assert_false(store_is_dirty(s));
                 assert_false(c.keep_masks);
         }
 }
@@ -137,6 +142,562 @@ static void test_bad_entries(void **state) {
         assert_int_equal(again.n_records, 0);
 }
 
+/* Bad files: each is named with its reason, moved away, and all else is there. */
+
+#define U(n) "c4a20000-0000-4f00-8000-0000000000" n
+
+static void put_good(const StateDir *d, unsigned n) {
+        CLEANUP(store_content_clear) StoreContent c = {};
+        CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+
+        assert_int_equal(commit_one(s, put_of(n, 1, 0)), 0);
+        assert_int_equal(store_checkpoint(s), 0);
+}
+
+static const char *reason_of(const StoreContent *c, const char *file) {
+        for (size_t i = 0; i < c->n_bad; i++)
+                if (strcmp(c->bad[i].file, file) == 0)
+                        return c->bad[i].reason;
+
+        fail_msg("'%s' is not reported", file);
+        return NULL;
+}
+
+static void make_bad_files(const StateDir *d) {
+        CLEANUP(fd_closep) int m = openat(d->fd, "matrices", O_RDONLY | O_DIRECTORY | O_CLOEXEC), s = -1;
+        CLEANUP(freep) char *xml = NULL, *large = calloc(1, RECORD_XML_MAX + 2);
+        CLEANUP(record_clear) Record r = record_of(0x21, 1), other = record_of(1, 5);
+        char *p;
+
+        write_file(m, U("10") ".xml", "");
+        write_file(m, U("11") ".xml", "{}");
+        assert_int_equal(record_to_xml(&r, &xml), 0);
+        xml[strlen(xml) / 2] = '\0';
+        write_file(m, U("12") ".xml", xml);
+        assert_int_equal(symlinkat(U("01") ".xml", m, U("13") ".xml"), 0);
+        assert_int_equal(mkdirat(m, U("14") ".xml", 0755), 0);
+        assert_int_equal(mkfifoat(m, U("15") ".xml", 0600), 0);
+        write_file(m, "C4A20000-0000-4F00-8000-000000000016.xml", "x");
+        write_file(m, "README\n\xff", "x");
+        write_file(m, U("01") ".xml~", "x");
+        memset(large, ' ', RECORD_XML_MAX + 1);
+        write_file(m, U("17") ".xml", large);
+
+        free(TAKE(xml));
+        assert_int_equal(record_to_xml(&r, &xml), 0);
+        write_file(m, U("18") ".xml", xml); /* holds 21 */
+        p = strstr(xml, "version='1'");
+        p[9] = '2';
+        write_file(m, U("21") ".xml", xml);
+        free(TAKE(xml));
+        free(TAKE(r.name));
+        assert_int_equal(record_to_xml(&r, &xml), 0);
+        p = strstr(xml, U("21"));
+        p[35] = '9', p[34] = '1';
+        write_file(m, U("19") ".xml", xml); /* without a name */
+
+        free(TAKE(xml));
+        other.uuid = uuid_of(0x20);
+        assert_int_equal(record_to_xml(&other, &xml), 0);
+        write_file(m, U("20") ".xml", xml); /* a name twice */
+
+        write_file(m, "." U("01") ".xml.new", "left by a crash");
+        assert_int_equal(mkdirat(m, "." U("02") ".xml.new", 0755), 0);
+
+        /* one of that name has been set aside before */
+        s = file_open_dir(d->fd, "set-aside");
+        write_file(s, U("10") ".xml", "older");
+        write_file(s, U("10") ".xml.1", "older, too");
+}
+
+static void check_bad_files(const StoreContent *c) {
+        assert_int_equal(c->n_records, 1);
+        assert_true(uuid_equal(c->records[0].uuid, uuid_of(1)));
+        assert_int_equal(c->n_bad, 15);
+        assert_string_equal(reason_of(c, "matrices/" U("10") ".xml"), "empty");
+        assert_non_null(strstr(reason_of(c, "matrices/" U("11") ".xml"), "line 1: not well-formed"));
+        assert_non_null(strstr(reason_of(c, "matrices/" U("12") ".xml"), "not well-formed"));
+        assert_string_equal(reason_of(c, "matrices/" U("13") ".xml"), "is a symbolic link");
+        assert_string_equal(reason_of(c, "matrices/" U("14") ".xml"), "is no regular file");
+        assert_string_equal(reason_of(c, "matrices/" U("15") ".xml"), "is no regular file");
+        assert_string_equal(reason_of(c, "matrices/C4A20000-0000-4F00-8000-000000000016.xml"), "is not named as a definition");
+        assert_string_equal(reason_of(c, "matrices/README??"), "is not named as a definition");
+        assert_string_equal(reason_of(c, "matrices/" U("01") ".xml~"), "is not named as a definition");
+        assert_string_equal(reason_of(c, "matrices/" U("17") ".xml"), "is too large");
+        assert_string_equal(reason_of(c, "matrices/" U("18") ".xml"), "holds another UUID than its name");
+        assert_string_equal(reason_of(c, "matrices/" U("19") ".xml"), "has no name");
+        assert_string_equal(reason_of(c, "matrices/" U("20") ".xml"), "has the name 'matrix-1', as " U("01") " has");
+        assert_non_null(strstr(reason_of(c, "matrices/" U("21") ".xml"), "version 2 is newer than 1"));
+        assert_string_equal(reason_of(c, "matrices/." U("02") ".xml.new"), "is in the way of a definition");
+}
+
+static void test_bad_files(void **state) {
+        StateDir *d = *state;
+        CLEANUP(store_content_clear) StoreContent c = {}, again = {};
+        CLEANUP(freep) char *first = NULL, *second = NULL;
+        CLEANUP(store_freep_test) Store *s = NULL;
+
+        put_good(d, 1);
+        make_bad_files(d);
+        s = open_store(d, &c);
+        check_bad_files(&c);
+
+        assert_int_equal(file_read_at(d->fd, "set-aside/" U("10") ".xml", 64, &first, NULL), 0);
+        assert_string_equal(first, "older");
+        assert_true(exists(d, "set-aside/" U("10") ".xml.2"));
+        assert_int_equal(file_read_at(d->fd, "set-aside/" U("11") ".xml", 64, &second, NULL), 0);
+        assert_string_equal(second, "{}");
+        assert_true(exists(d, "set-aside/" U("13") ".xml"));
+        assert_true(exists(d, "set-aside/" U("14") ".xml"));
+        assert_true(exists(d, "set-aside/README\n\xff"));
+        assert_false(exists(d, "matrices/" U("11") ".xml"));
+        assert_false(exists(d, "matrices/." U("01") ".xml.new"));
+        assert_false(exists(d, "set-aside/." U("01") ".xml.new"));
+
+        s = store_free(s);
+        s = open_store(d, &again);
+        assert_int_equal(again.n_bad, 0);
+        assert_int_equal(again.n_records, 1);
+}
+
+/* What the journal has newer needs no file that can be read. */
+static void test_bad_file_with_journal(void **state) {
+        StateDir *d = *state;
+        CLEANUP(fd_closep) int m = -1;
+        CLEANUP(store_content_clear) StoreContent c = {}, c2 = {}, c3 = {};
+        CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+
+        for (unsigned n = 1; n <= 5; n++)
+                assert_int_equal(commit_one(s, put_of(n, 1, 0)), 0);
+        assert_int_equal(commit_one(s, delete_of(5, 0)), 0);
+        s = store_free(s);
+
+        m = openat(d->fd, "matrices", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        write_file(m, U("01") ".xml", "");
+        assert_int_equal(unlinkat(m, U("02") ".xml", 0), 0);
+        assert_int_equal(mkdirat(m, U("02") ".xml", 0755), 0);
+        assert_int_equal(mkdirat(m, U("02") ".xml/full", 0755), 0);
+        assert_int_equal(unlinkat(m, U("03") ".xml", 0), 0);
+        assert_int_equal(symlinkat("/nowhere", m, U("03") ".xml"), 0);
+        assert_int_equal(unlinkat(m, U("04") ".xml", 0), 0);
+        write_file(m, U("05") ".xml", "{}");
+
+        s = open_store(d, &c2);
+        assert_int_equal(c2.n_records, 4);
+        assert_int_equal(c2.n_bad, 2);
+        assert_string_equal(reason_of(&c2, "matrices/" U("02") ".xml"), "is no regular file");
+        assert_string_equal(reason_of(&c2, "matrices/" U("03") ".xml"), "is no regular file");
+        assert_true(exists(d, "set-aside/" U("02") ".xml/full"));
+
+        s = store_free(s);
+        s = open_store(d, &c3);
+        assert_int_equal(c3.n_records, 4);
+        assert_int_equal(c3.n_bad, 0);
+}
+
+/* Somebody changes files while we run: the next checkpoint puts ours back, and deletes nothing of theirs. */
+static void test_files_tampered_with(void **state) {
+        StateDir *d = *state;
+        CLEANUP(store_content_clear) StoreContent c = {}, again = {};
+        CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+        CLEANUP(fd_closep) int m = openat(d->fd, "matrices", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+        assert_int_equal(commit_one(s, put_of(1, 1, 0)), 0);
+        assert_int_equal(unlinkat(m, U("01") ".xml", 0), 0);
+        assert_int_equal(mkdirat(m, U("02") ".xml", 0755), 0);
+        assert_int_equal(mkdirat(m, U("02") ".xml/full", 0755), 0);
+        assert_int_equal(commit_one(s, put_of(2, 1, 0)), 0);
+        assert_int_equal(store_checkpoint(s), 0);
+        assert_false(store_is_dirty(s));
+        assert_true(exists(d, "set-aside/" U("02") ".xml/full"));
+
+        s = store_free(s);
+        s = open_store(d, &again);
+        assert_int_equal(again.n_records, 2);
+        assert_int_equal(again.n_bad, 0);
+}
+
+static void test_duplicate_with_journal(void **state) {
+        StateDir *d = *state;
+        CLEANUP(store_content_clear) StoreContent c = {}, c2 = {};
+        CLEANUP(store_freep_test) Store *s = NULL;
+        CLEANUP(record_clear) Record r = record_of(2, 1);
+        CLEANUP(freep) char *xml = NULL;
+
+        s = open_store(d, &c);
+        assert_int_equal(commit_one(s, put_of(2, 1, 0)), 0);
+        s = store_free(s);
+
+        /* though its UUID is the lower one */
+        r.uuid = uuid_of(1);
+        assert_int_equal(record_to_xml(&r, &xml), 0);
+        write_file(d->fd, "matrices/" U("01") ".xml", xml);
+        s = open_store(d, &c2);
+        assert_int_equal(c2.n_records, 1);
+        assert_true(uuid_equal(c2.records[0].uuid, uuid_of(2)));
+        assert_string_equal(reason_of(&c2, "matrices/" U("01") ".xml"), "has the name 'matrix-2', as " U("02") " has");
+}
+
+/* Names change places between two checkpoints, and the files are as old as can be. */
+static void test_names_swapped(void **state) {
+        StateDir *d = *state;
+        CLEANUP(store_content_clear) StoreContent c = {}, c2 = {};
+        CLEANUP(store_freep_test) Store *s = NULL;
+        CLEANUP(record_clear) Record r = record_of(1, 1);
+        CLEANUP(freep) char *xml = NULL;
+        StoreEntry a = put_of(1, 2, 0), b = put_of(2, 2, 0);
+        char *name = a.record.name;
+
+        put_good(d, 1);
+        put_good(d, 2);
+        a.record.name = b.record.name;
+        b.record.name = name;
+        s = open_store(d, &c);
+        assert_int_equal(commit_one(s, a), 0);
+        assert_int_equal(commit_one(s, b), 0);
+        s = store_free(s);
+        assert_int_equal(record_to_xml(&r, &xml), 0);
+        write_file(d->fd, "matrices/" U("01") ".xml", xml);
+
+        s = open_store(d, &c2);
+        assert_int_equal(c2.n_bad, 0);
+        assert_int_equal(c2.n_records, 2);
+        assert_string_equal(c2.records[0].name, "matrix-2");
+        assert_string_equal(c2.records[1].name, "matrix-1");
+}
+
+/* The journal */
+
+static void append_to(const StateDir *d, const char *name, const char *text) {
+        CLEANUP(fd_closep) int fd = openat(d->fd, name, O_WRONLY | O_APPEND | O_CLOEXEC);
+
+        assert_int_equal(file_write_all(fd, text, strlen(text)), 0);
+}
+
+static off_t size_of(const StateDir *d, const char *name) {
+        struct stat st;
+
+        assert_int_equal(fstatat(d->fd, name, &st, 0), 0);
+        return st.st_size;
+}
+
+static void test_torn_tail(void **state) {
+        StateDir *d = *state;
+        CLEANUP(store_content_clear) StoreContent c = {}, c2 = {}, c3 = {};
+        CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+
+        assert_int_equal(commit_one(s, put_of(1, 1, 0)), 0);
+        s = store_free(s);
+        append_to(d, "journal", "12345678 5 1/1 end 1 cut off");
+
+        s = open_store(d, &c2);
+        assert_int_equal(c2.n_bad, 0);
+        assert_int_equal(c2.n_records, 1);
+        assert_false(exists(d, "set-aside"));
+        assert_int_equal(commit_one(s, put_of(2, 1, 0)), 0);
+        s = store_free(s);
+
+        s = open_store(d, &c3);
+        assert_int_equal(c3.n_bad, 0);
+        assert_int_equal(c3.n_records, 2);
+}
+
+static void test_damaged_middle(void **state) {
+        StateDir *d = *state;
+        CLEANUP(store_content_clear) StoreContent c = {}, c2 = {}, c3 = {};
+        CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+        off_t old_size;
+
+        for (unsigned i = 1; i <= 3; i++) {
+                assert_int_equal(commit_one(s, intent_of(i, "purpose")), 0);
+                if (i == 1)
+                        append_to(d, "journal", "rubbish\nmore of it\n");
+        }
+        s = store_free(s);
+        old_size = size_of(d, "journal");
+
+        s = open_store(d, &c2);
+        assert_int_equal(c2.n_intents, 3);
+        assert_int_equal(c2.n_bad, 1);
+        assert_string_equal(reason_of(&c2, "journal"), "line 4: 2 lines cannot be used");
+        assert_int_equal(size_of(d, "set-aside/journal"), old_size);
+        s = store_free(s);
+
+        s = open_store(d, &c3);
+        assert_int_equal(c3.n_intents, 3);
+        assert_int_equal(c3.n_bad, 0);
+}
+
+/* A definition in the journal that cannot be one (of a newer version, of a broken daemon) spoils its batch only. */
+static void test_bad_record_in_journal(void **state) {
+        StateDir *d = *state;
+        CLEANUP(store_content_clear) StoreContent c = {}, c2 = {};
+        CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+        JournalItem item = { .type = STORE_PUT, .uuid = uuid_of(9), .text = (char *) "<device/>" };
+        CLEANUP(freep) char *batch = NULL;
+        size_t size;
+
+        assert_int_equal(journal_format(&item, 1, &batch, &size), 0);
+        append_to(d, "journal", batch);
+        assert_int_equal(commit_one(s, put_of(1, 1, 0)), 0);
+        s = store_free(s);
+
+        s = open_store(d, &c2);
+        assert_int_equal(c2.n_records, 1);
+        assert_string_equal(reason_of(&c2, "journal"), "line 3: 1 lines cannot be used");
+}
+
+static void test_journal_of_other_kinds(void **state) {
+        StateDir *d = *state;
+
+        for (unsigned i = 0; i < 4; i++) {
+                CLEANUP(store_content_clear) StoreContent c = {}, c2 = {};
+                CLEANUP(store_freep_test) Store *s = NULL;
+                CLEANUP(freep) char *set_aside = NULL;
+
+                (void) unlinkat(d->fd, "journal", 0);
+                if (i == 0)
+                        assert_int_equal(mkdirat(d->fd, "journal", 0755), 0);
+                else if (i == 1)
+                        assert_int_equal(symlinkat("nowhere", d->fd, "journal"), 0);
+                else
+                        write_file(d->fd, "journal", i == 2 ? "" : "what is this?");
+
+                s = open_store(d, &c);
+                assert_int_equal(c.n_bad, 1);
+                assert_non_null(reason_of(&c, "journal"));
+                assert_true(asprintf(&set_aside, i == 0 ? "set-aside/journal" : "set-aside/journal.%u", i) > 0);
+                assert_true(exists(d, set_aside));
+                assert_int_equal(commit_one(s, put_of(i, 1, i + 1)), 0);
+
+                s = store_free(s);
+                s = open_store(d, &c2);
+                assert_int_equal(c2.n_bad, 0);
+                assert_int_equal(c2.n_records, i + 1);
+                assert_int_equal(c2.last_op, i + 1);
+        }
+}
+
+/* The journal is started anew by itself, in time. */
+static void test_grows_and_shrinks(void **state) {
+        StateDir *d = *state;
+        CLEANUP(freep) char *text = malloc(100001);
+        CLEANUP(store_content_clear) StoreContent c = {}, c2 = {};
+        CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+        bool shrunk = false;
+
+        memset(text, 'x', 100000);
+        text[100000] = '\0';
+        assert_int_equal(commit_one(s, put_of(1, 1, 0)), 0);
+        for (uint64_t op = 1; op < 60; op++) {
+                off_t before = size_of(d, "journal");
+
+                assert_int_equal(commit_one(s, intent_of(op, text)), 0);
+                assert_true(size_of(d, "journal") <= STORE_JOURNAL_MAX + 200000);
+                if (op != 59)
+                        assert_int_equal(commit_one(s, (StoreEntry) { .type = STORE_END, .op = op }), 0);
+                shrunk = shrunk || size_of(d, "journal") < before;
+        }
+        assert_true(shrunk);
+        s = store_free(s);
+
+        s = open_store(d, &c2);
+        assert_int_equal(c2.n_records, 1);
+        assert_int_equal(c2.n_intents, 1);
+        assert_string_equal(c2.intents[0].text, text);
+}
+
+/* Masks */
+
+static void test_bad_masks(void **state) {
+        static const char *const texts[] = {
+                "", "{}", "apmask 0x1\naqmask 0x1\n",
+                "apmask 0xffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\n",
+        };
+        StateDir *d = *state;
+
+        for (size_t i = 0; i < ELEMENTS(texts); i++) {
+                CLEANUP(store_content_clear) StoreContent c = {};
+                CLEANUP(store_freep_test) Store *s = NULL;
+
+                write_file(d->fd, "masks", texts[i]);
+                s = open_store(d, &c);
+                assert_false(c.keep_masks);
+                assert_string_equal(reason_of(&c, "masks"), "does not hold two masks");
+                assert_false(exists(d, "masks"));
+        }
+        assert_true(exists(d, "set-aside/masks.3"));
+}
+
+/* Versions */
+
+static void test_versions(void **state) {
+        static const char *const newer[] = { "guestcrypt 2\n", "guestcrypt 10", "guestcrypt 999999999\n" };
+        static const char *const garbled[] = { "", "x", "guestcrypt 0\n", "guestcrypt\n", "guestcrypt -1\n" };
+        StateDir *d = *state;
+
+        for (size_t i = 0; i < ELEMENTS(newer); i++) {
+                StoreContent c = { .last_op = 77 };
+                Store *s = NULL;
+                bool writable;
+
+                write_file(d->fd, "version", newer[i]);
+                assert_int_equal(store_open(d->fd, &s, &c, &writable), -EBADMSG);
+                assert_null(s);
+                assert_int_equal(c.last_op, 77);
+                /* nothing was touched */
+                assert_false(exists(d, "lock"));
+                assert_false(exists(d, "journal"));
+        }
+        for (size_t i = 0; i < ELEMENTS(garbled); i++) {
+                CLEANUP(store_content_clear) StoreContent c = {};
+                CLEANUP(store_freep_test) Store *s = NULL;
+                CLEANUP(freep) char *text = NULL;
+
+                write_file(d->fd, "version", garbled[i]);
+                s = open_store(d, &c);
+                assert_string_equal(reason_of(&c, "version"), "does not say a version");
+                assert_int_equal(file_read_at(d->fd, "version", 64, &text, NULL), 0);
+                assert_string_equal(text, "guestcrypt 1\n");
+        }
+}
+
+/* Failures of the disk */
+
+/* A write that ends in the middle leaves nothing, and the store goes on when there is room again. */
+static void test_short_write(void **state) {
+        StateDir *d = *state;
+        unsigned n_failed = 0;
+        struct rlimit old;
+        int r = -EFBIG;
+
+        assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+        for (unsigned room = 0; r < 0; room += 50, n_failed++) {
+                CLEANUP(store_content_clear) StoreContent c = {}, again = {};
+                CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+                off_t size = size_of(d, "journal");
+                struct rlimit small = { (rlim_t) size + room, old.rlim_max };
+
+                assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+                r = commit_one(s, put_of(1, 1, 0));
+                assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+                if (r < 0) {
+                        assert_int_equal(r, -EFBIG);
+                        assert_int_equal(size_of(d, "journal"), size);
+                        assert_false(exists(d, "matrices/" U("01") ".xml"));
+                }
+
+                assert_int_equal(commit_one(s, put_of(2, 1, 0)), 0);
+                s = store_free(s);
+                s = open_store(d, &again);
+                assert_int_equal(again.n_records, r < 0 ? 1 : 2);
+                assert_int_equal(again.n_bad, 0);
+        }
+        assert_true(n_failed > 5);
+}
+
+static void swap_journal(Store *s, int fd) {
+        assert_true(fd >= 0);
+        assert_true(dup3(fd, s->journal_fd, O_CLOEXEC) >= 0);
+}
+
+/* A failed fdatasync, and a failed write that cannot be undone, poison the store until it is reopened. */
+static void test_poison(void **state) {
+        StateDir *d = *state;
+
+        for (unsigned i = 0; i < 2; i++) {
+                CLEANUP(store_content_clear) StoreContent c = {}, again = {};
+                CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+                CLEANUP(fd_closep) int in = -1, out = -1;
+                int pipe_fds[2];
+
+                assert_int_equal(commit_one(s, put_of(1, i, 5)), 0);
+                if (i == 0) {
+                        assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
+                        in = pipe_fds[0], out = pipe_fds[1];
+                } else
+                        out = open("/dev/full", O_WRONLY | O_CLOEXEC);
+                swap_journal(s, out);
+
+                assert_int_equal(commit_one(s, put_of(2, 1, 6)), i == 0 ? -EINVAL : -ENOSPC);
+                assert_int_equal(commit_one(s, put_of(2, 1, 6)), -EIO);
+                assert_int_equal(store_checkpoint(s), -EIO);
+                assert_false(exists(d, "matrices/" U("02") ".xml"));
+
+                assert_int_equal(store_reopen(s), 0);
+                assert_int_equal(commit_one(s, put_of(3, 1, 7)), 0);
+                s = store_free(s);
+
+                s = open_store(d, &again);
+                assert_int_equal(again.n_records, 2);
+                assert_true(uuid_equal(again.records[1].uuid, uuid_of(3)));
+                assert_int_equal(again.last_op, 7);
+        }
+}
+
+/* Drops root's right to ignore permissions; nothing to do for others. */
+static void become_nobody(const StateDir *d) {
+        if (geteuid() == 0) {
+                assert_int_equal(fchown(d->fd, 65534, 65534), 0);
+                assert_int_equal(seteuid(65534), 0);
+        }
+}
+
+static void become_root(void) {
+        if (getuid() == 0)
+                assert_int_equal(seteuid(0), 0);
+}
+
+static void test_read_only(void **state) {
+        StateDir *d = *state;
+        CLEANUP(store_content_clear) StoreContent c = {}, c2 = {};
+        CLEANUP(store_freep_test) Store *s = NULL;
+        bool writable = true;
+
+        become_nobody(d);
+        put_good(d, 1);
+        make_bad_files(d);
+        assert_int_equal(fchmod(d->fd, 0555), 0);
+        s = NULL;
+        assert_int_equal(store_open(d->fd, &s, &c, &writable), 0);
+        assert_false(writable);
+        check_bad_files(&c);
+        assert_true(exists(d, "matrices/" U("11") ".xml"));
+        assert_true(exists(d, "matrices/." U("01") ".xml.new"));
+        assert_int_equal(commit_one(s, put_of(2, 1, 0)), -EACCES);
+        assert_int_equal(store_checkpoint(s), -EACCES);
+        assert_int_equal(store_reopen(s), -EACCES);
+
+        assert_int_equal(fchmod(d->fd, 0755), 0);
+        become_root();
+        assert_int_equal(store_reopen(s), 0);
+        assert_int_equal(commit_one(s, put_of(2, 1, 0)), 0);
+        s = store_free(s);
+
+        s = open_store(d, &c2);
+        assert_int_equal(c2.n_records, 2);
+        assert_int_equal(c2.n_bad, 15);
+}
+
+static void test_unreadable(void **state) {
+        StateDir *d = *state;
+        CLEANUP(store_content_clear) StoreContent c = {};
+        CLEANUP(store_freep_test) Store *s = NULL;
+        bool writable = false;
+
+        become_nobody(d);
+        put_good(d, 1);
+        put_good(d, 2);
+        assert_int_equal(fchmodat(d->fd, "matrices/" U("01") ".xml", 0, 0), 0);
+        assert_int_equal(store_open(d->fd, &s, &c, &writable), 0);
+        become_root();
+        assert_true(writable);
+        assert_int_equal(c.n_records, 1);
+        assert_int_equal(c.n_bad, 1);
+        assert_string_equal(reason_of(&c, "matrices/" U("01") ".xml"), "Permission denied");
+        assert_true(exists(d, "set-aside/" U("01") ".xml"));
+}
+
 int main(void) {
 #define STORE_TEST(f) cmocka_unit_test_setup_teardown(f, state_dir_setup, state_dir_teardown)
         const struct CMUnitTest tests[] = {
@@ -144,7 +705,25 @@ int main(void) {
                 STORE_TEST(test_all_entries),
                 STORE_TEST(test_lock),
                 STORE_TEST(test_bad_entries),
+                STORE_TEST(test_bad_files),
+                STORE_TEST(test_bad_file_with_journal),
+                STORE_TEST(test_files_tampered_with),
+                STORE_TEST(test_duplicate_with_journal),
+                STORE_TEST(test_names_swapped),
+                STORE_TEST(test_torn_tail),
+                STORE_TEST(test_damaged_middle),
+                STORE_TEST(test_bad_record_in_journal),
+                STORE_TEST(test_journal_of_other_kinds),
+                STORE_TEST(test_grows_and_shrinks),
+                STORE_TEST(test_bad_masks),
+                STORE_TEST(test_versions),
+                STORE_TEST(test_short_write),
+                STORE_TEST(test_poison),
+                STORE_TEST(test_read_only),
+                STORE_TEST(test_unreadable),
         };
 
+        /* a limit on file sizes is to give an error */
+        signal(SIGXFSZ, SIG_IGN);
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
