@@ -177,6 +177,7 @@ static int on_changed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
 /* What there is now. An error is told; the exit status. */
 static int load(Watch *w) {
         CLEANUP(json_putp) json_object *all = NULL;
+        json_object *manager;
         int r;
 
         r = cli_ask(w->cli, CLI_BUS_ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects",
@@ -186,8 +187,14 @@ static int load(Watch *w) {
         if (!json_object_is_type(all, json_type_object))
                 return cli_broken(w->cli, -EBADMSG);
 
+        /* the object manager does not list itself */
+        r = cli_properties(w->cli, CLI_BUS_ROOT, CLI_INTERFACE("Manager"), &manager);
+        if (r != CLI_DONE)
+                return r;
+
         json_putp(&w->objects);
         w->objects = json_object_new_object();
+        (void) json_object_object_add(w->objects, CLI_BUS_ROOT, manager);
         json_object_object_foreach(all, path, interfaces) {
                 json_object *o = our_properties(interfaces);
 
