@@ -18,14 +18,17 @@
 static const char *flags_of(json_object *o, char buf[static 64]) {
         static const struct {
                 const char *key, *text;
-        } flags[] = { { "autostart", "autostart" }, { "alternative", "alternative" }, { "from_host", "from-host" },
+        } flags[] = { { "autostart", "autostart" },
+                      { "alternative", "alternative" },
+                      { "from_host", "from-host" },
                       { "in_use", "in-use" } };
         json_object *problems = json_object_object_get(o, "problems");
 
         *buf = '\0';
         for (size_t i = 0; i < ELEMENTS(flags); i++)
                 if (json_flag(o, flags[i].key))
-                        (void) snprintf(buf + strlen(buf), 64 - strlen(buf), "%s%s", *buf ? "," : "", flags[i].text);
+                        (void) snprintf(buf + strlen(buf), 64 - strlen(buf), "%s%s", *buf ? "," : "",
+                                        flags[i].text);
         if (problems && json_object_array_length(problems) > 0)
                 (void) snprintf(buf + strlen(buf), 64 - strlen(buf), "%sproblems", *buf ? "," : "");
 
@@ -52,8 +55,9 @@ int verb_list(Cli *c, char **args) {
                 json_object *o = json_object_array_get_idx(all, i);
 
                 r = table_add(t, (const char *[]) { json_text(o, "name"), json_text(o, "state"),
-                                                    json_list(o, "adapters", adapters), json_list(o, "domains", domains),
-                                                    json_text(o, "owner"), flags_of(o, flags) });
+                                                    json_list(o, "adapters", adapters),
+                                                    json_list(o, "domains", domains), json_text(o, "owner"),
+                                                    flags_of(o, flags) });
         }
         if (r < 0)
                 return cli_broken(c, r);
@@ -159,8 +163,11 @@ static int append_options(Cli *c, sd_bus_message *m) {
         static const struct {
                 CliOption option;
                 const char *name;
-        } flags[] = { { OPT_AUTOSTART, "autostart" }, { OPT_START, "start" }, { OPT_ALTERNATIVE, "alternative" },
-                      { OPT_FROM_HOST, "from-host" }, { OPT_STOP, "stop" } },
+        } flags[] = { { OPT_AUTOSTART, "autostart" },
+                      { OPT_START, "start" },
+                      { OPT_ALTERNATIVE, "alternative" },
+                      { OPT_FROM_HOST, "from-host" },
+                      { OPT_STOP, "stop" } },
           texts[] = { { OPT_GUEST, "guest" }, { OPT_SELF, "self" } };
         int r;
 
@@ -405,7 +412,7 @@ int verb_modify(Cli *c, char **args) {
         int r;
 
         if (!sets && !on && !off)
-                return cli_usage(c, "'modify' needs something to change: --adapters, --domains, --control, --autostart or --no-autostart");
+                return cli_usage(c, "'modify' needs something to change; see 'guestcryptctl --help'");
         if (on && off)
                 return cli_usage(c, "--autostart and --no-autostart exclude each other");
 

@@ -124,11 +124,12 @@ watch_pid=$!
 something_happens() { # it listens once it has connected: until then nobody tells it
         ctl define gamma --adapters 3 --domains 6 > /dev/null
         ctl undefine gamma > /dev/null
-        grep -q removed "$b/events"
+        grep -q '"added".*gamma' "$b/events" && grep -q '"removed".*gamma' "$b/events"
 }
 until_true 10 something_happens || :
 kill $watch_pid
 expect 0 '^{"event":"added","object":"matrix","name":"gamma",.*"adapters":\[3\]' cat "$b/events"
+expect 0 '^{"event":"changed","object":"manager",.*"properties":{"n_matrices":[0-9]+}}$' cat "$b/events"
 expect 0 '^{"event":"removed","object":"matrix","name":"gamma"' cat "$b/events"
 
 # what is closed before all is written is a failure, not silence
