@@ -84,7 +84,8 @@ static void print_block(const Grid *g, FILE *f, const uint8_t *adapters, size_t 
         for (size_t i = 0, last; i < n_adapters; i = last + 1) {
                 char label[16];
 
-                for (last = i; last + 1 < n_adapters && same_line(g, adapters[i], adapters[last + 1]);)
+                for (last = i; last + 1 < n_adapters && adapters[last + 1] == adapters[last] + 1 &&
+                               same_line(g, adapters[i], adapters[last + 1]);)
                         last++;
 
                 if (last > i)
@@ -95,7 +96,7 @@ static void print_block(const Grid *g, FILE *f, const uint8_t *adapters, size_t 
 
                 for (size_t d = 0; d < n_domains; d++)
                         print_cell(g, f, g->cells[adapters[i]][domains[d]], two, colour);
-                (void) fprintf(f, "  %s\n", g->modes[adapters[i]] ?: "");
+                (void) fprintf(f, "%s%s\n", g->modes[adapters[i]] ? "  " : "", g->modes[adapters[i]] ?: "");
         }
 }
 

@@ -405,6 +405,7 @@ Wanted state_wanted(const Matrix *m) {
                 .uuid = m->rec.uuid,
                 .matrix = &m->rec.matrix,
                 .started = m->mark == MARK_LIVE,
+                .from_host = m->rec.from_host,
         };
 }
 

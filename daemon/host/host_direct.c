@@ -264,7 +264,7 @@ int host_direct_new(sd_event *event, const HostConfig *config, Sysfs *sysfs, int
                 direct_free(&h->host);
                 return r;
         }
-        r = sd_event_add_time_relative(event, &h->timer, CLOCK_MONOTONIC, 0, 0, direct_on_timer, h);
+        r = sd_event_add_time_relative(event, &h->timer, CLOCK_MONOTONIC, 0, 1, direct_on_timer, h);
         if (r >= 0)
                 r = sd_event_source_set_enabled(h->timer, SD_EVENT_OFF);
         if (r < 0) {

@@ -99,11 +99,15 @@ static int plan_run(StepContext *c, const Plan *p, HostOutcome *o) {
         return 0;
 }
 
-static int rescan(const HostScanner *scanner, Snapshot **s) {
+/* Reads the host again; what is known of it helps. */
+static int rescan(const HostScanner *first, Snapshot **s) {
+        HostScanner scanner = *first;
         Snapshot *now;
         int r;
 
-        r = host_scan(scanner, HOST_SCAN_BASIC, &now);
+        if (*s)
+                scanner.previous = *s;
+        r = host_scan(&scanner, HOST_SCAN_BASIC, &now);
         if (r < 0)
                 return r;
 

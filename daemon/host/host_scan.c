@@ -686,14 +686,20 @@ static int scan_matrices_text(const HostScanner *c, Snapshot *s) {
                 pool_take(&pool, m);
         }
 
-        for (size_t i = 0; i < s->n_mdevs && pool < HOST_MATRIX_QUEUES_MAX; i++) {
+        for (size_t i = 0; i < s->n_mdevs; i++) {
                 HostMdev *m = &s->mdevs[i];
+                const ApMatrix *earlier = scan_earlier(c, m->uuid);
 
                 if (!m->ap || m->matrix_known)
                         continue;
-                r = scan_matrix(c, s, m, true);
-                if (r < 0)
-                        return r;
+                if (pool < HOST_MATRIX_QUEUES_MAX) {
+                        r = scan_matrix(c, s, m, true);
+                        if (r < 0)
+                                return r;
+                } else if (earlier) { /* what we gave it, or read while that was safe, is the best that can be had */
+                        m->matrix = *earlier;
+                        m->matrix_known = true;
+                }
                 pool_take(&pool, m);
         }
         return 0;

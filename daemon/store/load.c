@@ -67,6 +67,8 @@ static int with_free_name(Store *s, const char *name, int (*place)(int to_fd, co
                 else
                         snprintf(to, sizeof to, "%.*s.%u", NAME_MAX - 8, name, i);
                 r = place(fd, to, userdata);
+                if (r >= 0)
+                        (void) fsync(fd);
                 if (r != -EEXIST)
                         return r;
         }

@@ -3,6 +3,8 @@
 #include <libxml/parser.h>
 #include <libxml/relaxng.h>
 #include <libxml/tree.h>
+#include <libxml/xmlschemastypes.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -164,6 +166,26 @@ static int unknown_buffer(Reader *rd, UnknownPlace place, xmlBuffer **ret) {
         return 0;
 }
 
+/* libxml2 writes the names of name spaces as they are, so they must not hold what needs escaping. The depth of a document
+ * is limited by the parser. */
+static int check_namespaces(Reader *rd, const xmlNode *node) {
+        int r;
+
+        for (const xmlNs *ns = node->nsDef; ns; ns = ns->next)
+                for (const char *p = (const char *) ns->href ?: ""; *p; p++)
+                        if (*p <= ' ' || *p > '~' || strchr("<>&\"'", *p))
+                                return refuse(rd, line_of(node), "name space '%.60s' is not a URI", ns->href);
+
+        for (const xmlNode *c = node->children; c; c = c->next)
+                if (c->type == XML_ELEMENT_NODE) {
+                        r = check_namespaces(rd, c);
+                        if (r < 0)
+                                return r;
+                }
+
+        return 0;
+}
+
 static int keep_node(Reader *rd, UnknownPlace place, xmlNode *node) {
         xmlBuffer *b;
         int r;
@@ -223,10 +245,8 @@ static int read_id(Reader *rd, const xmlNode *node, const char *what, const char
                 return refuse(rd, line_of(node), "%s '%.40s' is not a number in decimal or with 0x", what, s);
         if (!hex && n > 1 && *digits == '0')
                 return refuse(rd, line_of(node), "%s '%.40s' has a leading zero: is it octal?", what, s);
-        if (n > 16)
-                return refuse(rd, line_of(node), "%s '%.40s' is too long", what, s);
 
-        value = strtoul(digits, NULL, hex ? 16 : 10);
+        value = n > 16 ? AP_IDS : strtoul(digits, NULL, hex ? 16 : 10);
         if (value >= AP_IDS)
                 return refuse(rd, line_of(node), "%s '%.40s' is above 255", what, s);
 
@@ -535,11 +555,16 @@ static int read_matrix(Reader *rd, const xmlNode *node) {
 static int read_device(Reader *rd, const xmlNode *root) {
         int r;
 
-        if (root->ns || !is_named(root, "device"))
+        if (root->ns)
+                return refuse(rd, line_of(root), "the root element is of name space '%.60s'", root->ns->href);
+        if (!is_named(root, "device"))
                 return refuse(rd, line_of(root), "the root element is <%.40s>, not <device>", root->name);
         for (const xmlAttr *a = root->properties; a; a = a->next)
                 if (!a->ns)
                         return refuse(rd, line_of(root), "unknown attribute '%.40s' of <device>", a->name);
+        r = check_namespaces(rd, root);
+        if (r < 0)
+                return r;
         r = keep_attributes(rd, UNKNOWN_DEVICE_ATTRIBUTES, root);
         if (r < 0)
                 return r;
@@ -623,7 +648,7 @@ static int parse(Reader *rd, const char *xml, size_t size) {
         rd->doc = xmlCtxtReadMemory(ctxt, xml, (int) size, NULL, NULL,
                                     XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING | XML_PARSE_COMPACT);
         if (rd->has_doctype)
-                r = -EBADMSG;
+                r = rd->error ? -EBADMSG : -ENOMEM;
         else if (!rd->doc) {
                 const xmlError *e = xmlCtxtGetLastError(ctxt);
 
@@ -637,11 +662,11 @@ static int parse(Reader *rd, const char *xml, size_t size) {
         return r;
 }
 
-static void on_schema_error(void *userdata, xmlErrorPtr e) {
-        (void) refuse(userdata, e->line, "not valid: %.200s", e->message ?: "");
+static void ignore_error(void *userdata, xmlErrorPtr e) {
 }
 
-static void ignore_schema_error(void *userdata, xmlErrorPtr e) {
+static void on_schema_error(void *userdata, xmlErrorPtr e) {
+        (void) refuse(userdata, e->line, "not valid: %.200s", e->message ?: "");
 }
 
 /* What the reader has found nothing wrong with must still be what the schema says. */
@@ -654,7 +679,7 @@ static int validate(Reader *rd) {
         parser = xmlRelaxNGNewMemParserCtxt(matrix_rng, sizeof matrix_rng - 1);
         if (!parser)
                 goto end;
-        xmlRelaxNGSetParserStructuredErrors(parser, ignore_schema_error, NULL);
+        xmlRelaxNGSetParserStructuredErrors(parser, ignore_error, NULL);
         schema = xmlRelaxNGParse(parser);
         if (!schema)
                 goto end;
@@ -683,6 +708,13 @@ static bool is_as_written(const Record *r, const char *xml, size_t size) {
         CLEANUP(freep) char *text = NULL;
 
         return record_to_xml(r, &text) >= 0 && strlen(text) == size && memcmp(text, xml, size) == 0;
+}
+
+/* libxml2 makes these tables when it first needs them, without looking whether another thread is about to do the same. */
+static void init_libxml2(void) {
+        xmlInitParser();
+        (void) xmlRelaxNGInitTypes();
+        xmlSchemaInitTypes();
 }
 
 static int read_document(Reader *rd, const char *xml, size_t size) {
@@ -716,10 +748,20 @@ static int read_document(Reader *rd, const char *xml, size_t size) {
 }
 
 int record_from_xml(const char *xml, size_t size, Record *ret, char **reterr_text) {
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
         CLEANUP(reader_clear) Reader rd = {};
+        xmlStructuredErrorFunc old_handler;
+        void *old_userdata;
         int r;
 
+        (void) pthread_once(&once, init_libxml2);
+
+        /* character set converters report to this thread's handler only, which would write to stderr */
+        old_handler = xmlStructuredError;
+        old_userdata = xmlStructuredErrorContext;
+        xmlSetStructuredErrorFunc(NULL, ignore_error);
         r = read_document(&rd, xml, size);
+        xmlSetStructuredErrorFunc(old_userdata, old_handler);
         if (r == -EBADMSG && reterr_text)
                 *reterr_text = TAKE(rd.error);
         if (r < 0)

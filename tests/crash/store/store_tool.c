@@ -132,7 +132,7 @@ static int run_check(const char *path) {
         else if (c.n_records == 2 && c.n_intents == 0 && !c.keep_masks && record_is(&c.records[0], 1, (unsigned) c.last_op) &&
                  record_is(&c.records[1], 2, (unsigned) c.last_op))
                 printf("%" PRIu64 "\n", c.last_op);
-        else if (c.n_records == 0 && c.n_intents == 0 && c.last_op == 0)
+        else if (c.n_records == 0 && !c.keep_masks && c.n_intents == (c.last_op == OP_INTENT) && c.last_op <= OP_INTENT)
                 puts("0");
         else {
                 printf("ERR %zu records, %zu intents, last operation %" PRIu64 "\n", c.n_records, c.n_intents, c.last_op);
@@ -180,7 +180,7 @@ static int run_cut(const char *path, unsigned rounds) {
 
 static int run_fill(const char *path) {
         StoreContent c = {}, again = {};
-        unsigned n, n_refused = 0;
+        unsigned n;
         Store *s = NULL;
         int r;
 
@@ -199,24 +199,18 @@ static int run_fill(const char *path) {
         if (r != -ENOSPC)
                 return fail("commit on a full disk", r);
 
-        /* refused ones leave nothing, and do no harm to the store */
-        for (; n_refused < 3; n_refused++) {
+        /* what is refused leaves nothing, and does no harm to the store */
+        for (unsigned i = 0; i < 3; i++) {
                 StoreEntry batch[] = {
                         { .type = STORE_PUT, .op = n + 1, .record = record_of(0, 1) },
                         { .type = STORE_PUT, .op = n + 1, .record = record_of(n, 1) },
                 };
 
-                for (size_t k = 0; k < 500; k++) {
-                        free(batch[0].record.guest);
-                        if (asprintf(&batch[0].record.guest, "%0*zu", STORE_GUEST_MAX, k) < 0)
-                                abort();
-                        r = store_commit(s, batch, ELEMENTS(batch));
-                        if (r < 0)
-                                break;
-                        return fail("a commit has room where a smaller one had none", 0);
-                }
+                r = store_commit(s, batch, ELEMENTS(batch));
                 for (size_t k = 0; k < ELEMENTS(batch); k++)
                         store_entry_clear(&batch[k]);
+                if (r != -ENOSPC)
+                        return fail("a commit where a smaller one had no room", r);
         }
         (void) store_checkpoint(s); /* may or may not have room */
         s = store_free(s);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -127,6 +128,7 @@ static void server_start(Bench *b, const char *profile) {
         b->server = fork();
         assert_true(b->server >= 0);
         if (b->server == 0) {
+                (void) prctl(PR_SET_PDEATHSIG, SIGKILL); /* nothing hangs in it longer than the test lives */
                 (void) dup2(ready[1], 20);
                 (void) close(ready[0]);
                 (void) execl(SIM_PROGRAM, SIM_PROGRAM, p, d, "--uevents", "--ready-fd=20", target, NULL);
@@ -156,7 +158,7 @@ Bench *bench_new(bool child, const char *profile, const char *dialect) {
         assert_true(b->lock_fd >= 0);
         assert_int_equal(sd_event_new(&b->event), 0);
         b->config = (HostConfig) {
-                .root_fd = b->root_fd, .lock_timeout_us = 300000, .step_timeout_us = 300000, .scan_timeout_us = 2000000,
+                .root_fd = b->root_fd, .lock_timeout_us = 300000, .step_timeout_us = 5000000, .scan_timeout_us = 5000000,
         };
 
         if (child)

@@ -36,6 +36,7 @@ static void check_content(const StateDir *d) {
         CLEANUP(store_content_clear) StoreContent c = {};
         CLEANUP(store_freep_test) Store *s = open_store(d, &c);
 
+        assert_false(store_is_dirty(s));
         assert_int_equal(c.n_bad, 0);
         assert_int_equal(c.n_records, 2);
         assert_true(uuid_equal(c.records[0].uuid, uuid_of(1)));
@@ -96,6 +97,7 @@ static void test_all_entries(void **state) {
                 CLEANUP(store_content_clear) StoreContent c = {};
                 CLEANUP(store_freep_test) Store *s = open_store(d, &c);
 
+                assert_false(store_is_dirty(s));
                 assert_false(c.keep_masks);
         }
 }
