@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Definitions as people and files give them. What is accepted is written; what is written is accepted, by the schema as well,
- * and written the same again. What is refused leaves nothing, and one line of ASCII that says why. */
+/* Definitions as people and files give them. What is accepted is written; what is written is accepted, by
+ * the schema as well, and written the same again. What is refused leaves nothing, and one line of ASCII that
+ * says why. */
 
 #include <errno.h>
 #include <stdint.h>
@@ -13,10 +14,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define CHECK(condition) \
-        do {             \
+#define CHECK(condition)          \
+        do {                      \
                 if (!(condition)) \
-                        abort(); \
+                        abort();  \
         } while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
