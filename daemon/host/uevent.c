@@ -88,8 +88,12 @@ static int uevent_on_io(sd_event_source *source, int fd, uint32_t events, void *
                 struct iovec iov = { data, sizeof data };
                 struct sockaddr_nl from;
                 struct msghdr m = {
-                        .msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &iov, .msg_iovlen = 1,
-                        .msg_control = control, .msg_controllen = sizeof control,
+                        .msg_name = &from,
+                        .msg_namelen = sizeof from,
+                        .msg_iov = &iov,
+                        .msg_iovlen = 1,
+                        .msg_control = control,
+                        .msg_controllen = sizeof control,
                 };
                 ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT);
 
@@ -99,7 +103,8 @@ static int uevent_on_io(sd_event_source *source, int fd, uint32_t events, void *
                 }
                 if (n < 0)
                         return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-                if (!(m.msg_flags & MSG_TRUNC) && is_from_kernel(&m, &from) && uevent_matters(data, (size_t) n))
+                if (!(m.msg_flags & MSG_TRUNC) && is_from_kernel(&m, &from) &&
+                    uevent_matters(data, (size_t) n))
                         uevent_notice(u);
         }
 }
@@ -129,7 +134,8 @@ int uevent_new(sd_event *event, uevent_changed_t changed, void *userdata, Uevent
         u->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT);
         r = u->fd < 0 ? -errno : 0;
         if (r >= 0 && setsockopt(u->fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
-                (void) setsockopt(u->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size); /* what we are allowed */
+                (void) setsockopt(u->fd, SOL_SOCKET, SO_RCVBUF, &size,
+                                  sizeof size); /* what we are allowed */
         if (r >= 0 && setsockopt(u->fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0)
                 r = -errno;
         if (r >= 0 && bind(u->fd, (const struct sockaddr *) &address, sizeof address) < 0)
@@ -137,7 +143,8 @@ int uevent_new(sd_event *event, uevent_changed_t changed, void *userdata, Uevent
         if (r >= 0)
                 r = sd_event_add_io(event, &u->io, u->fd, EPOLLIN, uevent_on_io, u);
         if (r >= 0)
-                r = sd_event_add_time_relative(event, &u->timer, CLOCK_MONOTONIC, 0, 1000, uevent_on_timer, u);
+                r = sd_event_add_time_relative(event, &u->timer, CLOCK_MONOTONIC, 0, 1000, uevent_on_timer,
+                                               u);
         if (r >= 0)
                 r = sd_event_source_set_enabled(u->timer, SD_EVENT_OFF);
         if (r < 0) {
