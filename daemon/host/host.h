@@ -22,7 +22,8 @@ typedef enum HostVerdict {
         HOST_REFUSED, /* plan_check() said no under the lock, nothing was written: `plan`, `apqn` */
         HOST_KERNEL,  /* the kernel refused a step, all before it is undone and verified: `error`, `step`,
                          `apqn` */
-        HOST_STUCK,   /* a write did not return in time: what it did is unknown, nothing was undone */
+        HOST_STUCK, /* a write did not return in time, or the child was killed in it: what it did is unknown,
+                       * nothing was undone. Scan, then plan_progress() */
         HOST_BROKEN, /* a step failed and undoing failed too (`error` of the step): the host is in between */
         HOST_LOCKED, /* the AP lock was not had in time, `holder` is the pid in it; nothing was written */
         HOST_SKIPPED, /* an earlier plan of the batch got STUCK; nothing was written */
@@ -71,7 +72,8 @@ typedef struct HostOps {
         int (*scan)(Host *h, HostScan depth, host_scanned_t done, void *userdata);
         /* Carries out @n plans in order under one holding of the AP lock and one scan; the state between is
          * tracked and verified. A plan that ends other than DONE does not stop the others (but STUCK does).
-         * The plans are copied. -EBUSY: too many waiting. */
+         * The plans are copied; none at all is a scan under the lock. -EBUSY: too many waiting; -EHOSTDOWN:
+         * too many children hang. */
         int (*execute)(Host *h, const Plan *plans, size_t n, host_executed_t done, void *userdata);
         /* Replaces what the caller vouches for; for jobs accepted from now on. 0 or -ENOMEM. */
         int (*know)(Host *h, const HostKnown *known, size_t n);
@@ -93,8 +95,10 @@ typedef struct HostConfig {
 } HostConfig;
 
 /* The real one: starts @program (path of this binary, run as "PROGRAM --host-child") with a socket as its
- * descriptor 3.
- * @changed is called from the loop. 0 or -errno. */
+ * descriptor 3 and the root directory as 4: call host_child_main(3, 4) there. When this process ends, a
+ * child in the middle of a plan stops before its next write, undoes nothing and gives the AP lock back; so
+ * what recovery sees is at rest once a first job (execute with no plan will do) has had the lock.
+ * host_free() does the same. @changed is called from the loop. 0 or -errno. */
 int host_child_new(sd_event *event, const HostConfig *config, const char *program, host_changed_t changed,
                    void *userdata, Host **ret);
 

@@ -917,6 +917,45 @@ static void test_uevents(void **state) {
                 assert_true(sd_event_run(b->event, 10 * 1000000) > 0);
 }
 
+/* One mdev that cannot be read hides no other; one that waits to be removed keeps what it had. */
+static void test_unreadable(void **state) {
+        Bench *b = *state;
+        const ApMatrix m = { IDS(2), IDS(6), {} }, n = { IDS(3), IDS(6), {} };
+        bool old = strcmp(dialect, "6.1") == 0;
+        Snapshot *s;
+
+        start(b, 1, &m, false);
+        start(b, 2, &n, false);
+        if (!old) {
+                bench_ctl(b, "fault read %s EIO", "c0de0000-0000-0000-0000-000000000001/ap_config");
+                s = bench_snapshot(b);
+                assert_int_equal(s->n_mdevs, 2);
+                assert_false(s->mdevs[0].matrix_known);
+                assert_true(s->mdevs[1].matrix_known);
+                (void) snapshot_free(s);
+                bench_ctl(b, "clear");
+                (void) snapshot_free(bench_snapshot(b));
+        }
+
+        bench_ctl(b, "fault read ap_config ENOENT;fault read matrix ENOENT");
+        s = bench_snapshot(b);
+        assert_int_equal(s->n_mdevs, 2);
+        assert_true(s->mdevs[0].matrix_known);
+        assert_true(ap_matrix_equal(&s->mdevs[0].matrix, &m));
+        (void) snapshot_free(s);
+
+        /* without the masks nothing can be said at all */
+        bench_ctl(b, "clear;fault read apmask EIO");
+        {
+                Answer a = {};
+
+                bench_scan(b, HOST_SCAN_BASIC, &a);
+                assert_int_equal(a.r, -EIO);
+                assert_null(a.snapshot);
+                answer_clear(&a);
+        }
+}
+
 /* A machine full of mdevs: one batch makes them, scans stay in proportion. */
 static void test_many(void **state) {
         const size_t n = use_child ? 1000 : 4000;
@@ -980,6 +1019,7 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_child_dies, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_daemon_dies, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_uevents, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_unreadable, setup, teardown),
                 cmocka_unit_test(test_many),
         };
         int failed = 0, r;
