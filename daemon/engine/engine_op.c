@@ -196,6 +196,8 @@ static void decide(Engine *e, Op *op) {
                 return finish_refused(e, op, r, &refusal);
 
         request_release(e, op);
+        if (r == VERDICT_IN_USE) /* only a scan in detail sees that the guest has gone */
+                e->detail_wanted = true;
         wait_for_scan(e, op);
 }
 
@@ -597,6 +599,9 @@ static void host_did_it(Engine *e, Op *op) {
 static void host_refused(Engine *e, Op *op, const HostOutcome *outcome) {
         CLEANUP(refusal_clear) Refusal refusal = {};
         bool again = outcome->plan == PLAN_CHANGED || outcome->plan == PLAN_OVERLAP || outcome->plan == PLAN_HOST_OWNED;
+
+        /* somebody else was faster: decided anew, the refusal knows who */
+        again |= outcome->verdict == HOST_KERNEL && (outcome->error == -EADDRINUSE || outcome->error == -EADDRNOTAVAIL);
 
         end_intent(e, op);
         if (op->phase == OP_HOST && again && ++op->tries < ENGINE_TRIES_MAX) {

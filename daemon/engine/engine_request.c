@@ -8,7 +8,6 @@
 #include "core/reconcile.h"
 #include "engine/engine_internal.h"
 
-#define GUEST_NAME_MAX 255
 #define AP_PARENT      "matrix"
 #define AP_TYPE        "vfio_ap-passthrough"
 
@@ -158,6 +157,10 @@ static int decide_define(Engine *e, Op *op, Refusal *reterr) {
         if (snapshot_find_mdev(e->snapshot, rec->uuid))
                 return refuse(reterr, VERDICT_EXISTS, 0, "a mediated device %s exists already",
                               uuid_format(rec->uuid, text));
+        for (size_t i = 0; i < e->n_busy; i++)
+                if (uuid_equal(e->busy[i]->uuid, rec->uuid))
+                        return refuse(reterr, VERDICT_EXISTS, 0, "a mediated device %s is being made or removed",
+                                      uuid_format(rec->uuid, text));
         for (size_t i = 0; i < e->mdevctl.n_definitions; i++)
                 if (uuid_equal(e->mdevctl.definitions[i].uuid, rec->uuid))
                         return refuse(reterr, VERDICT_EXISTS, 0, "mdevctl has a definition %s already",
@@ -294,7 +297,7 @@ static int decide_undefine(Engine *e, Op *op, Refusal *reterr) {
         Matrix *m;
         int r;
 
-        if (!e->writable)
+        if (!e->writable || e->scan_error < 0) /* it might be live */
                 return need_ap(e, false, reterr);
         r = need_matrix(e, op->uuid, &m, reterr);
         if (r != 0)
@@ -685,9 +688,10 @@ static int check_define(const EngineDefine *d, const char *name, Refusal *reterr
                               STORE_NAME_MAX);
         if (uuid_parse(name, &uuid) >= 0 && !uuid_equal(uuid, d->uuid) && d->name && d->name[0])
                 return refuse(reterr, VERDICT_INVALID, 0, "the name is a UUID, but not that of this matrix");
-        if (d->guest && (strlen(d->guest) > GUEST_NAME_MAX || !is_printable(d->guest)))
-                return refuse(reterr, VERDICT_INVALID, 0, "the guest's name is longer than %d bytes or has control characters",
-                              GUEST_NAME_MAX);
+        if (d->guest && d->guest[0] && !record_guest_is_valid(d->guest))
+                return refuse(reterr, VERDICT_INVALID, 0,
+                              "the guest's name is longer than %d bytes, has control characters, or is not UTF-8",
+                              STORE_GUEST_MAX);
         return check_matrix(&d->matrix, reterr);
 }
 

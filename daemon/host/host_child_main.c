@@ -27,9 +27,11 @@
 #include "host/host_paths.h"
 #include "host/host_scan.h"
 #include "host/host_wire.h"
+#include "host/uevent.h"
 
 typedef struct ChildMain {
-        int fd, root_fd, lock_fd;
+        int fd, root_fd, lock_fd, uevent_fd;
+        bool moved; /* the AP bus has sent events since `previous`: it is to be listed */
         Sysfs *sysfs;
         Snapshot *previous;
         WireKnow known;
@@ -119,6 +121,7 @@ static int child_result(ChildMain *c, int error, Snapshot *s) {
         if (s) {
                 (void) snapshot_free(c->previous);
                 c->previous = s;
+                c->moved = false;
         }
         return r < 0 ? r : child_send(c);
 }
@@ -218,7 +221,10 @@ static int child_handle(ChildMain *c, WireType type, const uint8_t *message, siz
                 r = wire_get_job(message, size, &job);
                 if (r < 0)
                         return r;
+                /* before the scan: what comes during it counts for the next one */
+                c->moved |= uevent_take_ap(c->uevent_fd);
                 scanner.previous = c->previous;
+                scanner.quiet = !c->moved && job.depth == HOST_SCAN_BASIC;
                 scanner.known = c->known.known;
                 scanner.n_known = c->known.n;
                 scanner.careful = job.careful;
@@ -276,7 +282,7 @@ static int child_serve(ChildMain *c) {
 
 int host_child_main(int fd, int root_fd) {
         static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE };
-        ChildMain c = { .fd = fd, .root_fd = root_fd, .lock_fd = -1 };
+        ChildMain c = { .fd = fd, .root_fd = root_fd, .lock_fd = -1, .uevent_fd = -1 };
         CLEANUP(fd_closep) int sys_fd = -1;
         int r;
 
@@ -288,6 +294,8 @@ int host_child_main(int fd, int root_fd) {
         r = ret_errno(sys_fd);
         if (r >= 0)
                 r = c.lock_fd = file_open_dir(root_fd, HOST_PATH_LOCK_DIR);
+        if (r >= 0)
+                r = c.uevent_fd = uevent_open(); /* first, for its large buffer */
         if (r >= 0 && geteuid() == 0)
                 r = capabilities_drop();
         if (r >= 0)
@@ -300,5 +308,6 @@ int host_child_main(int fd, int root_fd) {
         free(c.known.known);
         wire_buffer_clear(&c.out);
         (void) fd_close(c.lock_fd);
+        (void) fd_close(c.uevent_fd);
         return r < 0 ? 1 : 0;
 }

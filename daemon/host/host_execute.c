@@ -155,6 +155,7 @@ int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcom
         r = rescan(&scanner, &s);
         if (r < 0)
                 return r;
+        scanner.quiet = false; /* what we do ourselves may move queues */
 
         for (size_t i = 0; i < n; i++) {
                 StepContext c = { .execution = x, .sysfs = scanner.sysfs, .s = s, .plan = i };

@@ -318,8 +318,45 @@ static int scan_card(Sysfs *sysfs, uint8_t id, HostCard *ret) {
         return 0;
 }
 
-static int scan_ap(Sysfs *sysfs, Snapshot *s) {
-        char bindings[64];
+static int scan_cards(Sysfs *sysfs, Snapshot *s, const ApMask *cards) {
+        s->cards = calloc(ap_mask_count(cards) + 1, sizeof *s->cards);
+        if (!s->cards)
+                return -ENOMEM;
+
+        AP_MASK_FOREACH(id, cards) {
+                int r = scan_card(sysfs, (uint8_t) id, &s->cards[s->n_cards]);
+
+                if (r < 0)
+                        return r;
+                s->n_cards++;
+        }
+        return 0;
+}
+
+/* 1: as @old has it; 0: it is to be listed. */
+static int scan_same_devices(const Snapshot *old, Snapshot *s) {
+        if (old->max_adapter != s->max_adapter || old->max_domain != s->max_domain ||
+            !ap_mask_equal(&old->apmask, &s->apmask) || !ap_mask_equal(&old->aqmask, &s->aqmask) ||
+            !ap_mask_equal(&old->host_adapters, &s->host_adapters) ||
+            !ap_mask_equal(&old->host_domains, &s->host_domains) ||
+            !ap_mask_equal(&old->host_control, &s->host_control) || strcmp(old->bindings, s->bindings) != 0)
+                return 0;
+
+        s->cards = calloc(old->n_cards + 1, sizeof *s->cards);
+        if (!s->cards)
+                return -ENOMEM;
+        memcpy(s->cards, old->cards, old->n_cards * sizeof *s->cards);
+        s->n_cards = old->n_cards;
+        s->has_override = old->has_override;
+        memcpy(s->queue_present, old->queue_present, sizeof s->queue_present);
+        memcpy(s->queue_vfio, old->queue_vfio, sizeof s->queue_vfio);
+        memcpy(s->queue_override, old->queue_override, sizeof s->queue_override);
+        return 1;
+}
+
+static int scan_ap(const HostScanner *c, Snapshot *s) {
+        const Snapshot *same = c->quiet && c->previous && c->previous->ap && c->previous->bindings[0] ? c->previous : NULL;
+        Sysfs *sysfs = c->sysfs;
         unsigned long max;
         ApMask cards;
         int r;
@@ -340,14 +377,24 @@ static int scan_ap(Sysfs *sysfs, Snapshot *s) {
                 return gone_is_again(r);
         s->max_domain = (uint8_t) max;
 
-        r = value_read(sysfs, HOST_PATH_BINDINGS, bindings, sizeof bindings);
+        r = value_read(sysfs, HOST_PATH_BINDINGS, s->bindings, sizeof s->bindings);
         if (r < 0)
                 return gone_is_again(r);
-        s->bindings_complete = strstr(bindings, "(complete)");
+        s->bindings_complete = strstr(s->bindings, "(complete)");
 
         r = scan_masks(sysfs, s);
         if (r < 0)
                 return r;
+        if (same) {
+                /* where the kernel does not know the configuration, it is what was there */
+                memcpy(s->queue_present, same->queue_present, sizeof s->queue_present);
+                r = scan_configuration(sysfs, s);
+                if (r >= 0)
+                        r = scan_same_devices(same, s);
+                if (r != 0)
+                        return MIN(r, 0);
+        }
+
         r = scan_devices(sysfs, s, &cards);
         if (r < 0)
                 return r;
@@ -360,17 +407,7 @@ static int scan_ap(Sysfs *sysfs, Snapshot *s) {
         r = scan_configuration(sysfs, s);
         if (r < 0)
                 return r;
-
-        s->cards = calloc(ap_mask_count(&cards) + 1, sizeof *s->cards);
-        if (!s->cards)
-                return -ENOMEM;
-        AP_MASK_FOREACH(id, &cards) {
-                r = scan_card(sysfs, (uint8_t) id, &s->cards[s->n_cards]);
-                if (r < 0)
-                        return r;
-                s->n_cards++;
-        }
-        return 0;
+        return scan_cards(sysfs, s, &cards);
 }
 
 static int parent_entry(void *userdata, const char *name) {
@@ -766,7 +803,7 @@ static int scan_once(const HostScanner *c, HostScan depth, Snapshot **ret) {
         if (!s)
                 return -ENOMEM;
 
-        r = scan_ap(c->sysfs, s);
+        r = scan_ap(c, s);
         if (r < 0)
                 return r;
         r = scan_mdev_list(c->sysfs, s);

@@ -142,14 +142,16 @@ static const char *definition_parse(const char *text, size_t size, MdevctlDefini
 
         if (!tokener)
                 return "out of memory";
+        if (strlen(text) != size)
+                return "not JSON";
         if (size == 0)
                 return "the file is empty";
         json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-        root = json_tokener_parse_ex(tokener, text, (int) size + 1); /* with the NUL, which ends a number */
+        root = json_tokener_parse_ex(tokener, text, (int) size);
         if (!root || json_tokener_get_error(tokener) != json_tokener_success)
                 return "not JSON";
         end = json_tokener_get_parse_end(tokener);
-        if (end < size && text[end + strspn(text + end, " \t\r\n")])
+        if (text[end + strspn(text + end, " \t\r\n")])
                 return "not JSON";
         if (!json_object_is_type(root, json_type_object))
                 return "not a JSON object";

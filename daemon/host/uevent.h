@@ -19,5 +19,11 @@ int uevent_new(sd_event *event, uevent_changed_t changed, void *userdata, Uevent
 /* Accepts NULL; returns NULL. */
 Uevent *uevent_free(Uevent *u);
 
+/* A socket that hears them, for who has no loop. A descriptor, or -errno. */
+int uevent_open(void);
+
+/* Takes what has come on @fd; whether any of it was about the AP bus, or was lost. */
+bool uevent_take_ap(int fd);
+
 /* Whether a message ("add@/devices/...", then KEY=value, each with NUL) is about what we look at. */
 bool uevent_matters(const char *message, size_t size);

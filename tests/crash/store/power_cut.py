@@ -241,6 +241,7 @@ def main(tool):
     if subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True).returncode != 0:
         print("SKIP: strace cannot trace here")
         return 77
+    os.environ["ASAN_OPTIONS"] = "detect_leaks=0"  # the leak sanitizer cannot be traced
     random.seed(11)
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=shm) as tmp:

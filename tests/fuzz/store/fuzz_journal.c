@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Journals as a disk may give them back. To cut off what counts as torn changes nothing, and each batch is written as it was
- * read. The fuzzer cannot guess checksums, so a line that begins with "!" stands for a right one: the rest is its entry. */
+/* Journals as a disk may give them back. To cut off what counts as torn changes nothing, and each batch is
+ * written as it was read. The fuzzer cannot guess checksums, so a line that begins with "!" stands for a
+ * right one: the rest is its entry. */
 
 #include <errno.h>
 #include <stdint.h>
@@ -15,7 +16,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define CHECK(condition) \
-        do {             \
+        do { \
                 if (!(condition)) \
                         abort(); \
         } while (0)

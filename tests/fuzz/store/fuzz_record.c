@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Definitions as people and files give them. What is accepted is written; what is written is accepted, by the schema as well,
- * and written the same again. What is refused leaves nothing, and one line of ASCII that says why. */
+/* Definitions as people and files give them. What is accepted is written; what is written is accepted, by
+ * the schema as well, and written the same again. What is refused leaves nothing, and one line of ASCII that
+ * says why. */
 
 #include <errno.h>
 #include <stdint.h>
@@ -14,7 +15,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define CHECK(condition) \
-        do {             \
+        do { \
                 if (!(condition)) \
                         abort(); \
         } while (0)

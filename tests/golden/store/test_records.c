@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* What each of the XML files in a directory reads as: NAME.out beside NAME.xml has the stored form, or "error: " and the
- * text. good-* and foreign-* are accepted, bad-* refused. REGENERATE=1 in the environment rewrites the .out files. */
+/* What each of the XML files in a directory reads as: NAME.out beside NAME.xml has the stored form, or
+ * "error: " and the text. good-* and foreign-* are accepted, bad-* refused. REGENERATE=1 in the environment
+ * rewrites the .out files. */
 
 #include <dirent.h>
 #include <errno.h>
@@ -47,7 +48,8 @@ static bool check(int dir_fd, const char *name, bool regenerate) {
         bool accepted = false;
         size_t size;
 
-        if (file_read_at(dir_fd, name, FILE_MAX, &xml, &size) < 0 || outcome_of(xml, size, &out, &accepted) < 0 ||
+        if (file_read_at(dir_fd, name, FILE_MAX, &xml, &size) < 0 ||
+            outcome_of(xml, size, &out, &accepted) < 0 ||
             asprintf(&out_name, "%.*s.out", (int) strlen(name) - 4, name) < 0) {
                 fprintf(stderr, "%s: cannot be read\n", name);
                 return false;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -440,6 +441,8 @@ static void test_hangs(void **state) {
                         (void) snapshot_free(bench_snapshot(b));
 
                         bench_ctl(b, "release");
+                        while (use_child && b->host->ops->stuck(b->host, NULL) > 0)
+                                assert_true(sd_event_run(b->event, 10 * 1000000) > 0);
                         (void) snapshot_free(s);
                         s = bench_snapshot(b);
                         assert_null(snapshot_find_mdev(s, uuid_of(7)));
@@ -844,6 +847,104 @@ static void test_child_dies(void **state) {
         (void) snapshot_free(s);
 }
 
+/* The daemon goes while its child is in the middle of a plan: no further write, nothing undone, the lock given back. */
+static void test_daemon_dies(void **state) {
+        Bench *b = *state;
+        const ApMatrix m = { IDS(1, 2), IDS(6), {} };
+        unsigned long writes;
+        Answer a = {};
+        Snapshot *s;
+        Plan p;
+
+        if (!use_child)
+                skip();
+        s = bench_snapshot(b);
+        assert_int_equal(plan_start(s, uuid_of(1), &m, true, &p), 0);
+        bench_ctl(b, "fault write create hang 1");
+        assert_int_equal(b->host->ops->execute(b->host, &p, 1, on_executed, &a), 0);
+        do
+                (void) sd_event_run(b->event, 1000);
+        while (bench_counter(b, "pending") == 0);
+        b->host = host_free(b->host);
+        writes = bench_counter(b, "writes");
+        bench_ctl(b, "clear;release");
+
+        /* the next one waits at the lock for the old child */
+        b->config.lock_timeout_us = 10000000;
+        bench_host(b);
+        bench_execute(b, &p, 0, &a);
+        assert_int_equal(a.r, 0);
+        assert_int_equal(bench_counter(b, "writes"), writes);
+        assert_int_equal(plan_progress(&p, a.snapshot), PLAN_PARTIAL);
+        assert_int_equal(a.snapshot->n_mdevs, 1);
+        assert_false(ap_mask_test(&a.snapshot->apmask, 1));
+        plan_clear(&p);
+        answer_clear(&a);
+        (void) snapshot_free(s);
+}
+
+/* Changes by others are heard of. */
+static void test_uevents(void **state) {
+        Bench *b = *state;
+        char uuid[UUID_STRING_SIZE], path[256];
+
+        if (!use_child)
+                skip();
+        b->changed = 0;
+        assert_int_equal(bench_write(b, "devices/vfio_ap/matrix/mdev_supported_types/vfio_ap-passthrough/create",
+                                     uuid_format(uuid_of(1), uuid)), 0);
+        while (b->changed == 0)
+                assert_true(sd_event_run(b->event, 10 * 1000000) > 0);
+        /* four events of one cause are one change, or at most two */
+        assert_true(b->changed <= 2);
+
+        b->changed = 0;
+        (void) snprintf(path, sizeof path, "devices/vfio_ap/matrix/%s/remove", uuid);
+        assert_int_equal(bench_write(b, path, "1"), 0);
+        while (b->changed == 0)
+                assert_true(sd_event_run(b->event, 10 * 1000000) > 0);
+}
+
+/* A machine full of mdevs: one batch makes them, scans stay in proportion. */
+static void test_many(void **state) {
+        const size_t n = use_child ? 1000 : 4000;
+        Bench *b = bench_new(use_child, "z16", dialect);
+        Snapshot *s = bench_snapshot(b);
+        Plan *p = calloc(n, sizeof *p);
+        struct timespec t0, t1;
+        Answer a = {};
+
+        b->config.step_timeout_us = b->config.scan_timeout_us = 60000000;
+        bench_host(b);
+        for (size_t i = 0; i < n; i++) {
+                PlanStep step = { .type = PLAN_CREATE };
+
+                p[i].uuid = uuid_of((unsigned) i);
+                (void) strcpy(step.create.parent, "matrix");
+                (void) strcpy(step.create.type, "vfio_ap-passthrough");
+                assert_int_equal(plan_append(&p[i], &step), 0);
+        }
+        bench_execute(b, p, n, &a);
+        assert_done(&a);
+        assert_int_equal(a.snapshot->n_mdevs, n);
+
+        for (unsigned i = 0; i < 2; i++) {
+                (void) clock_gettime(CLOCK_MONOTONIC, &t0);
+                bench_scan(b, HOST_SCAN_BASIC, &a);
+                (void) clock_gettime(CLOCK_MONOTONIC, &t1);
+                assert_int_equal(a.r, 0);
+                assert_int_equal(a.snapshot->n_mdevs, n);
+                print_message("scan of %zu mdevs: %.1f ms\n", n,
+                              (double) (t1.tv_sec - t0.tv_sec) * 1e3 + (double) (t1.tv_nsec - t0.tv_nsec) / 1e6);
+        }
+        for (size_t i = 0; i < n; i++)
+                plan_clear(&p[i]);
+        free(p);
+        answer_clear(&a);
+        (void) snapshot_free(s);
+        bench_free(b);
+}
+
 int main(int argc, char **argv) {
         static const char *const dialects[] = { "6.1", "6.12", "7.2" };
         const struct CMUnitTest tests[] = {
@@ -864,6 +965,9 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_queue, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_free_in_callback, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_child_dies, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_daemon_dies, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_uevents, setup, teardown),
+                cmocka_unit_test(test_many),
         };
         int failed = 0, r;
 

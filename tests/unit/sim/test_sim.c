@@ -371,6 +371,40 @@ static void test_never(void **state) {
         assert_int_equal(entries(s, "bus/mdev/devices"), 0);
 }
 
+/* A queue whose reset has not ended keeps its adapter from the guest, though all queues are bound. */
+static void test_reset_pending(void **state) {
+        CLEANUP(sim_freep)
+        Sim *s = boot("small", SIM_LINUX_7_2);
+
+        assert_int_equal(put(s, CREATE, U1), 0);
+        assert_int_equal(put(s, MATRIX U1 "/ap_config", "0x30,0x0200800,\n"), 0);
+        assert_string_equal(get(s, MATRIX U1 "/guest_matrix"), "02.0006\n02.0010\n03.0006\n03.0010\n");
+        assert_int_equal(sim_ctl(s, "stuck 2.10"), 0);
+        assert_int_equal(put(s, "bus/ap/drivers/vfio_ap/unbind", "02.0006"), 0);
+        assert_int_equal(put(s, "bus/ap/drivers/vfio_ap/bind", "02.0006\n"), 0);
+        assert_string_equal(get(s, MATRIX U1 "/guest_matrix"), "03.0006\n03.0010\n");
+        assert_int_equal(sim_ctl(s, "nostuck 2.10"), 0);
+        assert_string_equal(get(s, MATRIX U1 "/guest_matrix"), "02.0006\n02.0010\n03.0006\n03.0010\n");
+}
+
+static void test_ranges(void **state) {
+        static const struct {
+                const char *data, *expected; /* NULL: EINVAL */
+        } cases[] = {
+                { "+3-3", "0xd000" }, { "+4-3", NULL }, { "+2-3,-0-1\n", "0x3000" },
+                { "+3-256", NULL },   { "+3-", NULL },
+        };
+
+        for (size_t i = 0; i < ELEMENTS(cases); i++) {
+                CLEANUP(sim_freep)
+                Sim *s = boot("small", SIM_LINUX_7_2);
+
+                assert_int_equal(put(s, "bus/ap/apmask", cases[i].data), cases[i].expected ? 0 : -EINVAL);
+                if (cases[i].expected)
+                        assert_int_equal(strncmp(get(s, "bus/ap/apmask"), cases[i].expected, 6), 0);
+        }
+}
+
 static void test_boot_delay(void **state) {
         CLEANUP(sim_freep)
         Sim *s = boot("small", SIM_LINUX_7_2);
@@ -524,7 +558,8 @@ int main(void) {
                 cmocka_unit_test(test_page_limit), cmocka_unit_test(test_error_order),
                 cmocka_unit_test(test_instances),  cmocka_unit_test(test_second_parent),
                 cmocka_unit_test(test_faults),     cmocka_unit_test(test_never),
-                cmocka_unit_test(test_boot_delay), cmocka_unit_test(test_profiles),
+                cmocka_unit_test(test_boot_delay), cmocka_unit_test(test_reset_pending),
+                cmocka_unit_test(test_ranges),     cmocka_unit_test(test_profiles),
                 cmocka_unit_test(test_paths),      cmocka_unit_test(test_sysfs_front),
                 cmocka_unit_test(test_save),
         };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Random batches against a naive model, with everything in between that may happen to a state directory. A failure prints
- * its seed. */
+/* Random batches against a naive model, with everything in between that may happen to a state directory. A
+ * failure prints its seed. */
 
 #include "state_dir.h"
 
