@@ -102,6 +102,8 @@ int cli_option_mask(Cli *c, CliOption option, ApMask *ret);
 /* A number of an id, decimal or with 0x. */
 int cli_option_id(Cli *c, CliOption option, uint16_t *ret);
 int cli_broken(Cli *c, int r);
+/* A call could not be put together: an argument is no text, or there is no memory. */
+int cli_unsendable(Cli *c, int r);
 
 /* ---- json.c ---- */
 

@@ -87,6 +87,13 @@ int cli_broken(Cli *c, int r) {
         return cli_errno(c, r, "reading the daemon's answer");
 }
 
+int cli_unsendable(Cli *c, int r) {
+        if (r == -EINVAL)
+                return cli_usage(c, "an argument is no UTF-8 text");
+
+        return cli_errno(c, r, "preparing a call");
+}
+
 /* What the user can do about errors that do not come from the daemon itself. */
 static int tell_bus_error(Cli *c, const sd_bus_error *e, const char *doing) {
         static const struct {
@@ -160,7 +167,7 @@ int cli_call_new(Cli *c, const char *path, const char *interface, const char *me
         int r;
 
         r = sd_bus_message_new_method_call(c->bus, ret, CLI_BUS_NAME, path, interface, method);
-        return r < 0 ? cli_errno(c, r, "preparing a call") : CLI_DONE;
+        return r < 0 ? cli_unsendable(c, r) : CLI_DONE;
 }
 
 static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -252,7 +259,7 @@ int cli_matrix_path(Cli *c, const char *name, char **ret) {
 
         r = sd_bus_message_append(m, "s", name);
         if (r < 0)
-                return cli_usage(c, "'%s' cannot be a matrix's name", name);
+                return cli_unsendable(c, r);
 
         r = cli_call(c, m, "looking up the matrix", &reply);
         if (r != CLI_DONE)
@@ -288,7 +295,7 @@ int cli_properties(Cli *c, const char *path, const char *interface, json_object 
                 return r;
         r = sd_bus_message_append(m, "s", interface);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
         r = cli_call(c, m, "reading properties", &reply);
         if (r != CLI_DONE)
                 return r;

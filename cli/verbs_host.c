@@ -113,7 +113,7 @@ static int append_filter(Cli *c, sd_bus_message *m) {
         if (r >= 0)
                 r = sd_bus_message_close_container(m);
 
-        return r < 0 ? cli_errno(c, r, "preparing a call") : CLI_DONE;
+        return r < 0 ? cli_unsendable(c, r) : CLI_DONE;
 }
 
 /* (qqssa{sv}) as an object. */
@@ -123,7 +123,11 @@ static json_object *queue_object(json_object *tuple) {
         unsigned domain = (unsigned) json_object_get_int(json_object_array_get_idx(tuple, 1));
         char apqn[24];
 
-        (void) snprintf(apqn, sizeof apqn, "%02x.%04x", adapter, domain);
+        if (adapter < AP_IDS)
+                (void) snprintf(apqn, sizeof apqn, "%02x.%04x", adapter, domain);
+        else
+                (void) snprintf(apqn, sizeof apqn, ".%04x",
+                                domain); /* of a control domain, which is of no adapter */
         (void) json_object_object_add(o, "apqn", json_object_new_string(apqn));
         (void) json_object_object_add(o, "adapter", json_object_new_int((int) adapter));
         (void) json_object_object_add(o, "domain", json_object_new_int((int) domain));
@@ -250,7 +254,7 @@ static int set_masks(Cli *c) {
         if (r >= 0)
                 r = sd_bus_message_append(m, "a{sv}", 0);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         return cli_call(c, m, "setting the host's masks", NULL);
 }

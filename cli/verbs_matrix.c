@@ -202,7 +202,7 @@ int verb_check(Cli *c, char **args) {
         if (r >= 0)
                 r = append_options(c, m);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         r = cli_call(c, m, "checking", &reply);
         if (r != CLI_DONE)
@@ -307,7 +307,7 @@ int verb_define(Cli *c, char **args) {
         if (r >= 0)
                 r = append_options(c, m);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         r = cli_call(c, m, "defining the matrix", &reply);
         return r == CLI_DONE ? tell_matrix(c, reply, args[0], defined_text(c)) : r;
@@ -355,7 +355,7 @@ int verb_define_xml(Cli *c, char **args) {
         if (r >= 0)
                 r = append_options(c, m);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         r = cli_call(c, m, "defining the matrix", &reply);
         return r == CLI_DONE ? tell_matrix(c, reply, args[0], defined_text(c)) : r;
@@ -370,7 +370,7 @@ static int set_autostart(Cli *c, const char *path, bool autostart) {
                 return r;
         r = sd_bus_message_append(m, "ba{sv}", (int) autostart, 0);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         return cli_call(c, m, "setting autostart", NULL);
 }
@@ -399,7 +399,7 @@ static int modify_sets(Cli *c, const char *path) {
         if (r >= 0)
                 r = sd_bus_message_append(m, "a{sv}", 0);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         return cli_call(c, m, "changing the matrix", NULL);
 }
@@ -448,7 +448,7 @@ static int act(Cli *c, const char *name, const char *method, const char *doing, 
 
         r = append_options(c, m);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
         if (asprintf(&now, "%s matrix %s", doing, name) < 0)
                 now = NULL;
         if (asprintf(&done, "Matrix %s is %s.", name, what) < 0)

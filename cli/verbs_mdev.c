@@ -127,7 +127,7 @@ int verb_mdev_create(Cli *c, char **args) {
         if (r >= 0)
                 r = sd_bus_message_append(m, "a{sv}", 0);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         r = cli_call(c, m, "creating the device", &reply);
         if (r != CLI_DONE)
@@ -169,7 +169,7 @@ int verb_mdev_remove(Cli *c, char **args) {
                 return r;
         r = sd_bus_message_append(m, "a{sv}", 0);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         r = cli_call(c, m, "removing the device", NULL);
         if (r != CLI_DONE)

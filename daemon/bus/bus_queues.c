@@ -7,7 +7,7 @@
 
 #include "bus/bus_internal.h"
 
-#define QUEUES_PER_TURN 4096 /* a few ms */
+#define QUEUES_PER_TURN 1024 /* a few ms */
 
 struct Listing {
         Bus *bus;

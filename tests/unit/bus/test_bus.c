@@ -494,9 +494,10 @@ static void test_list_queues(void **state) {
         /* so many that the answer is made in slices, and all of them */
         for (unsigned a = 0; a < AP_IDS; a++)
                 fake.snapshot->queue_present[a] = AP_MASK_ALL;
+        ap_mask_clear(&fake.snapshot->queue_present[0], 7); /* so that slices do not end where adapters do */
         m = new_call(NULL, MANAGER, "ListQueues");
         append_options(m);
-        assert_int_equal(count_queues(m), 65536);
+        assert_int_equal(count_queues(m), 65535);
         m = new_call(NULL, MANAGER, "ListQueues");
         assert_true(sd_bus_message_append(m, "a{sv}", 1, "domain", "q", 3) >= 0);
         assert_int_equal(count_queues(m), 256);
