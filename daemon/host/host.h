@@ -60,9 +60,12 @@ typedef void (*host_executed_t)(void *userdata, int r, const HostOutcome *outcom
 /* Something changed on the host (uevents, coalesced over 20 ms), or may have: scan. */
 typedef void (*host_changed_t)(void *userdata);
 
-/* A matrix that the caller vouches for, since it is one of its own mdevs. Counts only where the kernel gives
- * no safe way to read it (before 6.10, many queues): below 500 queues it makes reading safe, above it is
- * taken as it is. */
+/* Above 512 queues `matrix` and `guest_matrix` exceed a page: old kernels write past it, new ones cut. The margin is for
+ * what others may assign between the check and the reading. */
+#define HOST_MATRIX_QUEUES_MAX 500
+
+/* A matrix that the caller vouches for, since it is one of its own mdevs. Counts only where the kernel gives no safe way to
+ * read it (before 6.10, many queues): below HOST_MATRIX_QUEUES_MAX queues it makes reading safe, above it is taken as it is. */
 typedef struct HostKnown {
         Uuid uuid;
         ApMatrix matrix;

@@ -4,11 +4,8 @@
 /* host_matrix - reads what one vfio_ap mdev has, by the way that is safe on this kernel. Blocks. */
 
 #include "core/ap_matrix.h"
+#include "host/host.h"
 #include "host/sysfs.h"
-
-/* Above 512 queues `matrix` and `guest_matrix` exceed a page: old kernels write past it, new ones cut. The
- * margin is for what others may assign between the check and the reading. */
-#define HOST_MATRIX_QUEUES_MAX 500
 
 /* The attribute is there but is not what it should be. */
 #define HOST_MATRIX_ABSURD (-EBADMSG)
