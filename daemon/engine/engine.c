@@ -354,6 +354,18 @@ static int engine_load(Engine *e, const char *state_dir, const char *run_dir) {
                                           RESCAN_SLACK_US, on_rescan, e);
 }
 
+/* A child of the daemon before us may still be in the middle of a plan; it stops before its next write, and holds the AP
+ * lock until then. What it has left behind is looked at after that. */
+static void on_at_rest(void *userdata, int r, const HostOutcome *outcomes, size_t n, Snapshot *after) {
+        Engine *e = userdata;
+
+        if (r < 0)
+                log_warning("Cannot wait for the AP configuration lock before recovery, going on: %s", strerror(-r));
+        e->resting = false;
+        (void) snapshot_free(after);
+        scan_now(e);
+}
+
 int engine_new(sd_event *event, const EngineConfig *config, Host *host, int root_fd, const char *state_dir,
                const char *run_dir, engine_event_t event_cb, void *userdata, Engine **ret) {
         Engine *e;
@@ -377,7 +389,10 @@ int engine_new(sd_event *event, const EngineConfig *config, Host *host, int root
         e->event_cb = event_cb; /* nothing is told about what was just loaded */
         e->userdata = userdata;
         e->detail_wanted = true;
-        scan_now(e);
+        if (e->n_unresolved > 0 && host->ops->execute(host, NULL, 0, on_at_rest, e) >= 0)
+                e->resting = true;
+        else
+                scan_now(e);
         *ret = e;
         return 0;
 }

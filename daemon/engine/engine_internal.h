@@ -160,6 +160,7 @@ struct Engine {
 
         Unresolved *unresolved;
         size_t n_unresolved;
+        bool resting;             /* the AP lock is waited for before recovery begins */
         bool ready, settled, boot_done, closing;
         bool host_differs;        /* since autostart was last tried */
         unsigned n_autostarting;
