@@ -80,6 +80,7 @@ static void scan_now(Engine *e) {
         e->n_scans++;
         e->scan_is_detailed = e->detail_wanted;
         e->scan_wanted = e->detail_wanted = false;
+        (void) state_vouch(e, true); /* else what it would have said is unknown */
         r = e->host->ops->scan(e->host, e->scan_is_detailed ? HOST_SCAN_DETAIL : HOST_SCAN_BASIC, on_scanned, e);
         if (r < 0)
                 on_scanned(e, r, NULL);

@@ -196,6 +196,9 @@ int state_claim_mdevctl(Engine *e);
 /* Makes @s the present state (takes it over, also on error), renews claims, tells the bus. -ENOMEM. */
 int state_take_snapshot(Engine *e, Snapshot *s);
 
+/* Tells the host what our mdevs have, where the kernel gives no safe way to read it. -ENOMEM: they stay unknown. */
+int state_vouch(Engine *e, bool scan);
+
 Wanted state_wanted(const Matrix *m);
 MatrixState state_of(const Engine *e, const Matrix *m);
 /* The lines about @m; free with strv_free(). NULL: out of memory. */
@@ -246,6 +249,8 @@ void recover_ready(Engine *e);
 /* An operation whose outcome is not known: @text is taken over. */
 int recover_add(Engine *e, const Op *op, char *text);
 void recover_free(Engine *e);
+/* The largest matrix that may be found of an interrupted operation, if that can be read safely. */
+bool recover_vouch(const Intent *i, ApMatrix *ret);
 
 /* ---- engine_text.c ---- */
 

@@ -711,6 +711,7 @@ static void exec_pump(Engine *e) {
         }
         e->n_executing = n;
 
+        (void) state_vouch(e, false);
         r = e->host->ops->execute(e->host, plans, n, on_executed, e);
         if (r < 0)
                 on_executed(e, r, NULL, 0, NULL);

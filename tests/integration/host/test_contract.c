@@ -48,7 +48,8 @@ static int setup(void **state) {
 static int teardown(void **state) {
         Bench *b = *state;
 
-        assert_int_equal(bench_counter(b, "overruns"), 0); /* no test may make an old kernel write past its page */
+        assert_int_equal(bench_counter(b, "overruns"),
+                         0); /* no test may make an old kernel write past its page */
         bench_free(b);
         return 0;
 }
@@ -88,7 +89,8 @@ static bool same_snapshot(const Snapshot *a, const Snapshot *b) {
                 if (a->types[i].available != b->types[i].available)
                         return false;
         for (size_t i = 0; i < a->n_mdevs; i++)
-                if (!uuid_equal(a->mdevs[i].uuid, b->mdevs[i].uuid) || a->mdevs[i].type != b->mdevs[i].type ||
+                if (!uuid_equal(a->mdevs[i].uuid, b->mdevs[i].uuid) ||
+                    a->mdevs[i].type != b->mdevs[i].type ||
                     a->mdevs[i].matrix_known != b->mdevs[i].matrix_known ||
                     !ap_matrix_equal(&a->mdevs[i].matrix, &b->mdevs[i].matrix))
                         return false;
@@ -127,7 +129,8 @@ static void test_scan(void **state) {
 
 static void test_life(void **state) {
         Bench *b = *state;
-        const ApMatrix first = { IDS(2, 3), IDS(6, 0x10), IDS(6) }, second = { IDS(3, 4), IDS(6, 0x47), IDS(6, 0x11) };
+        const ApMatrix first = { IDS(2, 3), IDS(6, 0x10), IDS(6) },
+                       second = { IDS(3, 4), IDS(6, 0x47), IDS(6, 0x11) };
         char *before = bench_state(b), *after;
         Snapshot *s;
         Answer a = {};
@@ -306,7 +309,7 @@ static void fail_each_write(Bench *b, make_t make, int error, unsigned *ret_writ
 typedef struct FaultCase {
         const char *name;
         make_t make;
-        bool started;    /* mdev 100 is there */
+        bool started; /* mdev 100 is there */
         bool override;
         unsigned writes[2]; /* with ap_config, without */
 } FaultCase;
@@ -571,8 +574,11 @@ static void test_lock(void **state) {
 static void foreign_mdev(Bench *b) {
         char uuid[UUID_STRING_SIZE], path[256];
 
-        assert_int_equal(bench_write(b, "devices/vfio_ap/matrix/mdev_supported_types/vfio_ap-passthrough/create",
-                                     uuid_format(uuid_of(200), uuid)), 0);
+        assert_int_equal(
+                        bench_write(b,
+                                    "devices/vfio_ap/matrix/mdev_supported_types/vfio_ap-passthrough/create",
+                                    uuid_format(uuid_of(200), uuid)),
+                        0);
         (void) snprintf(path, sizeof path, "devices/vfio_ap/matrix/%s/assign_adapter", uuid);
         assert_int_equal(bench_write(b, path, "2"), 0);
         (void) snprintf(path, sizeof path, "devices/vfio_ap/matrix/%s/assign_domain", uuid);
@@ -667,7 +673,9 @@ static void test_changed(void **state) {
         assert_int_equal(a.outcomes[0].plan, PLAN_CHANGED);
         assert_int_equal(a.outcomes[1].verdict, HOST_DONE);
 
-        assert_int_equal(bench_write(b, "devices/vfio_ap/matrix/c0de0000-0000-0000-0000-000000000002/remove", "1"), 0);
+        assert_int_equal(bench_write(b, "devices/vfio_ap/matrix/c0de0000-0000-0000-0000-000000000002/remove",
+                                     "1"),
+                         0);
         bench_ctl(b, "rmmod");
         bench_execute(b, &p[1], 1, &a);
         assert_int_equal(a.outcomes[0].verdict, HOST_REFUSED);
@@ -847,7 +855,8 @@ static void test_child_dies(void **state) {
         (void) snapshot_free(s);
 }
 
-/* The daemon goes while its child is in the middle of a plan: no further write, nothing undone, the lock given back. */
+/* The daemon goes while its child is in the middle of a plan: no further write, nothing undone, the lock
+ * given back. */
 static void test_daemon_dies(void **state) {
         Bench *b = *state;
         const ApMatrix m = { IDS(1, 2), IDS(6), {} };
@@ -891,8 +900,11 @@ static void test_uevents(void **state) {
         if (!use_child)
                 skip();
         b->changed = 0;
-        assert_int_equal(bench_write(b, "devices/vfio_ap/matrix/mdev_supported_types/vfio_ap-passthrough/create",
-                                     uuid_format(uuid_of(1), uuid)), 0);
+        assert_int_equal(
+                        bench_write(b,
+                                    "devices/vfio_ap/matrix/mdev_supported_types/vfio_ap-passthrough/create",
+                                    uuid_format(uuid_of(1), uuid)),
+                        0);
         while (b->changed == 0)
                 assert_true(sd_event_run(b->event, 10 * 1000000) > 0);
         /* four events of one cause are one change, or at most two */
@@ -903,6 +915,45 @@ static void test_uevents(void **state) {
         assert_int_equal(bench_write(b, path, "1"), 0);
         while (b->changed == 0)
                 assert_true(sd_event_run(b->event, 10 * 1000000) > 0);
+}
+
+/* One mdev that cannot be read hides no other; one that waits to be removed keeps what it had. */
+static void test_unreadable(void **state) {
+        Bench *b = *state;
+        const ApMatrix m = { IDS(2), IDS(6), {} }, n = { IDS(3), IDS(6), {} };
+        bool old = strcmp(dialect, "6.1") == 0;
+        Snapshot *s;
+
+        start(b, 1, &m, false);
+        start(b, 2, &n, false);
+        if (!old) {
+                bench_ctl(b, "fault read %s EIO", "c0de0000-0000-0000-0000-000000000001/ap_config");
+                s = bench_snapshot(b);
+                assert_int_equal(s->n_mdevs, 2);
+                assert_false(s->mdevs[0].matrix_known);
+                assert_true(s->mdevs[1].matrix_known);
+                (void) snapshot_free(s);
+                bench_ctl(b, "clear");
+                (void) snapshot_free(bench_snapshot(b));
+        }
+
+        bench_ctl(b, "fault read ap_config ENOENT;fault read matrix ENOENT");
+        s = bench_snapshot(b);
+        assert_int_equal(s->n_mdevs, 2);
+        assert_true(s->mdevs[0].matrix_known);
+        assert_true(ap_matrix_equal(&s->mdevs[0].matrix, &m));
+        (void) snapshot_free(s);
+
+        /* without the masks nothing can be said at all */
+        bench_ctl(b, "clear;fault read apmask EIO");
+        {
+                Answer a = {};
+
+                bench_scan(b, HOST_SCAN_BASIC, &a);
+                assert_int_equal(a.r, -EIO);
+                assert_null(a.snapshot);
+                answer_clear(&a);
+        }
 }
 
 /* A machine full of mdevs: one batch makes them, scans stay in proportion. */
@@ -935,7 +986,8 @@ static void test_many(void **state) {
                 assert_int_equal(a.r, 0);
                 assert_int_equal(a.snapshot->n_mdevs, n);
                 print_message("scan of %zu mdevs: %.1f ms\n", n,
-                              (double) (t1.tv_sec - t0.tv_sec) * 1e3 + (double) (t1.tv_nsec - t0.tv_nsec) / 1e6);
+                              (double) (t1.tv_sec - t0.tv_sec) * 1e3 +
+                                              (double) (t1.tv_nsec - t0.tv_nsec) / 1e6);
         }
         for (size_t i = 0; i < n; i++)
                 plan_clear(&p[i]);
@@ -967,6 +1019,7 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_child_dies, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_daemon_dies, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_uevents, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_unreadable, setup, teardown),
                 cmocka_unit_test(test_many),
         };
         int failed = 0, r;
@@ -981,7 +1034,8 @@ int main(int argc, char **argv) {
                 if (r >= 0)
                         r = bench_prepare();
                 if (r < 0) {
-                        (void) printf("SKIP: no FUSE or no namespaces of one's own here: %s\n", strerror(-r));
+                        (void) printf("SKIP: no FUSE or no namespaces of one's own here: %s\n",
+                                      strerror(-r));
                         return 77;
                 }
         }
