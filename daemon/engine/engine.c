@@ -525,12 +525,26 @@ int engine_get_matrix(Engine *e, Uuid uuid, EngineMatrix *ret) {
         return 0;
 }
 
+/* Records are set aside under the name of their file, which has the UUID in it. */
+static bool is_set_aside(const Engine *e, Uuid uuid) {
+        char text[UUID_STRING_SIZE];
+
+        uuid_format(uuid, text);
+        for (size_t i = 0; i < e->loaded.n_bad; i++)
+                if (strstr(e->loaded.bad[i].file, text))
+                        return true;
+        return false;
+}
+
 int engine_find_matrix(Engine *e, const char *name, Uuid *ret) {
         const Matrix *m = state_find_name(e, name);
         Uuid uuid;
 
-        if (!m && uuid_parse(name, &uuid) >= 0)
+        if (!m && uuid_parse(name, &uuid) >= 0) {
                 m = state_find(e, uuid);
+                if (!m && is_set_aside(e, uuid))
+                        return -EBADMSG;
+        }
         if (!m || !m->visible)
                 return -ENOENT;
         *ret = m->rec.uuid;
