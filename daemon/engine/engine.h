@@ -135,7 +135,7 @@ int engine_refresh(Engine *e, void (*done)(void *userdata, int r), void *userdat
 /* ---- questions: answered from what is known, at once ---- */
 
 typedef struct EngineConflict {
-        uint16_t adapter, domain;     
+        uint16_t adapter, domain;
         const char *kind;             /* "host", "mdev", "definition", "mdevctl", "operation", "limit" (above the machine's maximum) */
         char owner[ENGINE_OWNER_SIZE]; /* definition name, mdev uuid, "" for the host */
 } EngineConflict;
