@@ -26,3 +26,7 @@ bool same_snapshot(const Snapshot *a, const Snapshot *b);
 void test_faults(void **state);
 void test_broken(void **state);
 void test_hangs(void **state);
+/* Who has the AP lock; 0: nobody. */
+pid_t lock_holder(Bench *b);
+/* A plan that makes uuid_of(1) an mdev of the second parent. */
+void make_mtty(Bench *b, const Snapshot *s, Plan *ret);

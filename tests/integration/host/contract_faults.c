@@ -2,6 +2,7 @@
 #include "contract.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -62,7 +63,7 @@ static void make_override_back(Bench *b, const Snapshot *s, Plan *ret) {
         assert_int_equal(plan_append(ret, &step), 0);
 }
 
-static void make_mtty(Bench *b, const Snapshot *s, Plan *ret) {
+void make_mtty(Bench *b, const Snapshot *s, Plan *ret) {
         PlanStep step = { .type = PLAN_CREATE };
 
         *ret = (Plan) { .uuid = uuid_of(1) };
@@ -210,7 +211,7 @@ void test_broken(void **state) {
         }
 }
 
-static pid_t lock_holder(Bench *b) {
+pid_t lock_holder(Bench *b) {
         char text[32] = "";
         int fd = openat(b->lock_fd, "s390apconfig.lock", O_RDONLY | O_CLOEXEC);
 
