@@ -87,7 +87,11 @@ static void scan_now(Engine *e) {
 }
 
 void engine_host_changed(Engine *e) {
-        scan_now(e);
+        /* what we do ourselves stirs the host most: a batch that is under way brings its own view of it at its end */
+        if (e->executing && !e->fresh.first)
+                e->stirred = true;
+        else
+                scan_now(e);
 }
 
 static int on_rescan(sd_event_source *s, uint64_t usec, void *userdata) {

@@ -153,6 +153,7 @@ struct Engine {
         size_t n_callers, allocated_callers;
 
         bool scanning, scan_wanted, detail_wanted, scan_is_detailed;
+        bool stirred;             /* the host changed while a batch was with it */
         bool mdevctl_reading, mdevctl_wanted;
         uint64_t n_scans;         /* begun */
         Waiter *waiters;
