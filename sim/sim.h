@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* sim - a simulated Linux host with crypto adapters: AP bus, vfio_ap, mdev core and a second, non-AP mdev parent.
+/* sim - a simulated Linux host with crypto adapters: AP bus, vfio_ap, mdev core and a second, non-AP mdev
+ * parent.
  *
- * Plain C over libc, no I/O, no clock, no threads: the whole of /sys that matters is a function of the calls made
- * here. Paths are relative to /sys ("bus/ap/apmask"). Results are 0 or more, or -errno as the kernel gives it. What
- * the model answers was compared with recordings of the real drivers (tests/fixtures/sim/recordings).
+ * Plain C over libc, no I/O, no clock, no threads: the whole of /sys that matters is a function of the calls
+ * made here. Paths are relative to /sys ("bus/ap/apmask"). Results are 0 or more, or -errno as the kernel
+ * gives it. What the model answers was compared with recordings of the real drivers
+ * (tests/fixtures/sim/recordings).
  *
- * Some accesses never return on a real host. Here they return SIM_NEVER, which is no errno: the operation stays
- * pending in the model, under the number that sim_pending() tells, until the model lets it end; then the function
- * set with sim_set_done() is called. */
+ * Some accesses never return on a real host. Here they return SIM_NEVER, which is no errno: the operation
+ * stays pending in the model, under the number that sim_pending() tells, until the model lets it end; then
+ * the function set with sim_set_done() is called. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,7 +20,7 @@
 
 #include "sim/sim_profile.h"
 
-#define SIM_NEVER     (-4096)
+#define SIM_NEVER     (-100000)
 #define SIM_PAGE_SIZE 4096
 #define SIM_CTL_SIZE  65536 /* the most that reading .sim/ctl gives; every attribute fits in SIM_PAGE_SIZE */
 
@@ -30,13 +32,15 @@ typedef struct SimStat {
         uint64_t serial; /* differs between an object and a later one of the same name */
 } SimStat;
 
-/* @env holds @size bytes of NUL-terminated KEY=value strings, SUBSYSTEM first, without ACTION and DEVPATH. */
-typedef void (*sim_uevent_t)(void *userdata, const char *action, const char *devpath, const char *env, size_t size);
+/* @env: @size bytes of NUL-terminated KEY=value strings, SUBSYSTEM first, without ACTION and DEVPATH. */
+typedef void (*sim_uevent_t)(void *userdata, const char *action, const char *devpath, const char *env,
+                             size_t size);
 
 /* A pending operation has ended with @result; for a read @data are the bytes. */
 typedef void (*sim_done_t)(void *userdata, uint64_t id, ssize_t result, const char *data);
 
-typedef int (*sim_entry_t)(void *userdata, const char *name, mode_t type); /* nonzero ends the listing, is returned */
+/* Nonzero ends the listing and is returned. */
+typedef int (*sim_entry_t)(void *userdata, const char *name, mode_t type);
 
 /* A host as @profile (copied) describes it, just booted. */
 int sim_new(const SimProfile *profile, Sim **ret);
@@ -55,8 +59,8 @@ ssize_t sim_readlink(Sim *s, const char *path, char *buf, size_t size);
 /* All entries but "." and "..", in no order. @fn must not change the host. */
 int sim_readdir(Sim *s, const char *path, sim_entry_t fn, void *userdata);
 
-/* @flags as for open(2); @uid 0 too needs the file's permission bits. A file that outlives its object answers
- * -ENODEV, also when the object has been made again. */
+/* @flags as for open(2); @uid 0 too needs the file's permission bits. A file that outlives its object
+ * answers -ENODEV, also when the object has been made again. */
 int sim_open(Sim *s, const char *path, int flags, uid_t uid, SimFile **ret);
 SimFile *sim_close(SimFile *f);
 
@@ -70,8 +74,8 @@ ssize_t sim_file_write(SimFile *f, const char *data, size_t size);
 ssize_t sim_read(Sim *s, const char *path, char *buf, size_t size);
 ssize_t sim_write(Sim *s, const char *path, const char *data, size_t size);
 
-/* Commands for hardware, guests and faults, separated by newlines or ';', as written to .sim/ctl (sim/README.md).
- * Stops at the first that fails. -EINVAL: not a command. */
+/* Commands for hardware, guests and faults, separated by newlines or ';', as written to .sim/ctl (see
+ * sim/README.md). Stops at the first that fails. -EINVAL: not a command. */
 int sim_ctl(Sim *s, const char *commands);
 
 /* What .sim/ctl shows. Returns the length. */
@@ -84,19 +88,21 @@ void sim_set_done(Sim *s, sim_done_t fn, void *userdata);
 uint64_t sim_pending(const Sim *s);
 size_t sim_pending_count(const Sim *s);
 
-/* A signal for the process that waits: ends the operation with -EINTR if the kernel would. Returns whether. */
+/* A signal for who waits: ends the operation with -EINTR if the kernel would. Returns whether. */
 bool sim_interrupt(Sim *s, uint64_t id);
 
 /* Microseconds that the last access should have taken because of a fault rule; reading resets it. */
 uint64_t sim_take_delay(Sim *s);
 
-/* Stores so far, those of .sim/ctl excepted: a test fails write number i with "fault write * EIO 1 skip=i-1". */
+/* Stores so far, those of .sim/ctl excepted: a test fails write number i with "fault write * EIO 1
+ * skip=i-1". */
 uint64_t sim_writes(const Sim *s);
 
 /* Reads that made an old kernel write past its page: what must never happen. */
 uint64_t sim_overruns(const Sim *s);
 
-/* How often the guest using @uuid was told of a new configuration, or asked to release. -ENOENT: no such mdev. */
+/* How often the guest using @uuid was told of a new configuration, or asked to release. -ENOENT: no such
+ * mdev. */
 int sim_guest_events(Sim *s, const char *uuid, unsigned *ret_config, unsigned *ret_request);
 
 /* How often the queue has been zeroized since boot. */

@@ -23,7 +23,8 @@ unsigned sim_queue_domain(const Sim *s, const SimQueue *q) {
 }
 
 static bool masked_for_host(const Sim *s, const SimQueue *q) {
-        return sim_mask_get(&s->apmask, sim_queue_adapter(s, q)) && sim_mask_get(&s->aqmask, sim_queue_domain(s, q));
+        return sim_mask_get(&s->apmask, sim_queue_adapter(s, q)) &&
+               sim_mask_get(&s->aqmask, sim_queue_domain(s, q));
 }
 
 /* A bound queue with an override counts by its driver, any other by the masks. */
@@ -89,7 +90,7 @@ static void reset_siblings(Sim *s, const SimQueue *q) {
         sim_matrix_guest(s, q->owner, &ap, &aq, &ad);
         if (!sim_mask_get(&ap, a))
                 return;
-        SIM_MASK_FOREACH(d, &aq) {
+        SIM_MASK_FOREACH (d, &aq) {
                 SimQueue *other = sim_queue(s, a, d);
 
                 if (other != q)
@@ -177,7 +178,8 @@ static void remove_card(Sim *s, unsigned adapter) {
 }
 
 static bool queue_in_machine(const Sim *s, unsigned adapter, unsigned domain) {
-        return sim_mask_get(&s->ap, adapter) && sim_mask_get(&s->aq, domain) && !sim_queue(s, adapter, domain)->hole;
+        return sim_mask_get(&s->ap, adapter) && sim_mask_get(&s->aq, domain) &&
+               !sim_queue(s, adapter, domain)->hole;
 }
 
 static void scan_queues(Sim *s, unsigned adapter) {
@@ -202,7 +204,8 @@ static void scan_adapter(Sim *s, unsigned adapter) {
         SimCard *c = &s->cards[adapter];
         bool there = false;
 
-        for (unsigned d = sim_mask_next(&s->aq, 0); d <= s->max_domain && !there; d = sim_mask_next(&s->aq, d + 1))
+        for (unsigned d = sim_mask_next(&s->aq, 0); d <= s->max_domain && !there;
+             d = sim_mask_next(&s->aq, d + 1))
                 there = queue_in_machine(s, adapter, d);
         if (c->hw_type < TYPE_OLDEST)
                 there = false;
@@ -233,10 +236,10 @@ static void scan_adapter(Sim *s, unsigned adapter) {
 static void select_domain(Sim *s) {
         if (s->ap_domain >= 0)
                 return;
-        SIM_MASK_FOREACH(d, &s->aq) {
+        SIM_MASK_FOREACH (d, &s->aq) {
                 if (!sim_mask_get(&s->aqmask, d))
                         continue;
-                SIM_MASK_FOREACH(a, &s->ap)
+                SIM_MASK_FOREACH (a, &s->ap)
                         if (sim_mask_get(&s->apmask, a) && sim_queue(s, a, d)->exists) {
                                 s->ap_domain = (int) d;
                                 return;
@@ -314,11 +317,12 @@ ssize_t sim_mask_store(Sim *s, bool adapters, const char *data, size_t size) {
 
         *mask = new;
         if (!sim_rebind(s, &cursor))
-                return sim_pend(s, SIM_PEND_REBIND, (SimPending) {
-                        .holds = SIM_LOCK_MDEVS | SIM_LOCK_PERMS,
-                        .cursor = cursor,
-                        .result = (ssize_t) size,
-                });
+                return sim_pend(s, SIM_PEND_REBIND,
+                                (SimPending){
+                                                .holds = SIM_LOCK_MDEVS | SIM_LOCK_PERMS,
+                                                .cursor = cursor,
+                                                .result = (ssize_t) size,
+                                });
         sim_mask_changed(s, adapters);
         return (ssize_t) size;
 }
@@ -374,6 +378,6 @@ void sim_ap_free(Sim *s) {
 
                 /* untouched slots stay untouched pages */
                 if (q->serial || q->hole || q->stuck || q->zeroized)
-                        *q = (SimQueue) {};
+                        *q = (SimQueue){};
         }
 }

@@ -53,7 +53,8 @@ static void ap_domain_show(Sim *s, const SimNode *node, SimText *t) {
 static ssize_t ap_domain_store(Sim *s, const SimNode *node, const char *data, size_t size) {
         int d;
 
-        if (sscanf(data, "%i", &d) != 1 || d < 0 || d > (int) s->max_domain || !sim_mask_get(&s->aqmask, (unsigned) d))
+        if (sscanf(data, "%i", &d) != 1 || d < 0 || d > (int) s->max_domain ||
+            !sim_mask_get(&s->aqmask, (unsigned) d))
                 return -EINVAL;
         s->ap_domain = d;
         return (ssize_t) size;
@@ -210,7 +211,8 @@ static SimCard *named_card(Sim *s, const char *data) {
         unsigned a;
         size_t n = strcspn(data, "\n");
 
-        if (n != 6 || memcmp(data, "card", 4) != 0 || sscanf(data + 4, "%2x", &a) != 1 || !s->cards[a].exists)
+        if (n != 6 || memcmp(data, "card", 4) != 0 || sscanf(data + 4, "%2x", &a) != 1 ||
+            !s->cards[a].exists)
                 return NULL;
         return &s->cards[a];
 }
@@ -253,11 +255,12 @@ static ssize_t unbind_store(Sim *s, const SimNode *node, const char *data, size_
         if (!q || q->driver != node->index)
                 return -ENODEV;
         if (!sim_queue_unbind(s, q))
-                return sim_pend(s, SIM_PEND_UNBIND, (SimPending) {
-                        .holds = SIM_LOCK_MDEVS,
-                        .queue = q,
-                        .result = (ssize_t) size,
-                });
+                return sim_pend(s, SIM_PEND_UNBIND,
+                                (SimPending){
+                                                .holds = SIM_LOCK_MDEVS,
+                                                .queue = q,
+                                                .result = (ssize_t) size,
+                                });
         return (ssize_t) size;
 }
 
@@ -367,7 +370,8 @@ static ssize_t card_online_store(Sim *s, const SimNode *node, const char *data, 
         c->online = v;
         sim_emit_card(s, "change", node->adapter, v ? "ONLINE=1" : "ONLINE=0");
         for (SimQueue *q = s->first; q; q = q->next)
-                if (sim_queue_adapter(s, q) == node->adapter && q->driver == SIM_CEX4QUEUE && q->online != c->online) {
+                if (sim_queue_adapter(s, q) == node->adapter && q->driver == SIM_CEX4QUEUE &&
+                    q->online != c->online) {
                         q->online = c->online;
                         sim_emit_queue(s, "change", q, v ? "ONLINE=1" : "ONLINE=0");
                 }
@@ -491,9 +495,10 @@ static void last_err_show(Sim *s, const SimNode *node, SimText *t) {
 }
 
 static void mkvps_show(Sim *s, const SimNode *node, SimText *t) {
-        text_puts(t, card(s, node)->mode == SIM_EP11 ? "WK CUR: - -\nWK NEW: - -\n" :
-                  "AES NEW: - -\nAES CUR: - -\nAES OLD: - -\nAPKA NEW: - -\nAPKA CUR: - -\nAPKA OLD: - -\n"
-                  "ASYM NEW: - -\nASYM CUR: - -\nASYM OLD: - -\n");
+        text_puts(t, card(s, node)->mode == SIM_EP11 ? "WK CUR: - -\nWK NEW: - -\n"
+                                                     : "AES NEW: - -\nAES CUR: - -\nAES OLD: - -\n"
+                                                       "APKA NEW: - -\nAPKA CUR: - -\nAPKA OLD: - -\n"
+                                                       "ASYM NEW: - -\nASYM CUR: - -\nASYM OLD: - -\n");
 }
 
 static void queue_online_show(Sim *s, const SimNode *node, SimText *t) {

@@ -316,23 +316,35 @@ int sim_ctl(Sim *s, const char *commands) {
 size_t sim_state(Sim *s, char *buf, size_t size) {
         SimText t = { buf, 0, size };
 
-        text_printf(&t, "dialect %s\nwrites %llu\nscans %llu\noverruns %llu\nqueues %u bound %u\nmdevs %zu\nguests %zu\n",
-                    sim_dialect_name(s->profile.dialect), (unsigned long long) s->writes, (unsigned long long) s->scans,
-                    (unsigned long long) s->overruns, s->n_queues, s->n_bound, s->n_mdevs, s->n_guests);
+        text_printf(&t,
+                    "dialect %s\nwrites %llu\nscans %llu\noverruns %llu\n"
+                    "queues %u bound %u\nmdevs %zu\nguests %zu\n",
+                    sim_dialect_name(s->profile.dialect), (unsigned long long) s->writes,
+                    (unsigned long long) s->scans, (unsigned long long) s->overruns, s->n_queues, s->n_bound,
+                    s->n_mdevs, s->n_guests);
         for (size_t i = 0; i < s->n_parents; i++)
                 for (const SimMdev *m = s->parents[i].first; m; m = m->next)
                         if (m->guest)
-                                text_printf(&t, "guest %s%s\n", m->uuid, m->removing ? " asked to release" : "");
+                                text_printf(&t, "guest %s%s\n", m->uuid,
+                                            m->removing ? " asked to release" : "");
         for (size_t i = 0; i < s->n_faults; i++) {
                 const SimFault *f = &s->faults[i];
 
                 text_printf(&t, "fault %s%s %s skip=%llu count=%llu delay=%llu\n",
-                            f->read && f->write ? "" : f->read ? "read " : "write ", f->pattern,
-                            f->hang ? "hang" : f->error ? strerrorname_np(f->error) : "ok", (unsigned long long) f->skip,
-                            (unsigned long long) (f->count == UINT64_MAX ? 0 : f->count), (unsigned long long) f->delay);
+                            f->read && f->write ? ""
+                            : f->read           ? "read "
+                                                : "write ",
+                            f->pattern,
+                            f->hang    ? "hang"
+                            : f->error ? strerrorname_np(f->error)
+                                       : "ok",
+                            (unsigned long long) f->skip,
+                            (unsigned long long) (f->count == UINT64_MAX ? 0 : f->count),
+                            (unsigned long long) f->delay);
         }
         for (const SimPending *p = s->pending; p; p = p->next)
-                text_printf(&t, "pending %llu %s %s\n", (unsigned long long) p->id, p->write ? "write" : "read", p->path);
+                text_printf(&t, "pending %llu %s %s\n", (unsigned long long) p->id,
+                            p->write ? "write" : "read", p->path);
         return t.n;
 }
 

@@ -33,13 +33,15 @@ typedef struct Inode {
 } Inode;
 
 typedef struct File {
+        struct File *prev, *next; /* of all that are open */
         SimFile *sim;
         char *content; /* of the last read at offset 0 */
         size_t n;
 } File;
 
 typedef struct Entries {
-        char *names; /* type character, name, NUL, and so on */
+        struct Entries *prev, *next; /* of all that are open */
+        char *names;                 /* type character, name, NUL, and so on */
         size_t n, size, count;
         size_t *at;
         size_t at_size;
@@ -63,6 +65,8 @@ typedef struct Front {
         struct fuse_session *session;
         Inode *root, *inodes[INODE_HASH];
         Waiter *waiters;
+        File *files;
+        Entries *directories;
 } Front;
 
 static Front *front_of(fuse_req_t req) {
@@ -212,7 +216,8 @@ static void sim_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
 }
 
 /* A new size (O_TRUNC) and new times mean nothing to an attribute. */
-static void sim_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int what, struct fuse_file_info *fi) {
+static void sim_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int what,
+                        struct fuse_file_info *fi) {
         Inode *i = inode_of(front_of(req), ino);
 
         if (what & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_MODE)) {
@@ -285,6 +290,24 @@ static void entries_free(Entries *e) {
         free(e);
 }
 
+#define LINK(list, item)                       \
+        do {                                   \
+                (item)->next = (list);         \
+                if (list)                      \
+                        (list)->prev = (item); \
+                (list) = (item);               \
+        } while (0)
+
+#define UNLINK(list, item)                                 \
+        do {                                               \
+                if ((item)->prev)                          \
+                        (item)->prev->next = (item)->next; \
+                else                                       \
+                        (list) = (item)->next;             \
+                if ((item)->next)                          \
+                        (item)->next->prev = (item)->prev; \
+        } while (0)
+
 static void sim_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
         Front *f = front_of(req);
         const Inode *i = inode_of(f, ino);
@@ -304,13 +327,17 @@ static void sim_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
                 r = fuse_reply_open(req, fi) < 0 ? 1 : 0; /* 1: nobody waits for an answer */
         else
                 (void) fuse_reply_err(req, -r);
-        if (r != 0 && e)
+        if (r == 0)
+                LINK(f->directories, e);
+        else if (e)
                 entries_free(e);
 }
 
-static void sim_readdir_req(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi) {
+static void sim_readdir_req(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                            struct fuse_file_info *fi) {
         const Entries *e = (const Entries *) (uintptr_t) fi->fh;
-        CLEANUP(freep) char *buf = malloc(size);
+        CLEANUP(freep)
+        char *buf = malloc(size);
         size_t n = 0;
 
         if (!buf) {
@@ -321,7 +348,9 @@ static void sim_readdir_req(fuse_req_t req, fuse_ino_t ino, size_t size, off_t o
                 const char *entry = e->names + e->at[k];
                 struct stat s = {
                         .st_ino = k + 2, /* not the inode's, which the kernel does not know yet; never 0 */
-                        .st_mode = *entry == 'd' ? S_IFDIR : *entry == 'l' ? S_IFLNK : S_IFREG,
+                        .st_mode = *entry == 'd'   ? S_IFDIR
+                                   : *entry == 'l' ? S_IFLNK
+                                                   : S_IFREG,
                 };
                 size_t need = fuse_add_direntry(req, buf + n, size - n, entry + 1, &s, (off_t) k + 1);
 
@@ -333,7 +362,10 @@ static void sim_readdir_req(fuse_req_t req, fuse_ino_t ino, size_t size, off_t o
 }
 
 static void sim_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
-        entries_free((Entries *) (uintptr_t) fi->fh);
+        Entries *e = (Entries *) (uintptr_t) fi->fh;
+
+        UNLINK(front_of(req)->directories, e);
+        entries_free(e);
         (void) fuse_reply_err(req, 0);
 }
 
@@ -357,7 +389,7 @@ static void answer(const Waiter *w) {
 static void interrupted(fuse_req_t req, void *data) {
         const Waiter *w = data;
 
-        (void) sim_interrupt(w->front->sim, w->id); /* answers through done(), if it does */
+        (void) sim_interrupt(w->front->sim, w->id); /* answers through done(), if it does; may free @w */
 }
 
 /* Answers, now or when the delay is over or the model has done it. */
@@ -396,7 +428,6 @@ static void done(void *userdata, uint64_t id, ssize_t result, const char *data) 
                         memcpy(w->file->content, data, (size_t) result);
                         w->file->n = (size_t) result;
                 }
-                fuse_req_interrupt_func(w->req, NULL, NULL);
                 answer(w);
                 free(w);
                 return;
@@ -423,6 +454,12 @@ static int answer_delayed(Front *f) {
 
 /* files */
 
+static void file_free(File *file) {
+        (void) sim_close(file->sim);
+        free(file->content);
+        free(file);
+}
+
 static void sim_open_req(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
         Front *f = front_of(req);
         const Inode *i = inode_of(f, ino);
@@ -440,18 +477,17 @@ static void sim_open_req(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
         }
         fi->fh = (uint64_t) (uintptr_t) file;
         fi->direct_io = 1;
-        if (fuse_reply_open(req, fi) < 0) {
-                (void) sim_close(file->sim);
-                free(file);
-        }
+        if (fuse_reply_open(req, fi) == 0)
+                LINK(f->files, file);
+        else
+                file_free(file);
 }
 
 static void sim_release_req(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
         File *file = (File *) (uintptr_t) fi->fh;
 
-        (void) sim_close(file->sim);
-        free(file->content);
-        free(file);
+        UNLINK(front_of(req)->files, file);
+        file_free(file);
         (void) fuse_reply_err(req, 0);
 }
 
@@ -471,7 +507,8 @@ static void sim_read_req(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                 if (r >= 0)
                         file->n = (size_t) r;
         }
-        finish(front_of(req), (Waiter) { .req = req, .read = true, .file = file, .size = size, .off = off, .result = r });
+        finish(front_of(req),
+               (Waiter){ .req = req, .read = true, .file = file, .size = size, .off = off, .result = r });
 }
 
 static void sim_write_req(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
@@ -480,12 +517,13 @@ static void sim_write_req(fuse_req_t req, fuse_ino_t ino, const char *buf, size_
         ssize_t r;
 
         r = sim_file_write(file->sim, buf, size);
-        finish(front_of(req), (Waiter) { .req = req, .result = r });
+        finish(front_of(req), (Waiter){ .req = req, .result = r });
 }
 
 /* sysfs has no such operations */
 
-static void sim_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, struct fuse_file_info *fi) {
+static void sim_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode,
+                       struct fuse_file_info *fi) {
         (void) fuse_reply_err(req, EACCES);
 }
 
@@ -563,13 +601,29 @@ static int serve(Front *f, int signal_fd) {
         return r == -ENODEV ? 0 : r;
 }
 
-static void front_free(Front *f) {
+/* Nobody is left waiting for a host that ends. */
+static void answer_all(Front *f) {
         while (f->waiters) {
                 Waiter *w = f->waiters;
 
                 f->waiters = w->next;
                 (void) fuse_reply_err(w->req, ENODEV);
                 free(w);
+        }
+}
+
+static void front_free(Front *f) {
+        while (f->files) {
+                File *next = f->files->next;
+
+                file_free(f->files);
+                f->files = next;
+        }
+        while (f->directories) {
+                Entries *next = f->directories->next;
+
+                entries_free(f->directories);
+                f->directories = next;
         }
         for (size_t i = 0; i < INODE_HASH; i++)
                 while (f->inodes[i]) {
@@ -613,6 +667,7 @@ int sim_fuse_serve(Sim *sim, const char *mountpoint, int ready_fd) {
                 else
                         r = serve(f, signal_fd);
                 sim_set_done(sim, NULL, NULL);
+                answer_all(f);
                 fuse_session_unmount(f->session);
         }
         session = f->session;

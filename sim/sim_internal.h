@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* The model's own types, for sim/ only. Object first: a Sim owns everything; cards and queues are slots that exist or
- * not; mdevs are allocated one by one. */
+/* The model's own types, for sim/ only. Object first: a Sim owns everything; cards and queues are slots that
+ * exist or not; mdevs are allocated one by one. */
 
 #include "sim/sim.h"
 
@@ -200,13 +200,49 @@ void sim_mdev_unref(SimMdev *m);
 
 /* sim_tree.c */
 typedef enum SimDirId {
-        DIR_ROOT, DIR_BUS, DIR_BUS_AP, DIR_AP_DEVICES, DIR_AP_DRIVERS, DIR_AP_DRIVER, DIR_BUS_MATRIX,
-        DIR_MATRIX_DEVICES, DIR_MATRIX_DRIVERS, DIR_MATRIX_DRIVER, DIR_BUS_MDEV, DIR_MDEV_DEVICES,
-        DIR_MDEV_DRIVERS, DIR_MDEV_DRIVER, DIR_CLASS, DIR_CLASS_MDEV_BUS, DIR_CLASS_VFIO_DEV, DIR_CLASS_PARENT,
-        DIR_DEVICES, DIR_DEV_AP, DIR_CARD, DIR_QUEUE, DIR_DEV_VFIO_AP, DIR_DEV_OTHER, DIR_PARENT, DIR_MTTY,
-        DIR_TYPES, DIR_TYPE, DIR_TYPE_DEVICES, DIR_MDEV, DIR_MTTY_VENDOR, DIR_VFIO_DIR, DIR_VFIO, DIR_KERNEL,
-        DIR_IOMMU_GROUPS, DIR_IOMMU_GROUP, DIR_IOMMU_GROUP_DEVICES, DIR_MODULE, DIR_MODULE_AP, DIR_AP_PARAMETERS,
-        DIR_MODULE_OTHER, DIR_SIM, _DIR_MAX
+        DIR_ROOT,
+        DIR_BUS,
+        DIR_BUS_AP,
+        DIR_AP_DEVICES,
+        DIR_AP_DRIVERS,
+        DIR_AP_DRIVER,
+        DIR_BUS_MATRIX,
+        DIR_MATRIX_DEVICES,
+        DIR_MATRIX_DRIVERS,
+        DIR_MATRIX_DRIVER,
+        DIR_BUS_MDEV,
+        DIR_MDEV_DEVICES,
+        DIR_MDEV_DRIVERS,
+        DIR_MDEV_DRIVER,
+        DIR_CLASS,
+        DIR_CLASS_MDEV_BUS,
+        DIR_CLASS_VFIO_DEV,
+        DIR_CLASS_PARENT,
+        DIR_DEVICES,
+        DIR_DEV_AP,
+        DIR_CARD,
+        DIR_QUEUE,
+        DIR_DEV_VFIO_AP,
+        DIR_DEV_OTHER,
+        DIR_PARENT,
+        DIR_MTTY,
+        DIR_TYPES,
+        DIR_TYPE,
+        DIR_TYPE_DEVICES,
+        DIR_MDEV,
+        DIR_MTTY_VENDOR,
+        DIR_VFIO_DIR,
+        DIR_VFIO,
+        DIR_KERNEL,
+        DIR_IOMMU_GROUPS,
+        DIR_IOMMU_GROUP,
+        DIR_IOMMU_GROUP_DEVICES,
+        DIR_MODULE,
+        DIR_MODULE_AP,
+        DIR_AP_PARAMETERS,
+        DIR_MODULE_OTHER,
+        DIR_SIM,
+        _DIR_MAX
 } SimDirId;
 
 int sim_walk(const Sim *s, const char *path, bool follow, SimNode *ret);
@@ -214,12 +250,12 @@ bool sim_node_alive(const Sim *s, const SimNode *node);
 void sim_node_path(const Sim *s, const SimNode *node, SimText *t);
 
 extern const SimAttr sim_bus_ap_attrs[], sim_ap_driver_attrs[], sim_dev_ap_attrs[], sim_card_attrs[],
-        sim_queue_attrs[], sim_ap_parameter_attrs[];
+                sim_queue_attrs[], sim_ap_parameter_attrs[];
 extern const SimLink sim_card_links[], sim_queue_links[];
 extern const SimAttr sim_matrix_mdev_attrs[];
 extern const SimAttr sim_bus_attrs[], sim_mdev_driver_attrs[], sim_parent_attrs[], sim_type_attrs[],
-        sim_vfio_attrs[], sim_iommu_group_attrs[], sim_mtty_attrs[], sim_mtty_vendor_attrs[],
-        sim_driver_uevent_attrs[], sim_dev_uevent_attrs[];
+                sim_vfio_attrs[], sim_iommu_group_attrs[], sim_mtty_attrs[], sim_mtty_vendor_attrs[],
+                sim_driver_uevent_attrs[], sim_dev_uevent_attrs[];
 extern const SimAttr sim_ctl_attrs[];
 
 /* sim_ap.c */
@@ -230,7 +266,7 @@ void sim_ap_boot(Sim *s);
 void sim_ap_free(Sim *s);
 void sim_scan(Sim *s);
 void sim_bind_all(Sim *s);
-void sim_queue_probe(Sim *s, SimQueue *q); /* whichever driver takes it */
+void sim_queue_probe(Sim *s, SimQueue *q);                  /* whichever driver takes it */
 bool sim_queue_bind(Sim *s, SimQueue *q, SimDriver driver); /* false: the driver does not take it */
 bool sim_queue_unbind(Sim *s, SimQueue *q);                 /* false: waits for a reset; still bound */
 bool sim_queue_reset(Sim *s, SimQueue *q, bool wait);       /* false: does not end */
@@ -246,7 +282,8 @@ void sim_matrix_free_queues(Sim *s, SimMdev *m, bool reset);
 void sim_matrix_guest(const Sim *s, const SimMdev *m, SimMask *ret_ap, SimMask *ret_aq, SimMask *ret_ad);
 bool sim_matrix_in_use(const Sim *s, bool adapters, const SimMask *taken);
 void sim_matrix_tell_guests(Sim *s);
-int sim_matrix_restore(Sim *s, SimMdev *m, const char *masks); /* three, separated by blanks; unchecked by the masks */
+int sim_matrix_restore(Sim *s, SimMdev *m,
+                       const char *masks); /* three, separated by blanks; unchecked by the masks */
 
 /* sim_mdev.c */
 void sim_mdev_boot(Sim *s);
@@ -264,7 +301,8 @@ unsigned sim_types(const SimParent *p);
 bool sim_fault_hit(Sim *s, const SimNode *node, bool write, int *ret_error, bool *ret_hang);
 
 /* sim_uevent.c; @extra is one KEY=value or NULL */
-void sim_emit(Sim *s, const char *action, const char *devpath, const char *subsystem, const char *extra, const char *env);
+void sim_emit(Sim *s, const char *action, const char *devpath, const char *subsystem, const char *extra,
+              const char *env);
 void sim_emit_card(Sim *s, const char *action, unsigned adapter, const char *extra);
 void sim_emit_queue(Sim *s, const char *action, const SimQueue *q, const char *extra);
 void sim_emit_mdev(Sim *s, const char *action, const SimMdev *m, const char *extra);

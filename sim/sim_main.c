@@ -15,12 +15,12 @@
 
 static int usage(FILE *f) {
         (void) fputs("Usage: guestcrypt-sim [OPTION]... MOUNTPOINT\n"
-                     "Mounts a simulated /sys with crypto adapters and serves it until unmounted or killed.\n\n"
+                     "Mounts a simulated /sys with crypto adapters, serves it until unmounted or killed.\n\n"
                      "  --profile=NAME|FILE   the host: small (default), z16, full, lab, or a file\n"
                      "  --dialect=6.1|6.12|7.2  kernel to behave like, instead of the profile's\n"
-                     "  --uevents             send uevents through the kernel to this network namespace, which\n"
-                     "                        must have no interface but lo (--uevents=force: any)\n"
-                     "  --save=FILE           start with the state in FILE, if there is one, and leave it there\n"
+                     "  --uevents             send uevents to this network namespace by the kernel; it\n"
+                     "                        may have no interface but lo (--uevents=force: any)\n"
+                     "  --save=FILE           start with the state in FILE, if any, and leave it there\n"
                      "  --ready-fd=N          write \"ready\" and a newline there when mounted\n"
                      "  --help, --version\n\n"
                      "Faults, hardware events and guests: write to MOUNTPOINT/.sim/ctl.\n",
@@ -35,17 +35,14 @@ static int fail(const char *what, const char *name, int error) {
 
 int main(int argc, char **argv) {
         static const struct option options[] = {
-                { "profile", required_argument, NULL, 'p' },
-                { "dialect", required_argument, NULL, 'd' },
-                { "uevents", optional_argument, NULL, 'u' },
-                { "save", required_argument, NULL, 's' },
-                { "ready-fd", required_argument, NULL, 'r' },
-                { "help", no_argument, NULL, 'h' },
-                { "version", no_argument, NULL, 'v' },
-                {},
+                { "profile", required_argument, NULL, 'p' },  { "dialect", required_argument, NULL, 'd' },
+                { "uevents", optional_argument, NULL, 'u' },  { "save", required_argument, NULL, 's' },
+                { "ready-fd", required_argument, NULL, 'r' }, { "help", no_argument, NULL, 'h' },
+                { "version", no_argument, NULL, 'v' },        {},
         };
         const char *profile_name = "small", *dialect = NULL, *save = NULL;
-        CLEANUP(sim_freep) Sim *sim = NULL;
+        CLEANUP(sim_freep)
+        Sim *sim = NULL;
         int netlink_fd = -1; /* to the end of the process */
         bool uevents = false, force = false;
         int ready_fd = -1, c, r;
@@ -106,8 +103,9 @@ int main(int argc, char **argv) {
         if (uevents) {
                 netlink_fd = sim_netlink_open(force);
                 if (netlink_fd == -EPERM)
-                        (void) fputs("guestcrypt-sim: This network namespace has an interface other than lo and may be "
-                                     "the machine's; use 'unshare -n', or --uevents=force.\n", stderr);
+                        (void) fputs("guestcrypt-sim: This network namespace has an interface but lo and "
+                                     "may be the machine's; use 'unshare -n', or --uevents=force.\n",
+                                     stderr);
                 if (netlink_fd < 0)
                         return fail("Cannot send uevents from", argv[0], netlink_fd);
                 sim_set_uevent(sim, sim_netlink_send, &netlink_fd);

@@ -57,7 +57,8 @@ char *sim_mask_format(const SimMask *m, char buf[static SIM_MASK_TEXT_SIZE]) {
 }
 
 static unsigned digit(char c) {
-        return isdigit((unsigned char) c) ? (unsigned) (c - '0') : (unsigned) (tolower((unsigned char) c) - 'a' + 10);
+        return isdigit((unsigned char) c) ? (unsigned) (c - '0')
+                                          : (unsigned) (tolower((unsigned char) c) - 'a' + 10);
 }
 
 int sim_mask_parse_hex(const char *s, SimMask *ret) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* sim_mask - 256 bits and numbers as the kernel parses them. Own code, not core/'s: the model has to be wrong
- * independently. Bit 0 is the most significant bit of word 0. */
+/* sim_mask - 256 bits and numbers as the kernel parses them. Own code, not core/'s: the model has to be
+ * wrong independently. Bit 0 is the most significant bit of word 0. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -37,7 +37,8 @@ SimMask sim_mask_and_not(const SimMask *a, const SimMask *b);
 /* The first id at or above @from, SIM_IDS if there is none. */
 unsigned sim_mask_next(const SimMask *m, unsigned from);
 
-#define SIM_MASK_FOREACH(id, m) for (unsigned id = sim_mask_next(m, 0); id < SIM_IDS; id = sim_mask_next(m, id + 1))
+#define SIM_MASK_FOREACH(id, m) \
+        for (unsigned id = sim_mask_next(m, 0); id < SIM_IDS; id = sim_mask_next(m, id + 1))
 
 char *sim_mask_format(const SimMask *m, char buf[static SIM_MASK_TEXT_SIZE]);
 

@@ -9,8 +9,6 @@
 
 #include "sim/sim_internal.h"
 
-
-
 static unsigned hash(const char *uuid) {
         unsigned h = 2166136261u;
 
@@ -202,12 +200,14 @@ static ssize_t let_go(Sim *s, SimMdev *m, bool keep, size_t size) {
                 if (m->parent->kind == SIM_PARENT_VFIO_AP && s->profile.dialect >= SIM_LINUX_7_2)
                         m->config_events++;
                 sim_emit_vfio(s, "remove", m, false);
-                return sim_pend(s, SIM_PEND_GUEST, (SimPending) { .mdev = m, .keep = keep, .result = (ssize_t) size });
+                return sim_pend(s, SIM_PEND_GUEST,
+                                (SimPending){ .mdev = m, .keep = keep, .result = (ssize_t) size });
         }
         sim_mdev_finish(s, m, keep);
         if (s->op.waits == 0)
                 return (ssize_t) size;
-        return sim_pend(s, SIM_PEND_RESULT, (SimPending) { .holds = SIM_LOCK_MDEVS, .result = (ssize_t) size });
+        return sim_pend(s, SIM_PEND_RESULT,
+                        (SimPending){ .holds = SIM_LOCK_MDEVS, .result = (ssize_t) size });
 }
 
 static ssize_t remove_store(Sim *s, const SimNode *node, const char *data, size_t size) {
@@ -253,8 +253,8 @@ int sim_mdev_guest(Sim *s, const char *uuid, bool on) {
                 return 0;
         }
         s->n_guests--;
-        SIM_MASK_FOREACH(a, &m->ap)
-                SIM_MASK_FOREACH(d, &m->aq)
+        SIM_MASK_FOREACH (a, &m->ap)
+                SIM_MASK_FOREACH (d, &m->aq)
                         if (sim_queue(s, a, d)->exists && sim_queue(s, a, d)->driver == SIM_VFIO_AP)
                                 (void) sim_queue_reset(s, sim_queue(s, a, d), false);
         if (m->removing)
@@ -344,12 +344,14 @@ void sim_mdev_boot(Sim *s) {
         const SimProfile *p = &s->profile;
 
         s->n_parents = 1 + p->n_parents;
-        s->parents[0] = (SimParent) { .kind = SIM_PARENT_VFIO_AP, .name = "matrix", .left = p->instances };
+        s->parents[0] = (SimParent){ .kind = SIM_PARENT_VFIO_AP, .name = "matrix", .left = p->instances };
         s->vfio_ap = s->parents[0].present = !p->no_ap && !p->no_vfio_ap;
         for (size_t i = 0; i < p->n_parents; i++) {
                 SimParent *parent = &s->parents[1 + i];
 
-                *parent = (SimParent) { .kind = SIM_PARENT_MTTY, .left = p->parents[i].ports, .present = true };
+                *parent = (SimParent){ .kind = SIM_PARENT_MTTY,
+                                       .left = p->parents[i].ports,
+                                       .present = true };
                 memcpy(parent->name, p->parents[i].name, sizeof parent->name);
         }
 }
@@ -393,7 +395,8 @@ static void api_show(Sim *s, const SimNode *node, SimText *t) {
 static void name_show(Sim *s, const SimNode *node, SimText *t) {
         static const char *const mtty_names[SIM_TYPES] = { "Single port serial\n", "Dual port serial\n" };
 
-        text_puts(t, node->parent->kind == SIM_PARENT_VFIO_AP ? "VFIO AP Passthrough Device\n" : mtty_names[node->index]);
+        text_puts(t, node->parent->kind == SIM_PARENT_VFIO_AP ? "VFIO AP Passthrough Device\n"
+                                                              : mtty_names[node->index]);
 }
 
 static void group_name_show(Sim *s, const SimNode *node, SimText *t) {
@@ -424,7 +427,8 @@ static void autoprobe_show(Sim *s, const SimNode *node, SimText *t) {
 }
 
 static ssize_t autoprobe_store(Sim *s, const SimNode *node, const char *data, size_t size) {
-        return data[0] == '0' ? -EINVAL : (ssize_t) size; /* these buses bind in create only: no second state here */
+        return data[0] == '0' ? -EINVAL
+                              : (ssize_t) size; /* these buses bind in create only: no second state here */
 }
 
 static ssize_t probe_store(Sim *s, const SimNode *node, const char *data, size_t size) {

@@ -39,7 +39,8 @@ int sim_netlink_open(int force) {
         return fd < 0 ? -errno : fd;
 }
 
-void sim_netlink_send(void *userdata, const char *action, const char *devpath, const char *env, size_t size) {
+void sim_netlink_send(void *userdata, const char *action, const char *devpath, const char *env,
+                      size_t size) {
         struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
         union {
                 struct nlmsghdr header;
@@ -56,6 +57,7 @@ void sim_netlink_send(void *userdata, const char *action, const char *devpath, c
         memcpy(text + n, env, size);
         n += size;
         m.header.nlmsg_len = (uint32_t) (NLMSG_HDRLEN + n);
-        if (sendto(*(const int *) userdata, &m, m.header.nlmsg_len, 0, (struct sockaddr *) &kernel, sizeof kernel) < 0)
+        if (sendto(*(const int *) userdata, &m, m.header.nlmsg_len, 0, (struct sockaddr *) &kernel,
+                   sizeof kernel) < 0)
                 (void) fprintf(stderr, "guestcrypt-sim: Cannot send uevent '%s@%s': %m\n", action, devpath);
 }

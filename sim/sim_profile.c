@@ -40,7 +40,7 @@ int sim_dialect_parse(const char *s, SimDialect *ret) {
 }
 
 void sim_profile_init(SimProfile *p) {
-        *p = (SimProfile) {
+        *p = (SimProfile){
                 .dialect = SIM_LINUX_7_2,
                 .max_adapter = 255,
                 .max_domain = 255,
@@ -159,7 +159,8 @@ static int parse_statement(SimProfile *p, char **word, size_t n) {
                 return 0;
         }
         if (strcmp(key, "max") == 0 && n == 3) {
-                if (parse_unsigned(word[1], 255, &p->max_adapter) < 0 || parse_unsigned(word[2], 255, &p->max_domain) < 0)
+                if (parse_unsigned(word[1], 255, &p->max_adapter) < 0 ||
+                    parse_unsigned(word[2], 255, &p->max_domain) < 0)
                         return -EINVAL;
                 return 0;
         }
@@ -186,7 +187,8 @@ static int parse_statement(SimProfile *p, char **word, size_t n) {
                 return 0;
         }
         if (strcmp(key, "hole") == 0) {
-                if (p->n_holes == SIM_HOLES_MAX || sscanf(word[1], "%x.%x", &v, &w) != 2 || v > 255 || w > 255)
+                if (p->n_holes == SIM_HOLES_MAX || sscanf(word[1], "%x.%x", &v, &w) != 2 || v > 255 ||
+                    w > 255)
                         return -EINVAL;
                 p->holes[p->n_holes++] = (uint16_t) (v << 8 | w);
                 return 0;

@@ -10,8 +10,10 @@
 
 int sim_profile_load(const char *name, SimProfile *ret, unsigned *reterr_line) {
         static const char *const dirs[] = { SIM_SOURCE_PROFILES, SIM_INSTALLED_PROFILES };
-        CLEANUP(fclosep) FILE *f = NULL;
-        CLEANUP(freep) char *text = NULL;
+        CLEANUP(fclosep)
+        FILE *f = NULL;
+        CLEANUP(freep)
+        char *text = NULL;
         char path[512];
         size_t n;
 
@@ -20,7 +22,8 @@ int sim_profile_load(const char *name, SimProfile *ret, unsigned *reterr_line) {
                 f = fopen(name, "re");
         else
                 for (size_t i = 0; i < ELEMENTS(dirs) && !f; i++) {
-                        if ((size_t) snprintf(path, sizeof path, "%s/%s.profile", dirs[i], name) >= sizeof path)
+                        if ((size_t) snprintf(path, sizeof path, "%s/%s.profile", dirs[i], name) >=
+                            sizeof path)
                                 return -ENAMETOOLONG;
                         f = fopen(path, "re");
                 }

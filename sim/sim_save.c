@@ -23,8 +23,9 @@ static void save_hardware(const Sim *s, FILE *f) {
 
                 if (!sim_mask_get(&s->hw_ap, a))
                         continue;
-                (void) fprintf(f, "ctl mode %u %s; type %u %u; %s %u; %s %u\n", a, sim_mode_name(c->hw_mode), a, c->hw_type,
-                               c->hw_config ? "cfg" : "decfg", a, c->hw_chkstop ? "chkstop" : "nochkstop", a);
+                (void) fprintf(f, "ctl mode %u %s; type %u %u; %s %u; %s %u\n", a, sim_mode_name(c->hw_mode),
+                               a, c->hw_type, c->hw_config ? "cfg" : "decfg", a,
+                               c->hw_chkstop ? "chkstop" : "nochkstop", a);
         }
         for (size_t i = 0; i < ELEMENTS(axes); i++)
                 for (unsigned id = 0; id < SIM_IDS; id++)
@@ -49,23 +50,29 @@ static void save_state(const Sim *s, FILE *f) {
                 if (q->override) {
                         unsigned a = sim_queue_adapter(s, q), d = sim_queue_domain(s, q);
 
-                        (void) fprintf(f, "write devices/ap/card%02x/%02x.%04x/driver_override %s\n", a, a, d, q->override);
+                        (void) fprintf(f, "write devices/ap/card%02x/%02x.%04x/driver_override %s\n", a, a,
+                                       d, q->override);
                         if (q->driver == SIM_VFIO_AP)
-                                (void) fprintf(f, "write bus/ap/drivers/cex4queue/unbind %02x.%04x\n"
-                                                  "write bus/ap/drivers_probe %02x.%04x\n", a, d, a, d);
+                                (void) fprintf(f,
+                                               "write bus/ap/drivers/cex4queue/unbind %02x.%04x\n"
+                                               "write bus/ap/drivers_probe %02x.%04x\n",
+                                               a, d, a, d);
                 }
         for (size_t i = 0; i < s->n_parents; i++)
                 for (const SimMdev *m = s->parents[i].first; m; m = m->next) {
-                        (void) fprintf(f, "write class/mdev_bus/%s/mdev_supported_types/%s/create %s\n", m->parent->name,
-                                       sim_type_name(m->parent, m->type, type), m->uuid);
+                        (void) fprintf(f, "write class/mdev_bus/%s/mdev_supported_types/%s/create %s\n",
+                                       m->parent->name, sim_type_name(m->parent, m->type, type), m->uuid);
                         if (m->parent->kind == SIM_PARENT_VFIO_AP)
-                                (void) fprintf(f, "matrix %s %s %s %s\n", m->uuid, sim_mask_format(&m->ap, text[0]),
-                                               sim_mask_format(&m->aq, text[1]), sim_mask_format(&m->ad, text[2]));
+                                (void) fprintf(f, "matrix %s %s %s %s\n", m->uuid,
+                                               sim_mask_format(&m->ap, text[0]),
+                                               sim_mask_format(&m->aq, text[1]),
+                                               sim_mask_format(&m->ad, text[2]));
                 }
 }
 
 int sim_save(Sim *s, const char *path) {
-        CLEANUP(fclosep) FILE *f = NULL;
+        CLEANUP(fclosep)
+        FILE *f = NULL;
 
         f = fopen(path, "we");
         if (!f)
@@ -98,8 +105,10 @@ static int load_line(Sim *s, char *line) {
 }
 
 int sim_load(Sim *s, const char *path) {
-        CLEANUP(fclosep) FILE *f = NULL;
-        CLEANUP(freep) char *line = NULL;
+        CLEANUP(fclosep)
+        FILE *f = NULL;
+        CLEANUP(freep)
+        char *line = NULL;
         size_t size = 0;
         ssize_t n;
 

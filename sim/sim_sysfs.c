@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "sim/sim_sysfs.h"
+
+static_assert(SIM_NEVER == SYSFS_NEVER, "one number for what never returns");
 
 typedef struct SimSysfs {
         Sysfs sysfs;
@@ -92,7 +95,7 @@ int sim_sysfs_new(Sim *sim, Sysfs **ret) {
         s = malloc(sizeof *s);
         if (!s)
                 return -ENOMEM;
-        *s = (SimSysfs) { { &ops }, sim };
+        *s = (SimSysfs){ { &ops }, sim };
         *ret = &s->sysfs;
         return 0;
 }

@@ -3,8 +3,8 @@
 
 /* sim_sysfs - the model behind host/'s view of /sys, in the same process.
  *
- * read and write return SYSFS_NEVER where the real access would hang; the caller plays the hung child. A delay
- * of a fault rule is slept. The Sim stays the caller's and must live longer. */
+ * read and write return SYSFS_NEVER where the real access would hang; the caller plays the hung child.
+ * A delay of a fault rule is slept. The Sim stays the caller's and must live longer. */
 
 #include "host/sysfs.h"
 #include "sim/sim.h"

@@ -74,17 +74,17 @@ static bool find_card(const Sim *s, const char *name, size_t n, SimNode *ret) {
 
         if (n != 6 || memcmp(name, "card", 4) != 0 || !parse_hex(name + 4, 2, &a) || !s->cards[a].exists)
                 return false;
-        *ret = (SimNode) { .dir = DIR_CARD, .adapter = (uint8_t) a, .serial = s->cards[a].serial };
+        *ret = (SimNode){ .dir = DIR_CARD, .adapter = (uint8_t) a, .serial = s->cards[a].serial };
         return true;
 }
 
 static bool find_queue(const Sim *s, const char *name, size_t n, SimNode *ret) {
         unsigned a, d;
 
-        if (n != 7 || name[2] != '.' || !parse_hex(name, 2, &a) || !parse_hex(name + 3, 4, &d) || d >= SIM_IDS ||
-            !sim_queue(s, a, d)->exists)
+        if (n != 7 || name[2] != '.' || !parse_hex(name, 2, &a) || !parse_hex(name + 3, 4, &d) ||
+            d >= SIM_IDS || !sim_queue(s, a, d)->exists)
                 return false;
-        *ret = (SimNode) {
+        *ret = (SimNode){
                 .dir = DIR_QUEUE,
                 .adapter = (uint8_t) a,
                 .domain = (uint8_t) d,
@@ -94,7 +94,7 @@ static bool find_queue(const Sim *s, const char *name, size_t n, SimNode *ret) {
 }
 
 static SimNode mdev_node(const SimMdev *m) {
-        return (SimNode) {
+        return (SimNode){
                 .dir = DIR_MDEV,
                 .parent = m->parent,
                 .mdev = (SimMdev *) m,
@@ -137,7 +137,8 @@ static void parent_path(const SimParent *p, SimText *t) {
 }
 
 static void card_target(const Sim *s, const SimNode *node, SimText *t) {
-        text_printf(t, "%sdevices/ap/card%02x", node->dir == DIR_AP_DEVICES ? "../../../" : "../../../../", node->adapter);
+        text_printf(t, "%sdevices/ap/card%02x", node->dir == DIR_AP_DEVICES ? "../../../" : "../../../../",
+                    node->adapter);
 }
 
 static void queue_target(const Sim *s, const SimNode *node, SimText *t) {
@@ -249,7 +250,9 @@ static int card_list(const Sim *s, const SimNode *dir, child_t fn, void *userdat
 
         for (unsigned d = 0; d < SIM_IDS; d++) {
                 const SimQueue *q = sim_queue(s, dir->adapter, d);
-                SimNode node = { .dir = DIR_QUEUE, .adapter = dir->adapter, .domain = (uint8_t) d, .serial = q->serial };
+                SimNode node = {
+                        .dir = DIR_QUEUE, .adapter = dir->adapter, .domain = (uint8_t) d, .serial = q->serial
+                };
 
                 if (!q->exists)
                         continue;
@@ -396,7 +399,8 @@ static void group_mdev_target(const Sim *s, const SimNode *node, SimText *t) {
 
 static const SimLink group_mdev_link = { NULL, group_mdev_target, NULL };
 
-static bool group_devices_lookup(const Sim *s, const SimNode *dir, const char *name, size_t n, SimNode *ret) {
+static bool group_devices_lookup(const Sim *s, const SimNode *dir, const char *name, size_t n,
+                                 SimNode *ret) {
         if (!is_name(name, n, dir->mdev->uuid))
                 return false;
         *ret = as_link(*dir, dir, &group_mdev_link);
@@ -411,10 +415,11 @@ static int group_devices_list(const Sim *s, const SimNode *dir, child_t fn, void
 
 /* by parent */
 
-static bool parent_entry(const Sim *s, const SimNode *dir, SimParent *p, const char **ret_name, SimNode *ret) {
+static bool parent_entry(const Sim *s, const SimNode *dir, SimParent *p, const char **ret_name,
+                         SimNode *ret) {
         bool mtty = p->kind == SIM_PARENT_MTTY;
 
-        *ret = (SimNode) { .parent = p };
+        *ret = (SimNode){ .parent = p };
         *ret_name = p->name;
         switch (dir->dir) {
         case DIR_CLASS_MDEV_BUS:
@@ -466,7 +471,8 @@ static int parent_list(const Sim *s, const SimNode *dir, child_t fn, void *userd
                 const char *name;
                 SimNode node;
 
-                if (!s->parents[i].present || !parent_entry(s, dir, (SimParent *) &s->parents[i], &name, &node))
+                if (!s->parents[i].present ||
+                    !parent_entry(s, dir, (SimParent *) &s->parents[i], &name, &node))
                         continue;
                 r = fn(userdata, name, &node);
                 if (r != 0)
@@ -480,7 +486,7 @@ static bool types_lookup(const Sim *s, const SimNode *dir, const char *name, siz
 
         for (unsigned i = 0; i < sim_types(dir->parent); i++)
                 if (is_name(name, n, sim_type_name(dir->parent, i, buf))) {
-                        *ret = (SimNode) { .dir = DIR_TYPE, .parent = dir->parent, .index = (uint8_t) i };
+                        *ret = (SimNode){ .dir = DIR_TYPE, .parent = dir->parent, .index = (uint8_t) i };
                         return true;
                 }
         return false;
@@ -512,7 +518,8 @@ static bool driver_has_module(const Sim *s, const SimNode *node) {
 }
 
 static void matrix_target(const Sim *s, const SimNode *node, SimText *t) {
-        text_printf(t, "%sdevices/vfio_ap/matrix", node->dir == DIR_MATRIX_DEVICES ? "../../../" : "../../../../");
+        text_printf(t, "%sdevices/vfio_ap/matrix",
+                    node->dir == DIR_MATRIX_DEVICES ? "../../../" : "../../../../");
 }
 
 static void parent_driver_target(const Sim *s, const SimNode *node, SimText *t) {
@@ -579,9 +586,15 @@ static const SimLink mdev_links[] = {
         { "subsystem", mdev_subsystem_target, mdev_there },
         {},
 };
-static const SimLink vfio_links[] = { { "device", vfio_device_target, NULL }, { "subsystem", vfio_subsystem_target, NULL }, {} };
+static const SimLink vfio_links[] = { { "device", vfio_device_target, NULL },
+                                      { "subsystem", vfio_subsystem_target, NULL },
+                                      {} };
 
-#define CHILDREN(...) (const SimChild[]) { __VA_ARGS__, {} }
+#define CHILDREN(...)          \
+        (const SimChild[]) {   \
+                __VA_ARGS__, { \
+                }              \
+        }
 
 static const SimDirClass classes[_DIR_MAX] = {
         [DIR_ROOT] = { CHILDREN({ "bus", DIR_BUS }, { "class", DIR_CLASS }, { "devices", DIR_DEVICES },
@@ -589,17 +602,20 @@ static const SimDirClass classes[_DIR_MAX] = {
                                 { ".sim", DIR_SIM, .hidden = true }) },
         [DIR_BUS] = { CHILDREN({ "ap", DIR_BUS_AP, has_ap }, { "matrix", DIR_BUS_MATRIX, has_vfio_ap },
                                { "mdev", DIR_BUS_MDEV }) },
-        [DIR_BUS_AP] = { CHILDREN({ "devices", DIR_AP_DEVICES }, { "drivers", DIR_AP_DRIVERS }), sim_bus_ap_attrs },
+        [DIR_BUS_AP] = { CHILDREN({ "devices", DIR_AP_DEVICES }, { "drivers", DIR_AP_DRIVERS }),
+                         sim_bus_ap_attrs },
         [DIR_AP_DEVICES] = { .lookup = ap_lookup, .list = ap_list },
         [DIR_AP_DRIVERS] = { CHILDREN({ "cex4card", DIR_AP_DRIVER, NULL, SIM_CEX4CARD },
                                       { "cex4queue", DIR_AP_DRIVER, NULL, SIM_CEX4QUEUE },
                                       { "vfio_ap", DIR_AP_DRIVER, has_vfio_ap, SIM_VFIO_AP }) },
         [DIR_AP_DRIVER] = { NULL, sim_ap_driver_attrs, driver_links, ap_lookup, ap_list },
-        [DIR_BUS_MATRIX] = { CHILDREN({ "devices", DIR_MATRIX_DEVICES }, { "drivers", DIR_MATRIX_DRIVERS }), sim_bus_attrs },
+        [DIR_BUS_MATRIX] = { CHILDREN({ "devices", DIR_MATRIX_DEVICES }, { "drivers", DIR_MATRIX_DRIVERS }),
+                             sim_bus_attrs },
         [DIR_MATRIX_DEVICES] = { .links = matrix_links },
         [DIR_MATRIX_DRIVERS] = { CHILDREN({ "vfio_ap", DIR_MATRIX_DRIVER }) },
         [DIR_MATRIX_DRIVER] = { NULL, sim_driver_uevent_attrs, matrix_links },
-        [DIR_BUS_MDEV] = { CHILDREN({ "devices", DIR_MDEV_DEVICES }, { "drivers", DIR_MDEV_DRIVERS }), sim_bus_attrs },
+        [DIR_BUS_MDEV] = { CHILDREN({ "devices", DIR_MDEV_DEVICES }, { "drivers", DIR_MDEV_DRIVERS }),
+                           sim_bus_attrs },
         [DIR_MDEV_DEVICES] = { .lookup = mdev_lookup, .list = mdev_list },
         [DIR_MDEV_DRIVERS] = { .lookup = parent_lookup, .list = parent_list },
         [DIR_MDEV_DRIVER] = { NULL, sim_mdev_driver_attrs, driver_links, mdev_lookup, mdev_list },
@@ -608,7 +624,8 @@ static const SimDirClass classes[_DIR_MAX] = {
         [DIR_CLASS_MDEV_BUS] = { .lookup = parent_lookup, .list = parent_list },
         [DIR_CLASS_VFIO_DEV] = { .lookup = class_vfio_lookup, .list = mdev_list },
         [DIR_CLASS_PARENT] = { .lookup = parent_lookup, .list = parent_list },
-        [DIR_DEVICES] = { CHILDREN({ "ap", DIR_DEV_AP, has_ap }, { "vfio_ap", DIR_DEV_VFIO_AP, has_vfio_ap }),
+        [DIR_DEVICES] = { CHILDREN({ "ap", DIR_DEV_AP, has_ap },
+                                   { "vfio_ap", DIR_DEV_VFIO_AP, has_vfio_ap }),
                           .lookup = parent_lookup, .list = parent_list },
         [DIR_DEV_AP] = { NULL, sim_dev_ap_attrs, NULL, dev_ap_lookup, list_cards },
         [DIR_CARD] = { NULL, sim_card_attrs, sim_card_links, card_lookup, card_list },
@@ -621,7 +638,8 @@ static const SimDirClass classes[_DIR_MAX] = {
         [DIR_TYPES] = { .lookup = types_lookup, .list = types_list },
         [DIR_TYPE] = { CHILDREN({ "devices", DIR_TYPE_DEVICES }), sim_type_attrs },
         [DIR_TYPE_DEVICES] = { .lookup = mdev_lookup, .list = mdev_list },
-        [DIR_MDEV] = { CHILDREN({ "vendor", DIR_MTTY_VENDOR, mtty_bound }, { "vfio-dev", DIR_VFIO_DIR, mdev_bound }),
+        [DIR_MDEV] = { CHILDREN({ "vendor", DIR_MTTY_VENDOR, mtty_bound },
+                                { "vfio-dev", DIR_VFIO_DIR, mdev_bound }),
                        sim_vfio_attrs, mdev_links },
         [DIR_MTTY_VENDOR] = { NULL, sim_mtty_vendor_attrs },
         [DIR_VFIO_DIR] = { .lookup = vfio_lookup, .list = vfio_list },
@@ -730,7 +748,8 @@ int sim_walk(const Sim *s, const char *path, bool follow, SimNode *ret) {
 bool sim_node_alive(const Sim *s, const SimNode *node) {
         if (node->mdev && node->mdev->dead)
                 return false;
-        if (node->dir == DIR_CARD && (!s->cards[node->adapter].exists || s->cards[node->adapter].serial != node->serial))
+        if (node->dir == DIR_CARD &&
+            (!s->cards[node->adapter].exists || s->cards[node->adapter].serial != node->serial))
                 return false;
         if (node->dir == DIR_QUEUE) {
                 const SimQueue *q = sim_queue(s, node->adapter, node->domain);
@@ -791,9 +810,13 @@ int sim_readdir(Sim *s, const char *path, sim_entry_t fn, void *userdata) {
 /* The path without links, for fault rules and messages. */
 void sim_node_path(const Sim *s, const SimNode *node, SimText *t) {
         static const char *const fixed[_DIR_MAX] = {
-                [DIR_BUS_AP] = "bus/ap", [DIR_BUS_MATRIX] = "bus/matrix", [DIR_BUS_MDEV] = "bus/mdev",
-                [DIR_MATRIX_DRIVER] = "bus/matrix/drivers/vfio_ap", [DIR_DEV_AP] = "devices/ap",
-                [DIR_DEV_VFIO_AP] = "devices/vfio_ap", [DIR_AP_PARAMETERS] = "module/ap/parameters",
+                [DIR_BUS_AP] = "bus/ap",
+                [DIR_BUS_MATRIX] = "bus/matrix",
+                [DIR_BUS_MDEV] = "bus/mdev",
+                [DIR_MATRIX_DRIVER] = "bus/matrix/drivers/vfio_ap",
+                [DIR_DEV_AP] = "devices/ap",
+                [DIR_DEV_VFIO_AP] = "devices/vfio_ap",
+                [DIR_AP_PARAMETERS] = "module/ap/parameters",
                 [DIR_SIM] = ".sim",
         };
         static const char *const drivers[] = { "", "cex4card", "cex4queue", "vfio_ap" };
@@ -825,7 +848,8 @@ void sim_node_path(const Sim *s, const SimNode *node, SimText *t) {
                 if (node->dir == DIR_MTTY)
                         text_puts(t, "/mtty_dev");
                 if (node->dir == DIR_TYPE)
-                        text_printf(t, "/mdev_supported_types/%s", sim_type_name(node->parent, node->index, buf));
+                        text_printf(t, "/mdev_supported_types/%s",
+                                    sim_type_name(node->parent, node->index, buf));
                 if (node->mdev)
                         text_printf(t, "/%s", node->mdev->uuid);
                 if (node->dir == DIR_MTTY_VENDOR)

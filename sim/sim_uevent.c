@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Uevents in the kernel's order of variables: SUBSYSTEM, what the caller adds, then what the device says of itself.
- * Environments are built with newlines, which no value holds but the mask's last character: that one is put in by
- * sim_emit() itself. */
+/* Uevents in the kernel's order of variables: SUBSYSTEM, what the caller adds, then what the device says of
+ * itself.
+ * Environments are built with newlines, which no value holds but the mask's last character: that one is put
+ * in by sim_emit() itself. */
 
 #include <errno.h>
 #include <stdio.h>
@@ -13,7 +14,8 @@
 #define ENV_SIZE 1024
 
 /* @env: KEY=value lines, each ended by a newline. */
-void sim_emit(Sim *s, const char *action, const char *devpath, const char *subsystem, const char *extra, const char *env) {
+void sim_emit(Sim *s, const char *action, const char *devpath, const char *subsystem, const char *extra,
+              const char *env) {
         char buf[ENV_SIZE];
         SimText t = { buf, 0, sizeof buf };
 
@@ -114,18 +116,21 @@ void sim_emit_vfio(Sim *s, const char *action, const SimMdev *m, bool group) {
                 return;
         if (group) {
                 (void) snprintf(path, sizeof path, "/devices/virtual/vfio/%d", m->group);
-                (void) snprintf(env, sizeof env, "MAJOR=253\nMINOR=%d\nDEVNAME=vfio/%d\n", m->group, m->group);
+                (void) snprintf(env, sizeof env, "MAJOR=253\nMINOR=%d\nDEVNAME=vfio/%d\n", m->group,
+                                m->group);
                 sim_emit(s, action, path, "vfio", NULL, env);
                 return;
         }
         parent_path(m->parent, path, sizeof path);
-        (void) snprintf(path + strlen(path), sizeof path - strlen(path), "/%s/vfio-dev/vfio%d", m->uuid, m->group);
+        (void) snprintf(path + strlen(path), sizeof path - strlen(path), "/%s/vfio-dev/vfio%d", m->uuid,
+                        m->group);
         sim_emit(s, action, path, "vfio-dev", NULL, NULL);
 }
 
 /* "ACTION" or "ACTION UUID" as udevadm trigger writes it. */
 ssize_t sim_uevent_store(Sim *s, const SimNode *node, const char *data, size_t size) {
-        static const char *const actions[] = { "add", "remove", "change", "move", "online", "offline", "bind", "unbind" };
+        static const char *const actions[] = { "add",    "remove",  "change", "move",
+                                               "online", "offline", "bind",   "unbind" };
         size_t n = strcspn(data, " \n");
         char path[256], extra[64];
         SimText t = { path, 0, sizeof path };

@@ -22,40 +22,12 @@ bool ap_mask_equal(const ApMask *a, const ApMask *b) {
         return ((a->w[0] ^ b->w[0]) | (a->w[1] ^ b->w[1]) | (a->w[2] ^ b->w[2]) | (a->w[3] ^ b->w[3])) == 0;
 }
 
-ApMask ap_mask_and(const ApMask *a, const ApMask *b) {
-        return (ApMask) { { a->w[0] & b->w[0], a->w[1] & b->w[1], a->w[2] & b->w[2], a->w[3] & b->w[3] } };
-}
-
-ApMask ap_mask_or(const ApMask *a, const ApMask *b) {
-        return (ApMask) { { a->w[0] | b->w[0], a->w[1] | b->w[1], a->w[2] | b->w[2], a->w[3] | b->w[3] } };
-}
-
-ApMask ap_mask_and_not(const ApMask *a, const ApMask *b) {
-        return (ApMask) { { a->w[0] & ~b->w[0], a->w[1] & ~b->w[1], a->w[2] & ~b->w[2], a->w[3] & ~b->w[3] } };
-}
-
-bool ap_mask_intersects(const ApMask *a, const ApMask *b) {
-        return ((a->w[0] & b->w[0]) | (a->w[1] & b->w[1]) | (a->w[2] & b->w[2]) | (a->w[3] & b->w[3])) != 0;
-}
-
 unsigned ap_mask_count(const ApMask *m) {
         unsigned n = 0;
 
         for (size_t i = 0; i < AP_IDS / 64; i++)
                 n += (unsigned) __builtin_popcountll(m->w[i]);
         return n;
-}
-
-unsigned ap_mask_next(const ApMask *m, unsigned from) {
-        while (from < AP_IDS) {
-                uint64_t rest = m->w[from / 64] << from % 64;
-
-                if (rest != 0)
-                        return from + (unsigned) __builtin_clzll(rest);
-                from = (from / 64 + 1) * 64;
-        }
-
-        return AP_IDS;
 }
 
 ApMask ap_mask_up_to(uint8_t last) {

@@ -35,14 +35,37 @@ static inline bool ap_mask_is_empty(const ApMask *m) {
 }
 
 bool ap_mask_equal(const ApMask *a, const ApMask *b);
-ApMask ap_mask_and(const ApMask *a, const ApMask *b);
-ApMask ap_mask_or(const ApMask *a, const ApMask *b);
-ApMask ap_mask_and_not(const ApMask *a, const ApMask *b);
-bool ap_mask_intersects(const ApMask *a, const ApMask *b);
+
+static inline ApMask ap_mask_and(const ApMask *a, const ApMask *b) {
+        return (ApMask) { { a->w[0] & b->w[0], a->w[1] & b->w[1], a->w[2] & b->w[2], a->w[3] & b->w[3] } };
+}
+
+static inline ApMask ap_mask_or(const ApMask *a, const ApMask *b) {
+        return (ApMask) { { a->w[0] | b->w[0], a->w[1] | b->w[1], a->w[2] | b->w[2], a->w[3] | b->w[3] } };
+}
+
+static inline ApMask ap_mask_and_not(const ApMask *a, const ApMask *b) {
+        return (ApMask) { { a->w[0] & ~b->w[0], a->w[1] & ~b->w[1], a->w[2] & ~b->w[2], a->w[3] & ~b->w[3] } };
+}
+
+static inline bool ap_mask_intersects(const ApMask *a, const ApMask *b) {
+        return ((a->w[0] & b->w[0]) | (a->w[1] & b->w[1]) | (a->w[2] & b->w[2]) | (a->w[3] & b->w[3])) != 0;
+}
+
 unsigned ap_mask_count(const ApMask *m);
 
 /* The smallest id >= @from in the set; AP_IDS if there is none. */
-unsigned ap_mask_next(const ApMask *m, unsigned from);
+static inline unsigned ap_mask_next(const ApMask *m, unsigned from) {
+        while (from < AP_IDS) {
+                uint64_t rest = m->w[from / 64] << from % 64;
+
+                if (rest != 0)
+                        return from + (unsigned) __builtin_clzll(rest);
+                from = (from / 64 + 1) * 64;
+        }
+
+        return AP_IDS;
+}
 
 #define AP_MASK_FOREACH(id, m) \
         for (unsigned id = ap_mask_next((m), 0); id < AP_IDS; id = ap_mask_next((m), id + 1))

@@ -28,7 +28,8 @@ unsigned ap_matrix_n_queues(const ApMatrix *m) {
 }
 
 bool ap_matrix_overlaps(const ApMatrix *a, const ApMatrix *b) {
-        return ap_mask_intersects(&a->adapters, &b->adapters) && ap_mask_intersects(&a->domains, &b->domains);
+        return ap_mask_intersects(&a->adapters, &b->adapters) &&
+               ap_mask_intersects(&a->domains, &b->domains);
 }
 
 int ap_matrix_parse(const char *s, ApMatrix *ret) {

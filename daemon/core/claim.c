@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "core/claim.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 
-/* A grid is the 256 x 256 map of one layer. Live mdevs have two, so that those whose uuid has an alternative definition
- * can be left out of a question without looking at them one by one. */
+/* A grid is the 256 x 256 map of one layer. Live mdevs have two, so that those whose uuid has an alternative
+ * definition can be left out of a question without looking at them one by one. */
 typedef enum GridId {
         GRID_HOST,
         GRID_MDEV,
@@ -22,9 +21,9 @@ typedef enum GridId {
 
 typedef struct Entry Entry;
 struct Entry {
-        Claim claim;                    /* first: conflicts point to it */
+        Claim claim; /* first: conflicts point to it */
         GridId grid;
-        uint32_t slot;                  /* in the layer */
+        uint32_t slot; /* in the layer */
         Entry *bucket_next;
         Entry *everything_next, *everything_prev;
 };
@@ -43,20 +42,20 @@ typedef struct Layer {
 } Layer;
 
 typedef struct Grid {
-        ApMask shared[AP_IDS];          /* cells that two or more claims hold */
-        ApMask used, shared_used;       /* rows that are not empty, of all cells and of shared ones */
-        uint32_t *owner[AP_IDS];        /* slot of one holder of each cell that is held; rows made when first needed */
+        ApMask cells[AP_IDS];     /* row a, bit d: somebody holds a.d */
+        ApMask shared[AP_IDS];    /* those that two or more claims hold */
+        ApMask used, shared_used; /* rows that are not empty, of all cells and of shared ones */
+        uint32_t *owner[AP_IDS];  /* slot of one holder of each cell; rows are made when first needed */
         Entry *everything;
 } Grid;
 
 struct ClaimTable {
-        ApMask cells[AP_IDS][_GRID_MAX]; /* held ones; grids side by side, so that a question reads one row once */
         Grid grids[_GRID_MAX];
         Layer layers[_CLAIM_LAYER_MAX];
         uint8_t max_adapter, max_domain;
 
         Entry **buckets;
-        size_t n_buckets, n_entries;    /* n_buckets is a power of two */
+        size_t n_buckets, n_entries; /* n_buckets is a power of two */
 };
 
 ClaimTable *claim_table_new(void) {
@@ -236,7 +235,7 @@ static void grid_add(ClaimTable *t, Entry *e) {
                 return;
 
         AP_MASK_FOREACH(a, &m->adapters) {
-                ApMask *cells = &t->cells[a][e->grid];
+                ApMask *cells = &g->cells[a];
                 ApMask fresh = ap_mask_and_not(&m->domains, cells), again = ap_mask_and(&m->domains, cells);
 
                 AP_MASK_FOREACH(d, &fresh)
@@ -251,14 +250,14 @@ static void grid_add(ClaimTable *t, Entry *e) {
 /* Finds out anew who holds the shared cells of @gone, which does not count any more. */
 static void grid_recount(ClaimTable *t, const Entry *gone, const ApMask *rows) {
         const Layer *l = &t->layers[gone->claim.layer];
-        ApMask once[AP_IDS], open[AP_IDS];  /* cells with one holder found; cells not yet known to have two */
+        ApMask once[AP_IDS], open[AP_IDS]; /* cells with one holder found; cells not yet known to have two */
         Grid *g = &t->grids[gone->grid];
         ApMask todo = *rows;
 
         AP_MASK_FOREACH(a, rows) {
                 once[a] = (ApMask) {};
                 open[a] = ap_mask_and(&g->shared[a], &gone->claim.matrix.domains);
-                t->cells[a][gone->grid] = ap_mask_and_not(&t->cells[a][gone->grid], &open[a]);
+                g->cells[a] = ap_mask_and_not(&g->cells[a], &open[a]);
                 g->shared[a] = ap_mask_and_not(&g->shared[a], &open[a]);
         }
 
@@ -277,7 +276,7 @@ static void grid_recount(ClaimTable *t, const Entry *gone, const ApMask *rows) {
                         AP_MASK_FOREACH(d, &first)
                                 g->owner[a][d] = i;
                         once[a] = ap_mask_or(&once[a], &first);
-                        t->cells[a][gone->grid] = ap_mask_or(&t->cells[a][gone->grid], &first);
+                        g->cells[a] = ap_mask_or(&g->cells[a], &first);
                         g->shared[a] = ap_mask_or(&g->shared[a], &second);
                         open[a] = ap_mask_and_not(&open[a], &second);
                         mark_used(&todo, a, &open[a]);
@@ -305,7 +304,7 @@ static void grid_remove(ClaimTable *t, Entry *e) {
         AP_MASK_FOREACH(a, &m->adapters) {
                 ApMask alone = ap_mask_and_not(&m->domains, &g->shared[a]);
 
-                t->cells[a][e->grid] = ap_mask_and_not(&t->cells[a][e->grid], &alone);
+                g->cells[a] = ap_mask_and_not(&g->cells[a], &alone);
                 if (ap_mask_intersects(&m->domains, &g->shared[a]))
                         ap_mask_set(&shared_rows, (uint8_t) a);
         }
@@ -314,7 +313,7 @@ static void grid_remove(ClaimTable *t, Entry *e) {
                 grid_recount(t, e, &shared_rows);
 
         AP_MASK_FOREACH(a, &m->adapters) {
-                mark_used(&g->used, a, &t->cells[a][e->grid]);
+                mark_used(&g->used, a, &g->cells[a]);
                 mark_used(&g->shared_used, a, &g->shared[a]);
         }
 }
@@ -332,7 +331,7 @@ static void grid_clear(ClaimTable *t, GridId id) {
         Grid *g = &t->grids[id];
 
         for (size_t a = 0; a < AP_IDS; a++)
-                t->cells[a][id] = g->shared[a] = (ApMask) {};
+                g->cells[a] = g->shared[a] = (ApMask) {};
         g->used = g->shared_used = (ApMask) {};
         g->everything = NULL;
 }
@@ -348,8 +347,7 @@ static GridId grid_for(const ClaimTable *t, const Claim *c) {
         case CLAIM_LAYER_MDEVCTL:
                 return GRID_MDEVCTL;
         default:
-                assert(!"a layer that claims can be put into");
-                abort();
+                abort(); /* the host's layer is set as a whole */
         }
 }
 
@@ -381,7 +379,8 @@ int claim_table_put(ClaimTable *t, const Claim *c) {
                 r = rows_reserve(&t->grids[grid], &c->matrix);
                 /* an mdev must be able to change its grid later without fail */
                 if (r >= 0 && c->layer == CLAIM_LAYER_MDEV)
-                        r = rows_reserve(&t->grids[grid == GRID_MDEV ? GRID_MDEV_ALTERNATIVE : GRID_MDEV], &c->matrix);
+                        r = rows_reserve(&t->grids[grid == GRID_MDEV ? GRID_MDEV_ALTERNATIVE : GRID_MDEV],
+                                         &c->matrix);
         }
         if (r < 0)
                 return r;
@@ -466,8 +465,8 @@ const Claim *claim_table_get(const ClaimTable *t, ClaimLayer layer, Uuid uuid) {
 
 void claim_table_set_host(ClaimTable *t, const Snapshot *s) {
         for (unsigned a = 0; a < AP_IDS; a++) {
-                t->cells[a][GRID_HOST] = snapshot_host_owned(s, (uint8_t) a);
-                mark_used(&t->grids[GRID_HOST].used, a, &t->cells[a][GRID_HOST]);
+                t->grids[GRID_HOST].cells[a] = snapshot_host_owned(s, (uint8_t) a);
+                mark_used(&t->grids[GRID_HOST].used, a, &t->grids[GRID_HOST].cells[a]);
         }
 
         /* without an AP bus nobody knows what the machine could have */
@@ -480,8 +479,8 @@ void claim_table_set_host(ClaimTable *t, const Snapshot *s) {
 /* A query, with the claims of `self` looked up once. */
 typedef struct Ask {
         const ApMatrix *matrix;
-        bool grids[_GRID_MAX];          /* which count */
-        const Entry *own[_GRID_MAX];    /* the claim in it that does not; NULL: none */
+        bool grids[_GRID_MAX];       /* which count */
+        const Entry *own[_GRID_MAX]; /* the claim in it that does not; NULL: none */
 } Ask;
 
 static Ask ask_make(const ClaimTable *t, const ClaimQuery *q) {
@@ -512,11 +511,11 @@ static const Entry *grid_everything(const ClaimTable *t, const Ask *k, GridId id
         return e && e == k->own[id] ? e->everything_next : e;
 }
 
-/* The cells of row @a that others hold in @id. A cell that our own claim shares is another's too: a layer has at most one
- * claim of ours. */
+/* The cells of row @a that others hold in @id. A cell that our own claim shares is another's too: a layer
+ * has at most one claim of ours. */
 static ApMask grid_row(const ClaimTable *t, const Ask *k, GridId id, unsigned a) {
         const Entry *own = k->own[id];
-        ApMask row = t->cells[a][id];
+        ApMask row = t->grids[id].cells[a];
 
         if (own && !own->claim.everything && ap_mask_test(&own->claim.matrix.adapters, (uint8_t) a)) {
                 ApMask alone = ap_mask_and_not(&own->claim.matrix.domains, &t->grids[id].shared[a]);
@@ -524,7 +523,7 @@ static ApMask grid_row(const ClaimTable *t, const Ask *k, GridId id, unsigned a)
                 row = ap_mask_and_not(&row, &alone);
         }
         if (grid_everything(t, k, id)) {
-                ApMask rest = ap_mask_and_not(&AP_MASK_ALL, &t->cells[a][GRID_HOST]);
+                ApMask rest = ap_mask_and_not(&AP_MASK_ALL, &t->grids[GRID_HOST].cells[a]);
 
                 row = ap_mask_or(&row, &rest);
         }
@@ -540,68 +539,66 @@ static bool has_no_such_id(const ClaimTable *t, const ApMatrix *m) {
         return !ap_mask_is_empty(&a) || !ap_mask_is_empty(&d) || !ap_mask_is_empty(&c);
 }
 
-/* Whether any cell of @adapters x @domains is in @map, where row a begins at map[a * stride]. */
-static bool rows_hit(const ApMask *map, size_t stride, const ApMask *adapters, const ApMask *domains) {
-        AP_MASK_FOREACH(a, adapters)
-                if (ap_mask_intersects(&map[a * stride], domains))
+/* Whether any cell of @adapters x @domains is in @map. The one loop that has to be fast: up to 256 rows for
+ * each layer. */
+static bool rows_hit(const ApMask map[static AP_IDS], const ApMask *adapters, const ApMask *domains) {
+        for (size_t w = 0; w < AP_IDS / 64; w++) {
+                const ApMask *last = &map[64 * w + 63];
+                ApMask any = {};
+
+                /* backwards, since the lowest bit is taken off faster than the highest */
+                for (uint64_t rest = adapters->w[w]; rest != 0; rest &= rest - 1)
+                        any = ap_mask_or(&any, last - __builtin_ctzll(rest));
+                if (ap_mask_intersects(&any, domains))
                         return true;
+        }
+
         return false;
 }
 
-/* Our own claim lies in @id: outside of it every cell that is held is another's, inside every shared one. */
-static bool own_grid_hit(const ClaimTable *t, const Ask *k, GridId id) {
+/* Whether others hold any of @k's queues in @id. */
+static bool grid_hit(const ClaimTable *t, const Ask *k, GridId id) {
         const Grid *g = &t->grids[id];
-        const ApMatrix *own = &k->own[id]->claim.matrix;
-        ApMask inside = ap_mask_and(&k->matrix->domains, &own->domains);
-        ApMask outside = ap_mask_and_not(&k->matrix->domains, &own->domains);
-        ApMask rows = ap_mask_and(&k->matrix->adapters, &g->used);
-        ApMask own_rows = ap_mask_and(&rows, &own->adapters), other_rows = ap_mask_and_not(&rows, &own->adapters);
-        ApMask shared_rows = ap_mask_and(&own_rows, &g->shared_used);
+        ApMask rows = ap_mask_and(&k->matrix->adapters, &g->used), own_rows, other_rows, inside, outside;
 
-        if (rows_hit(&t->cells[0][id], _GRID_MAX, &other_rows, &k->matrix->domains))
+        if (ap_mask_is_empty(&rows))
+                return false;
+        if (!k->own[id] || k->own[id]->claim.everything)
+                return rows_hit(g->cells, &rows, &k->matrix->domains);
+
+        /* a cell that our own claim has is another's only if it is shared */
+        own_rows = ap_mask_and(&rows, &k->own[id]->claim.matrix.adapters);
+        other_rows = ap_mask_and_not(&rows, &own_rows);
+        inside = ap_mask_and(&k->matrix->domains, &k->own[id]->claim.matrix.domains);
+        outside = ap_mask_and_not(&k->matrix->domains, &inside);
+        if (rows_hit(g->cells, &other_rows, &k->matrix->domains))
                 return true;
-        if (!ap_mask_is_empty(&outside) && rows_hit(&t->cells[0][id], _GRID_MAX, &own_rows, &outside))
+        if (!ap_mask_is_empty(&outside) && rows_hit(g->cells, &own_rows, &outside))
                 return true;
-        return rows_hit(g->shared, 1, &shared_rows, &inside);
+
+        own_rows = ap_mask_and(&own_rows, &g->shared_used);
+        return rows_hit(g->shared, &own_rows, &inside);
 }
 
 static bool overlaps(const ClaimTable *t, const Ask *k) {
-        ApMask wanted[_GRID_MAX] = {}, rows = {};
         bool everything = false;
 
         for (GridId id = GRID_MDEV; id < _GRID_MAX; id++) {
                 if (!k->grids[id])
                         continue;
-
+                if (grid_hit(t, k, id))
+                        return true;
                 everything = everything || grid_everything(t, k, id);
-                if (k->own[id] && !k->own[id]->claim.everything) {
-                        if (own_grid_hit(t, k, id))
-                                return true;
-                        continue;
-                }
-
-                wanted[id] = k->matrix->domains;
-                rows = ap_mask_or(&rows, &t->grids[id].used);
         }
+        if (!everything)
+                return false;
 
-        rows = ap_mask_and(&rows, &k->matrix->adapters);
-        AP_MASK_FOREACH(a, &rows) {
-                uint64_t hit = 0;
+        AP_MASK_FOREACH(a, &k->matrix->adapters) {
+                ApMask rest = ap_mask_and_not(&k->matrix->domains, &t->grids[GRID_HOST].cells[a]);
 
-                for (size_t id = GRID_MDEV; id < _GRID_MAX; id++)
-                        for (size_t w = 0; w < AP_IDS / 64; w++)
-                                hit |= t->cells[a][id].w[w] & wanted[id].w[w];
-                if (hit != 0)
+                if (!ap_mask_is_empty(&rest))
                         return true;
         }
-
-        if (everything)
-                AP_MASK_FOREACH(a, &k->matrix->adapters) {
-                        ApMask rest = ap_mask_and_not(&k->matrix->domains, &t->cells[a][GRID_HOST]);
-
-                        if (!ap_mask_is_empty(&rest))
-                                return true;
-                }
 
         return false;
 }
@@ -612,23 +609,19 @@ ClaimVerdict claim_check(const ClaimTable *t, const ClaimQuery *q) {
         if (has_no_such_id(t, q->matrix))
                 return CLAIM_NO_SUCH_ID;
 
-        if (k.grids[GRID_HOST]) {
-                ApMask rows = ap_mask_and(&q->matrix->adapters, &t->grids[GRID_HOST].used);
-
-                if (rows_hit(&t->cells[0][GRID_HOST], _GRID_MAX, &rows, &q->matrix->domains))
-                        return CLAIM_HOST_OWNED;
-        }
+        if (k.grids[GRID_HOST] && grid_hit(t, &k, GRID_HOST))
+                return CLAIM_HOST_OWNED;
 
         return overlaps(t, &k) ? CLAIM_OVERLAP : CLAIM_FREE;
 }
 
-/* One holder of a cell that others hold in @id. *@hint, if there is one, is tried first: neighbours often have one holder,
- * and a cell whose noted holder is ourselves would need a search. */
+/* One holder of a cell that others hold in @id. *@hint, if there is one, is tried first: neighbours often
+ * have one holder, and a cell whose noted holder is ourselves would need a search. */
 static const Entry *grid_holder(const ClaimTable *t, const Ask *k, GridId id, ClaimLayer layer, Apqn q,
                                 const Entry **hint) {
         const Layer *l = &t->layers[layer];
 
-        if (ap_mask_test(&t->cells[q.adapter][id], q.domain)) {
+        if (ap_mask_test(&t->grids[id].cells[q.adapter], q.domain)) {
                 const Entry *e = l->slots[t->grids[id].owner[q.adapter][q.domain]].entry;
 
                 if (e != k->own[id])
@@ -648,7 +641,8 @@ static const Entry *grid_holder(const ClaimTable *t, const Ask *k, GridId id, Cl
         return grid_everything(t, k, id);
 }
 
-/* The rows to look at for conflicts: an id that the machine does not have is named even if it makes no queue. */
+/* The rows to look at for conflicts: an id that the machine does not have is named even if it makes no
+ * queue. */
 static ApMask conflict_rows(const ApMatrix *m) {
         ApMask rows = m->adapters;
 
@@ -688,7 +682,7 @@ static size_t conflict_row(const ClaimTable *t, const Ask *k, unsigned a, bool f
         size_t n = ap_mask_count(&c.no_such);
 
         if (has && k->grids[GRID_HOST]) {
-                c.host = ap_mask_and(&t->cells[a][GRID_HOST], &k->matrix->domains);
+                c.host = ap_mask_and(&t->grids[GRID_HOST].cells[a], &k->matrix->domains);
                 c.host = ap_mask_and_not(&c.host, &c.no_such);
                 n += ap_mask_count(&c.host);
         }
@@ -710,10 +704,8 @@ static size_t conflict_row(const ClaimTable *t, const Ask *k, unsigned a, bool f
 
 int claim_conflicts(const ClaimTable *t, const ClaimQuery *q, Conflict **ret, size_t *ret_n) {
         static const ClaimLayer layers[_GRID_MAX] = {
-                [GRID_MDEV] = CLAIM_LAYER_MDEV,
-                [GRID_MDEV_ALTERNATIVE] = CLAIM_LAYER_MDEV,
-                [GRID_EXCLUSIVE] = CLAIM_LAYER_EXCLUSIVE,
-                [GRID_ALTERNATIVE] = CLAIM_LAYER_ALTERNATIVE,
+                [GRID_MDEV] = CLAIM_LAYER_MDEV,           [GRID_MDEV_ALTERNATIVE] = CLAIM_LAYER_MDEV,
+                [GRID_EXCLUSIVE] = CLAIM_LAYER_EXCLUSIVE, [GRID_ALTERNATIVE] = CLAIM_LAYER_ALTERNATIVE,
                 [GRID_MDEVCTL] = CLAIM_LAYER_MDEVCTL,
         };
         const Entry *hints[_GRID_MAX] = {};
@@ -745,15 +737,19 @@ int claim_conflicts(const ClaimTable *t, const ClaimQuery *q, Conflict **ret, si
                         Apqn apqn = { (uint8_t) a, (uint8_t) d };
 
                         if (ap_mask_test(&c.no_such, apqn.domain))
-                                conflicts[i++] = (Conflict) { apqn, CLAIM_NO_SUCH_ID, CLAIM_LAYER_HOST, NULL };
+                                conflicts[i++] = (Conflict) { apqn, CLAIM_NO_SUCH_ID, CLAIM_LAYER_HOST,
+                                                              NULL };
                         else if (ap_mask_test(&c.host, apqn.domain))
-                                conflicts[i++] = (Conflict) { apqn, CLAIM_HOST_OWNED, CLAIM_LAYER_HOST, NULL };
+                                conflicts[i++] = (Conflict) { apqn, CLAIM_HOST_OWNED, CLAIM_LAYER_HOST,
+                                                              NULL };
 
                         for (GridId id = GRID_MDEV; id < _GRID_MAX; id++)
                                 if (ap_mask_test(&c.grids[id], apqn.domain)) {
-                                        const Entry *e = grid_holder(t, &k, id, layers[id], apqn, &hints[id]);
+                                        const Entry *e =
+                                                        grid_holder(t, &k, id, layers[id], apqn, &hints[id]);
 
-                                        conflicts[i++] = (Conflict) { apqn, CLAIM_OVERLAP, layers[id], &e->claim };
+                                        conflicts[i++] = (Conflict) { apqn, CLAIM_OVERLAP, layers[id],
+                                                                      &e->claim };
                                 }
                 }
         }
@@ -775,14 +771,16 @@ const Claim *claim_owner(const ClaimTable *t, ClaimLayer layer, Apqn apqn) {
         if (layer == CLAIM_LAYER_HOST)
                 return NULL;
 
-        for (GridId id = first[layer]; id <= (layer == CLAIM_LAYER_MDEV ? GRID_MDEV_ALTERNATIVE : first[layer]); id++) {
-                if (ap_mask_test(&t->cells[apqn.adapter][id], apqn.domain))
-                        return &t->layers[layer].slots[t->grids[id].owner[apqn.adapter][apqn.domain]].entry->claim;
+        for (GridId id = first[layer];
+             id <= (layer == CLAIM_LAYER_MDEV ? GRID_MDEV_ALTERNATIVE : first[layer]); id++) {
+                if (ap_mask_test(&t->grids[id].cells[apqn.adapter], apqn.domain))
+                        return &t->layers[layer].slots[t->grids[id].owner[apqn.adapter][apqn.domain]]
+                                                .entry->claim;
                 if (!everything)
                         everything = t->grids[id].everything;
         }
 
-        if (!everything || ap_mask_test(&t->cells[apqn.adapter][GRID_HOST], apqn.domain))
+        if (!everything || ap_mask_test(&t->grids[GRID_HOST].cells[apqn.adapter], apqn.domain))
                 return NULL;
         return &everything->claim;
 }
@@ -800,7 +798,7 @@ void claim_suggest(const ClaimTable *t, const ClaimQuery *q, const ApMask *insta
                 ApMask taken = {};
 
                 if (k.grids[GRID_HOST])
-                        taken = t->cells[a][GRID_HOST];
+                        taken = t->grids[GRID_HOST].cells[a];
                 for (GridId id = GRID_MDEV; id < _GRID_MAX; id++)
                         if (k.grids[id]) {
                                 ApMask row = grid_row(t, &k, id, a);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* What a plan means for a host: whether it may be carried out, what comes of it, how far it got and how to get back. */
+/* What a plan means for a host: whether it may be carried out, what comes of it, how far it got and how to
+ * get back. */
 
 #include "core/plan.h"
 
@@ -12,9 +13,9 @@
 /* The host in the course of a plan. */
 typedef struct World {
         const Snapshot *origin;
-        Snapshot s;            /* a shallow copy: masks and queues are its own, all arrays are the origin's */
-        bool live;             /* the plan's mdev is there, */
-        HostMdev mdev;         /* and is this; its entry in the origin does not count */
+        Snapshot s;    /* a shallow copy: masks and queues are its own, all arrays are the origin's */
+        bool live;     /* the plan's mdev is there, */
+        HostMdev mdev; /* and is this; its entry in the origin does not count */
 } World;
 
 static void world_init(World *w, Uuid uuid, const Snapshot *s) {
@@ -39,7 +40,8 @@ static uint32_t world_available(const World *w, const HostType *t) {
 
 /* Any queue in both; the first one goes to *ret. */
 static bool find_common(const ApMatrix *a, const ApMatrix *b, Apqn *ret) {
-        ApMask adapters = ap_mask_and(&a->adapters, &b->adapters), domains = ap_mask_and(&a->domains, &b->domains);
+        ApMask adapters = ap_mask_and(&a->adapters, &b->adapters),
+               domains = ap_mask_and(&a->domains, &b->domains);
 
         if (ap_mask_is_empty(&adapters) || ap_mask_is_empty(&domains))
                 return false;
@@ -48,8 +50,8 @@ static bool find_common(const ApMatrix *a, const ApMatrix *b, Apqn *ret) {
         return true;
 }
 
-/* Whether a live mdev, the plan's own only if @with_own, has a queue of @m. One whose matrix cannot be read is not
- * judged here: the claims count it. */
+/* Whether a live mdev, the plan's own only if @with_own, has a queue of @m. One whose matrix cannot be read
+ * is not judged here: the claims count it. */
 static bool is_assigned(const World *w, const ApMatrix *m, bool with_own, Apqn *ret) {
         for (size_t i = 0; i < w->s.n_mdevs; i++) {
                 const HostMdev *other = &w->s.mdevs[i];
@@ -59,7 +61,8 @@ static bool is_assigned(const World *w, const ApMatrix *m, bool with_own, Apqn *
                         return true;
         }
 
-        return with_own && w->live && w->mdev.ap && w->mdev.matrix_known && find_common(&w->mdev.matrix, m, ret);
+        return with_own && w->live && w->mdev.ap && w->mdev.matrix_known &&
+               find_common(&w->mdev.matrix, m, ret);
 }
 
 static void set_bit(ApMask *m, uint8_t id, bool value) {
@@ -141,17 +144,23 @@ static void world_apply(World *w, const PlanStep *step) {
 
 static PlanVerdict check_masks(const World *w, const PlanStep *step, Apqn *ret) {
         ApMask back[AP_IDS];
-        ApMatrix hull = {};      /* of what goes back: one look at all mdevs is enough where none is near */
+        ApMatrix hull = {}; /* of what goes back: one look at all mdevs is enough where none is near */
         World after = *w;
 
         if (!ap_mask_equal(&w->s.apmask, &step->masks.apmask_before) ||
             !ap_mask_equal(&w->s.aqmask, &step->masks.aqmask_before))
                 return PLAN_CHANGED;
+        for (unsigned a = 0; a < AP_IDS; a++)
+                if (!ap_mask_is_empty(
+                                    &w->s.queue_override
+                                                     [a])) /* the kernel lets nobody change the masks then */
+                        return PLAN_CHANGED;
 
         after.s.apmask = step->masks.apmask_after;
         after.s.aqmask = step->masks.aqmask_after;
         for (unsigned a = 0; a < AP_IDS; a++) {
-                ApMask was = snapshot_host_owned(&w->s, (uint8_t) a), will = snapshot_host_owned(&after.s, (uint8_t) a);
+                ApMask was = snapshot_host_owned(&w->s, (uint8_t) a),
+                       will = snapshot_host_owned(&after.s, (uint8_t) a);
 
                 back[a] = ap_mask_and_not(&will, &was);
                 if (!ap_mask_is_empty(&back[a]))
@@ -213,7 +222,8 @@ static PlanVerdict check_create(const World *w, const PlanStep *step) {
 static PlanVerdict check_assign(const World *w, const PlanStep *step, Apqn *ret) {
         const ApMatrix *m = &step->assign.after;
 
-        if (!w->live || !w->mdev.ap || !w->mdev.matrix_known || !ap_matrix_equal(&w->mdev.matrix, &step->assign.before))
+        if (!w->live || !w->mdev.ap || !w->mdev.matrix_known ||
+            !ap_matrix_equal(&w->mdev.matrix, &step->assign.before))
                 return PLAN_CHANGED;
 
         AP_MASK_FOREACH(a, &m->adapters) {
@@ -231,7 +241,7 @@ static PlanVerdict check_assign(const World *w, const PlanStep *step, Apqn *ret)
 
 static PlanVerdict check_remove(const World *w, const PlanStep *step) {
         if (!w->live || snapshot_type_of(&w->s, &w->mdev) !=
-                                snapshot_find_type(&w->s, step->remove.parent, step->remove.type))
+                                        snapshot_find_type(&w->s, step->remove.parent, step->remove.type))
                 return PLAN_CHANGED;
         if (w->mdev.use == MDEV_USE_GUEST)
                 return PLAN_IN_USE;
@@ -308,15 +318,15 @@ int plan_apply(const Plan *p, Snapshot *s) {
         return 0;
 }
 
-/* Recovery looks at things, not at steps: the masks, each overridden queue, the mdev. For each the plan says what it is
- * before the first and after the last step about it, and what it may be in between. */
+/* Recovery looks at things, not at steps: the masks, each overridden queue, the mdev. For each the plan says
+ * what it is before the first and after the last step about it, and what it may be in between. */
 
 /* One condition of the plan's mdev. */
 typedef struct MdevState {
         bool live;
-        const char *parent, *type;    /* NULL: whatever they are */
-        const ApMatrix *matrix;       /* NULL: whatever it is */
-        bool removal;                 /* an unreadable matrix will do, since it is to go */
+        const char *parent, *type; /* NULL: whatever they are */
+        const ApMatrix *matrix;    /* NULL: whatever it is */
+        bool removal;              /* an unreadable matrix will do, since it is to go */
 } MdevState;
 
 static const ApMatrix no_matrix;
@@ -326,8 +336,11 @@ static MdevState state_before(const PlanStep *step) {
         case PLAN_ASSIGN:
                 return (MdevState) { .live = true, .matrix = &step->assign.before };
         case PLAN_REMOVE:
-                return (MdevState) { .live = true, .parent = step->remove.parent, .type = step->remove.type,
-                                     .matrix = step->remove.ap ? &step->remove.before : NULL, .removal = true };
+                return (MdevState) { .live = true,
+                                     .parent = step->remove.parent,
+                                     .type = step->remove.type,
+                                     .matrix = step->remove.ap ? &step->remove.before : NULL,
+                                     .removal = true };
         default:
                 return (MdevState) {};
         }
@@ -336,7 +349,9 @@ static MdevState state_before(const PlanStep *step) {
 static MdevState state_after(const PlanStep *step) {
         switch (step->type) {
         case PLAN_CREATE:
-                return (MdevState) { .live = true, .parent = step->create.parent, .type = step->create.type,
+                return (MdevState) { .live = true,
+                                     .parent = step->create.parent,
+                                     .type = step->create.type,
                                      .matrix = &no_matrix };
         case PLAN_ASSIGN:
                 return (MdevState) { .live = true, .matrix = &step->assign.after };
@@ -350,7 +365,8 @@ static bool state_holds(const MdevState *state, const World *w) {
                 return false;
         if (!state->live)
                 return true;
-        if (state->type && snapshot_type_of(&w->s, &w->mdev) != snapshot_find_type(&w->s, state->parent, state->type))
+        if (state->type &&
+            snapshot_type_of(&w->s, &w->mdev) != snapshot_find_type(&w->s, state->parent, state->type))
                 return false;
         if (!state->matrix || !w->mdev.ap)
                 return true;
@@ -386,7 +402,8 @@ static bool has_attributes(const Plan *p) {
         return false;
 }
 
-/* Whether the mdev is as @p or its undoing may have left it at some point, so that nobody else has changed it. */
+/* Whether the mdev is as @p or its undoing may have left it at some point, so that nobody else has changed
+ * it. */
 static bool mdev_is_ours(const Plan *p, const World *w) {
         for (size_t i = 0; i < p->n_steps; i++) {
                 const PlanStep *step = &p->steps[i];
@@ -405,7 +422,8 @@ static bool mdev_is_ours(const Plan *p, const World *w) {
                                 return true;
                         break;
                 case PLAN_ASSIGN:
-                        if (w->mdev.matrix_known && matrix_between(w, &step->assign.before, &step->assign.after))
+                        if (w->mdev.matrix_known &&
+                            matrix_between(w, &step->assign.before, &step->assign.after))
                                 return true;
                         break;
                 default: /* its undoing was interrupted between making and assigning */
@@ -451,15 +469,18 @@ static bool is_at_end(const Plan *p, const World *w, bool last) {
 
                 switch (step->type) {
                 case PLAN_MASKS:
-                        if (!ap_mask_equal(&w->s.apmask, last ? &step->masks.apmask_after : &step->masks.apmask_before) ||
-                            !ap_mask_equal(&w->s.aqmask, last ? &step->masks.aqmask_after : &step->masks.aqmask_before))
+                        if (!ap_mask_equal(&w->s.apmask,
+                                           last ? &step->masks.apmask_after : &step->masks.apmask_before) ||
+                            !ap_mask_equal(&w->s.aqmask,
+                                           last ? &step->masks.aqmask_after : &step->masks.aqmask_before))
                                 return false;
                         break;
                 case PLAN_OVERRIDE:
-                        if (!override_is(&w->s, step->override.apqn, last ? step->override.after : step->override.before))
+                        if (!override_is(&w->s, step->override.apqn,
+                                         last ? step->override.after : step->override.before))
                                 return false;
                         break;
-                case PLAN_ATTR: /* nothing shows whether it was written: never the end, and never a reason not to begin */
+                case PLAN_ATTR: /* nothing shows whether it was written: never the end */
                         if (last)
                                 return false;
                         break;
@@ -483,7 +504,8 @@ PlanProgress plan_progress(const Plan *p, const Snapshot *s) {
         return is_at_end(p, &w, true) ? PLAN_FINISHED : PLAN_PARTIAL;
 }
 
-/* Way back or forward of one thing, one or a few steps. 0, -ENOMEM or -E2BIG; *ret_foreign if it is not ours to move. */
+/* Way back or forward of one thing, one or a few steps. 0, -ENOMEM or -E2BIG; *ret_foreign if it is not ours
+ * to move. */
 
 /* One of the three that a mask is on its way: bits are cleared before others are set. */
 static bool is_mask_of(const ApMask *m, const ApMask *before, const ApMask *after) {
@@ -492,7 +514,8 @@ static bool is_mask_of(const ApMask *m, const ApMask *before, const ApMask *afte
         return ap_mask_equal(m, before) || ap_mask_equal(m, after) || ap_mask_equal(m, &cleared);
 }
 
-static int move_masks(const Plan *p, const World *w, const PlanStep *end, bool forward, Plan *ret, bool *ret_foreign) {
+static int move_masks(const Plan *p, const World *w, const PlanStep *end, bool forward, Plan *ret,
+                      bool *ret_foreign) {
         PlanStep step = { .type = PLAN_MASKS };
         bool our_apmask = false, our_aqmask = false;
 
@@ -500,7 +523,8 @@ static int move_masks(const Plan *p, const World *w, const PlanStep *end, bool f
         step.masks.aqmask_before = w->s.aqmask;
         step.masks.apmask_after = forward ? end->masks.apmask_after : end->masks.apmask_before;
         step.masks.aqmask_after = forward ? end->masks.aqmask_after : end->masks.aqmask_before;
-        if (ap_mask_equal(&w->s.apmask, &step.masks.apmask_after) && ap_mask_equal(&w->s.aqmask, &step.masks.aqmask_after))
+        if (ap_mask_equal(&w->s.apmask, &step.masks.apmask_after) &&
+            ap_mask_equal(&w->s.aqmask, &step.masks.aqmask_after))
                 return 0;
 
         /* two attributes: one may be written and the other not yet */
@@ -529,7 +553,8 @@ static int move_override(const World *w, const PlanStep *end, bool forward, Plan
                 return 0;
 
         step.override.before = !step.override.after ||
-                               ap_mask_test(&w->s.queue_override[step.override.apqn.adapter], step.override.apqn.domain);
+                               ap_mask_test(&w->s.queue_override[step.override.apqn.adapter],
+                                            step.override.apqn.domain);
         return plan_append(ret, &step);
 }
 
@@ -590,7 +615,8 @@ static int append_attributes(const Plan *p, Plan *ret) {
         return 0;
 }
 
-static int move_mdev(const Plan *p, const World *w, const PlanStep *end, bool forward, Plan *ret, bool *ret_foreign) {
+static int move_mdev(const Plan *p, const World *w, const PlanStep *end, bool forward, Plan *ret,
+                     bool *ret_foreign) {
         MdevState target = forward ? state_after(end) : state_before(end);
         bool attributes = forward && target.live && has_attributes(p);
         int r;
@@ -648,7 +674,8 @@ static int plan_move(const Plan *p, const Snapshot *s, bool forward, Plan *ret, 
                 if (r < 0)
                         return r;
 
-                /* what others have built upon our change since keeps it from being moved: all of it or nothing */
+                /* what others have built upon our change since keeps it from being moved: all of it or
+                 * nothing */
                 for (size_t j = 0; j < part.n_steps && !refused; j++) {
                         PlanVerdict verdict;
                         World next = w;
@@ -657,7 +684,8 @@ static int plan_move(const Plan *p, const Snapshot *s, bool forward, Plan *ret, 
                         for (size_t k = 0; k < j; k++)
                                 world_apply(&next, &part.steps[k]);
                         verdict = world_check(&next, &part.steps[j], &q);
-                        refused = verdict == PLAN_OVERLAP || verdict == PLAN_HOST_OWNED;
+                        refused = verdict == PLAN_CHANGED || verdict == PLAN_OVERLAP ||
+                                  verdict == PLAN_HOST_OWNED;
                 }
                 if (refused) {
                         foreign = true;

@@ -8,17 +8,18 @@
 
 #include "base/cleanup.h"
 
-/* The line is a list of fields with one space between, every one of them lower-case hex of known length, so that each plan
- * has exactly one text: version, uuid, number of steps (2 bytes), then each step: its type and its members in order. A
- * string is its length (1 byte) and its bytes. */
+/* The line is a list of fields with one space between, every one of them lower-case hex of known length, so
+ * that each plan has exactly one text: version, uuid, number of steps (2 bytes), then each step: its type
+ * and its members in order. A string is its length (1 byte) and its bytes. */
 #define PLAN_TEXT_VERSION 1
 
-/* The longest step is an attribute: type, two lengths, both strings; or the masks: type and four masks; each field takes
- * one more character. */
+/* The longest step is an attribute: type, two lengths, both strings; or the masks: type and four masks; each
+ * field takes one more character. */
 #define STEP_TEXT_MAX (2 * (1 + 1 + PLAN_ATTR_NAME_SIZE + 1 + PLAN_ATTR_VALUE_SIZE + 4 * sizeof(ApMask)) + 8)
 #define HEAD_TEXT_MAX (2 * (1 + sizeof(Uuid) + 2) + 3)
 
-static_assert(PLAN_ATTR_VALUE_SIZE <= 256 && SNAPSHOT_NAME_SIZE <= 256, "lengths of strings fit into a byte");
+static_assert(PLAN_ATTR_VALUE_SIZE <= 256 && SNAPSHOT_NAME_SIZE <= 256,
+              "lengths of strings fit into a byte");
 static_assert(PLAN_STEPS_MAX <= UINT16_MAX, "the number of steps fits into two bytes");
 
 static char *put_byte(char *p, unsigned byte) {
@@ -86,13 +87,12 @@ static char *put_step(char *p, const PlanStep *s) {
                 p = put_string(p, s->remove.type, sizeof s->remove.type);
                 return put_matrix(put_number(p, s->remove.ap), &s->remove.before);
         default:
-                assert(!"a known type of step");
-                abort();
+                abort(); /* no such step */
         }
 }
 
 int plan_serialize(const Plan *p, char **ret) {
-        char *buf, *end, *fit;
+        char *buf, *end;
         uint8_t n[2] = { (uint8_t) (p->n_steps >> 8), (uint8_t) p->n_steps };
 
         assert(p->n_steps <= PLAN_STEPS_MAX);
@@ -106,10 +106,9 @@ int plan_serialize(const Plan *p, char **ret) {
         end = put_field(end, n, sizeof n);
         for (size_t i = 0; i < p->n_steps; i++)
                 end = put_step(end, &p->steps[i]);
-        *end++ = '\0';
+        *end = '\0';
 
-        fit = realloc(buf, (size_t) (end - buf));
-        *ret = fit ? fit : buf;
+        *ret = buf;
         return 0;
 }
 

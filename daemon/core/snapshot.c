@@ -78,7 +78,8 @@ static int compare_parent(const void *name, const void *parent) {
 }
 
 const HostParent *snapshot_find_parent(const Snapshot *s, const char *name) {
-        return s->n_parents > 0 ? bsearch(name, s->parents, s->n_parents, sizeof *s->parents, compare_parent) : NULL;
+        return s->n_parents > 0 ? bsearch(name, s->parents, s->n_parents, sizeof *s->parents, compare_parent)
+                                : NULL;
 }
 
 typedef struct TypeKey {
@@ -169,7 +170,8 @@ GuestLoss snapshot_guest_loss(const Snapshot *s, const ApMatrix *m, uint8_t adap
                 return GUEST_LOSS_NONE;
 
         *ret_domain = (uint8_t) lost;
-        return ap_mask_test(&s->queue_present[adapter], (uint8_t) lost) ? GUEST_LOSS_NOT_BOUND : GUEST_LOSS_NO_QUEUE;
+        return ap_mask_test(&s->queue_present[adapter], (uint8_t) lost) ? GUEST_LOSS_NOT_BOUND
+                                                                        : GUEST_LOSS_NO_QUEUE;
 }
 
 void snapshot_guest_matrix(const Snapshot *s, const ApMatrix *m, ApMask *ret_adapters, ApMask *ret_domains) {

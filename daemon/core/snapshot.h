@@ -52,6 +52,7 @@ typedef struct Snapshot {
         bool vfio_ap;          /* and the matrix parent */
         bool has_ap_config, has_override; /* what the kernel offers */
         bool bindings_complete;
+        char bindings[32];     /* the kernel's "BOUND/ALL", by which host_scan() sees changes; "" after host_child */
         bool detailed;         /* use and guest matrices were read too */
         bool detail_stuck;     /* they could not be: the kernel hangs on them */
         uint8_t max_adapter, max_domain;

@@ -154,6 +154,7 @@ struct Engine {
         size_t n_callers, allocated_callers;
 
         bool scanning, scan_wanted, detail_wanted, scan_is_detailed;
+        bool stirred;             /* the host changed while a batch was with it */
         bool mdevctl_reading, mdevctl_wanted;
         uint64_t n_scans;         /* begun */
         Waiter *waiters;
@@ -161,6 +162,7 @@ struct Engine {
 
         Unresolved *unresolved;
         size_t n_unresolved;
+        bool resting;             /* the AP lock is waited for before recovery begins */
         bool ready, settled, boot_done, closing;
         bool host_differs;        /* since autostart was last tried */
         bool masks_pending;       /* the masks that we keep are still to be set at this boot */

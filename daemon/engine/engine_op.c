@@ -691,6 +691,10 @@ static void on_executed(void *userdata, int r, const HostOutcome *outcomes, size
 
         commit_pump(e);
         exec_pump(e);
+        if (e->stirred && !e->executing) {
+                e->stirred = false;
+                engine_host_changed(e);
+        }
         if (after)
                 recover_step(e);
 }

@@ -553,7 +553,7 @@ void recover_ready(Engine *e) {
 }
 
 void recover_step(Engine *e) {
-        if (e->closing || e->scan_error < 0)
+        if (e->closing || e->resting || e->scan_error < 0)
                 return;
 
         for (size_t i = 0; i < e->n_unresolved && e->host_differs; i++)

@@ -703,7 +703,8 @@ static int check_define(const EngineDefine *d, const char *name, Refusal *reterr
                 return refuse(reterr, VERDICT_INVALID, 0, "the name is a UUID, but not that of this matrix");
         if (d->guest && d->guest[0] && !record_guest_is_valid(d->guest))
                 return refuse(reterr, VERDICT_INVALID, 0,
-                              "the guest's name is longer than %d bytes, has control characters, or is not UTF-8", STORE_GUEST_MAX);
+                              "the guest's name is longer than %d bytes, has control characters, or is not UTF-8",
+                              STORE_GUEST_MAX);
         return check_matrix(&d->matrix, reterr);
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The disposable child: takes one job after the other from the daemon's socket. When the daemon dies it stops before its
- * next write and undoes nothing: the journal decides what becomes of the half-made, and the next daemon waits at the
- * AP lock until this process has ended. Signals that end a service are ignored for the same reason. */
+/* The disposable child: takes one job after the other from the daemon's socket. When the daemon dies it
+ * stops before its next write and undoes nothing: the journal decides what becomes of the half-made, and the
+ * next daemon waits at the AP lock until this process has ended. Signals that end a service are ignored for
+ * the same reason. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,9 +28,11 @@
 #include "host/host_paths.h"
 #include "host/host_scan.h"
 #include "host/host_wire.h"
+#include "host/uevent.h"
 
 typedef struct ChildMain {
-        int fd, root_fd, lock_fd;
+        int fd, root_fd, lock_fd, uevent_fd;
+        bool moved; /* the AP bus has sent events since `previous`: it is to be listed */
         Sysfs *sysfs;
         Snapshot *previous;
         WireKnow known;
@@ -88,7 +91,9 @@ static int child_say_begin(ChildMain *c, const WireBegin *b) {
 }
 
 static int child_begin(void *userdata, const HostAccess *a) {
-        WireBegin b = { .phase = WIRE_PHASE_STEP, .plan = (uint32_t) a->plan, .step = (uint32_t) a->step,
+        WireBegin b = { .phase = WIRE_PHASE_STEP,
+                        .plan = (uint32_t) a->plan,
+                        .step = (uint32_t) a->step,
                         .allowance_us = a->allowance_us };
 
         (void) snprintf(b.what, sizeof b.what, "%s", a->what);
@@ -119,6 +124,7 @@ static int child_result(ChildMain *c, int error, Snapshot *s) {
         if (s) {
                 (void) snapshot_free(c->previous);
                 c->previous = s;
+                c->moved = false;
         }
         return r < 0 ? r : child_send(c);
 }
@@ -165,9 +171,13 @@ static int child_scan(ChildMain *c, const HostScanner *scanner, const WireJob *j
 static int child_execute(ChildMain *c, const HostScanner *scanner, const WireJob *job) {
         const WireBegin lock = { .phase = WIRE_PHASE_LOCK, .what = "wait for the AP lock" };
         const WireBegin scan = { .phase = WIRE_PHASE_SCAN, .what = "scan" };
-        HostExecution x = { .scanner = *scanner, .root_fd = c->root_fd, .begin = child_begin, .ended = child_ended,
+        HostExecution x = { .scanner = *scanner,
+                            .root_fd = c->root_fd,
+                            .begin = child_begin,
+                            .ended = child_ended,
                             .userdata = c };
-        CLEANUP(freep) HostOutcome *outcomes = calloc(job->n_plans + 1, sizeof *outcomes);
+        CLEANUP(freep)
+        HostOutcome *outcomes = calloc(job->n_plans + 1, sizeof *outcomes);
         Snapshot *after = NULL;
         pid_t holder = 0;
         int r;
@@ -218,7 +228,10 @@ static int child_handle(ChildMain *c, WireType type, const uint8_t *message, siz
                 r = wire_get_job(message, size, &job);
                 if (r < 0)
                         return r;
+                /* before the scan: what comes during it counts for the next one */
+                c->moved |= uevent_take_ap(c->uevent_fd);
                 scanner.previous = c->previous;
+                scanner.quiet = !c->moved && job.depth == HOST_SCAN_BASIC;
                 scanner.known = c->known.known;
                 scanner.n_known = c->known.n;
                 scanner.careful = job.careful;
@@ -237,7 +250,8 @@ static int child_handle(ChildMain *c, WireType type, const uint8_t *message, siz
 
 /* 0 at the end of the stream. */
 static int child_serve(ChildMain *c) {
-        CLEANUP(freep) uint8_t *in = NULL;
+        CLEANUP(freep)
+        uint8_t *in = NULL;
         size_t size = 0, capacity = 0;
 
         for (;;) {
@@ -276,7 +290,7 @@ static int child_serve(ChildMain *c) {
 
 int host_child_main(int fd, int root_fd) {
         static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE };
-        ChildMain c = { .fd = fd, .root_fd = root_fd, .lock_fd = -1 };
+        ChildMain c = { .fd = fd, .root_fd = root_fd, .lock_fd = -1, .uevent_fd = -1 };
         CLEANUP(fd_closep) int sys_fd = -1;
         int r;
 
@@ -288,6 +302,8 @@ int host_child_main(int fd, int root_fd) {
         r = ret_errno(sys_fd);
         if (r >= 0)
                 r = c.lock_fd = file_open_dir(root_fd, HOST_PATH_LOCK_DIR);
+        if (r >= 0)
+                r = c.uevent_fd = uevent_open(); /* first, for its large buffer */
         if (r >= 0 && geteuid() == 0)
                 r = capabilities_drop();
         if (r >= 0)
@@ -300,5 +316,6 @@ int host_child_main(int fd, int root_fd) {
         free(c.known.known);
         wire_buffer_clear(&c.out);
         (void) fd_close(c.lock_fd);
+        (void) fd_close(c.uevent_fd);
         return r < 0 ? 1 : 0;
 }

@@ -269,7 +269,8 @@ static int scan_configuration(Sysfs *sysfs, Snapshot *s) {
 }
 
 /* An attribute that this kernel lacks or that makes no sense says nothing; a card that has gone does. */
-static int card_number(Sysfs *sysfs, const char *dir, const char *name, unsigned long otherwise, unsigned long *ret) {
+static int card_number(Sysfs *sysfs, const char *dir, const char *name, unsigned long otherwise,
+                       unsigned long *ret) {
         char path[HOST_PATH_SIZE];
         int r;
 
@@ -309,17 +310,61 @@ static int scan_card(Sysfs *sysfs, uint8_t id, HostCard *ret) {
         card.config = config != 0;
         card.chkstop = chkstop != 0;
         switch (card.type[0] ? card.type[strlen(card.type) - 1] : '\0') {
-        case 'A': card.mode = CARD_MODE_ACCEL; break;
-        case 'C': card.mode = CARD_MODE_CCA; break;
-        case 'P': card.mode = CARD_MODE_EP11; break;
-        default: card.mode = CARD_MODE_UNKNOWN;
+        case 'A':
+                card.mode = CARD_MODE_ACCEL;
+                break;
+        case 'C':
+                card.mode = CARD_MODE_CCA;
+                break;
+        case 'P':
+                card.mode = CARD_MODE_EP11;
+                break;
+        default:
+                card.mode = CARD_MODE_UNKNOWN;
         }
         *ret = card;
         return 0;
 }
 
-static int scan_ap(Sysfs *sysfs, Snapshot *s) {
-        char bindings[64];
+static int scan_cards(Sysfs *sysfs, Snapshot *s, const ApMask *cards) {
+        s->cards = calloc(ap_mask_count(cards) + 1, sizeof *s->cards);
+        if (!s->cards)
+                return -ENOMEM;
+
+        AP_MASK_FOREACH(id, cards) {
+                int r = scan_card(sysfs, (uint8_t) id, &s->cards[s->n_cards]);
+
+                if (r < 0)
+                        return r;
+                s->n_cards++;
+        }
+        return 0;
+}
+
+/* 1: as @old has it; 0: it is to be listed. */
+static int scan_same_devices(const Snapshot *old, Snapshot *s) {
+        if (old->max_adapter != s->max_adapter || old->max_domain != s->max_domain ||
+            !ap_mask_equal(&old->apmask, &s->apmask) || !ap_mask_equal(&old->aqmask, &s->aqmask) ||
+            !ap_mask_equal(&old->host_adapters, &s->host_adapters) ||
+            !ap_mask_equal(&old->host_domains, &s->host_domains) ||
+            !ap_mask_equal(&old->host_control, &s->host_control) || strcmp(old->bindings, s->bindings) != 0)
+                return 0;
+
+        s->cards = calloc(old->n_cards + 1, sizeof *s->cards);
+        if (!s->cards)
+                return -ENOMEM;
+        memcpy(s->cards, old->cards, old->n_cards * sizeof *s->cards);
+        s->n_cards = old->n_cards;
+        s->has_override = old->has_override;
+        memcpy(s->queue_present, old->queue_present, sizeof s->queue_present);
+        memcpy(s->queue_vfio, old->queue_vfio, sizeof s->queue_vfio);
+        memcpy(s->queue_override, old->queue_override, sizeof s->queue_override);
+        return 1;
+}
+
+static int scan_ap(const HostScanner *c, Snapshot *s) {
+        const Snapshot *same = c->quiet && c->previous && c->previous->ap && c->previous->bindings[0] ? c->previous : NULL;
+        Sysfs *sysfs = c->sysfs;
         unsigned long max;
         ApMask cards;
         int r;
@@ -340,14 +385,24 @@ static int scan_ap(Sysfs *sysfs, Snapshot *s) {
                 return gone_is_again(r);
         s->max_domain = (uint8_t) max;
 
-        r = value_read(sysfs, HOST_PATH_BINDINGS, bindings, sizeof bindings);
+        r = value_read(sysfs, HOST_PATH_BINDINGS, s->bindings, sizeof s->bindings);
         if (r < 0)
                 return gone_is_again(r);
-        s->bindings_complete = strstr(bindings, "(complete)");
+        s->bindings_complete = strstr(s->bindings, "(complete)");
 
         r = scan_masks(sysfs, s);
         if (r < 0)
                 return r;
+        if (same) {
+                /* where the kernel does not know the configuration, it is what was there */
+                memcpy(s->queue_present, same->queue_present, sizeof s->queue_present);
+                r = scan_configuration(sysfs, s);
+                if (r >= 0)
+                        r = scan_same_devices(same, s);
+                if (r != 0)
+                        return MIN(r, 0);
+        }
+
         r = scan_devices(sysfs, s, &cards);
         if (r < 0)
                 return r;
@@ -360,17 +415,7 @@ static int scan_ap(Sysfs *sysfs, Snapshot *s) {
         r = scan_configuration(sysfs, s);
         if (r < 0)
                 return r;
-
-        s->cards = calloc(ap_mask_count(&cards) + 1, sizeof *s->cards);
-        if (!s->cards)
-                return -ENOMEM;
-        AP_MASK_FOREACH(id, &cards) {
-                r = scan_card(sysfs, (uint8_t) id, &s->cards[s->n_cards]);
-                if (r < 0)
-                        return r;
-                s->n_cards++;
-        }
-        return 0;
+        return scan_cards(sysfs, s, &cards);
 }
 
 static int parent_entry(void *userdata, const char *name) {
@@ -595,8 +640,8 @@ static const ApMatrix *scan_earlier(const HostScanner *c, Uuid uuid) {
         return m && m->ap && m->matrix_known ? &m->matrix : NULL;
 }
 
-/* The attributes of an mdev are gone and its directory is not: it waits for its guest to let go before it is removed,
- * and keeps its queues meanwhile. Its matrix cannot change any more. */
+/* The attributes of an mdev are gone and its directory is not: it waits for its guest to let go before it is
+ * removed, and keeps its queues meanwhile. Its matrix cannot change any more. */
 static int scan_leaving(const HostScanner *c, const char *path, HostMdev *m) {
         const ApMatrix *earlier = scan_earlier(c, m->uuid);
         int r;
@@ -686,14 +731,21 @@ static int scan_matrices_text(const HostScanner *c, Snapshot *s) {
                 pool_take(&pool, m);
         }
 
-        for (size_t i = 0; i < s->n_mdevs && pool < HOST_MATRIX_QUEUES_MAX; i++) {
+        for (size_t i = 0; i < s->n_mdevs; i++) {
                 HostMdev *m = &s->mdevs[i];
+                const ApMatrix *earlier = scan_earlier(c, m->uuid);
 
                 if (!m->ap || m->matrix_known)
                         continue;
-                r = scan_matrix(c, s, m, true);
-                if (r < 0)
-                        return r;
+                if (pool < HOST_MATRIX_QUEUES_MAX) {
+                        r = scan_matrix(c, s, m, true);
+                        if (r < 0)
+                                return r;
+                } else if (earlier) { /* what we gave it, or read while that was safe, is the best that can
+                                         be had */
+                        m->matrix = *earlier;
+                        m->matrix_known = true;
+                }
                 pool_take(&pool, m);
         }
         return 0;
@@ -753,14 +805,15 @@ static int scan_details(const HostScanner *c, Snapshot *s) {
 }
 
 static int scan_once(const HostScanner *c, HostScan depth, Snapshot **ret) {
-        CLEANUP(snapshot_freep) Snapshot *s = snapshot_new();
+        CLEANUP(snapshot_freep)
+        Snapshot *s = snapshot_new();
         bool risky;
         int r;
 
         if (!s)
                 return -ENOMEM;
 
-        r = scan_ap(c->sysfs, s);
+        r = scan_ap(c, s);
         if (r < 0)
                 return r;
         r = scan_mdev_list(c->sysfs, s);
@@ -770,7 +823,8 @@ static int scan_once(const HostScanner *c, HostScan depth, Snapshot **ret) {
         if (s->vfio_ap) {
                 char value[VALUE_SIZE], path[HOST_PATH_SIZE];
 
-                (void) path_join(path, sizeof path, snapshot_find_parent(s, HOST_PARENT_AP)->path, "features", NULL);
+                (void) path_join(path, sizeof path, snapshot_find_parent(s, HOST_PARENT_AP)->path,
+                                 "features", NULL);
                 r = value_read(c->sysfs, path, value, sizeof value);
                 if (r < 0 && r != -ENOENT)
                         return gone_is_again(r);

@@ -22,21 +22,19 @@ struct Uevent {
         void *userdata;
 };
 
-bool uevent_matters(const char *message, size_t size) {
-        static const char *const subsystems[] = { "ap", "mdev", "matrix", "mdev_bus", "vfio" };
-        static const char *const paths[] = { "/devices/ap", "/devices/vfio_ap" };
+static const char *const ap_subsystems[] = { "ap", NULL }, *const ap_paths[] = { "/devices/ap", NULL };
 
+/* The lists end with NULL. */
+static bool uevent_is_of(const char *message, size_t size, const char *const subsystems[], const char *const paths[]) {
         for (const char *p = message, *end = message + size; p < end;) {
                 size_t n = strnlen(p, (size_t) (end - p));
 
                 if (n == (size_t) (end - p)) /* not terminated */
                         return false;
-                if (strncmp(p, "MDEV_STATE=", 11) == 0)
-                        return true;
-                for (size_t i = 0; i < ELEMENTS(subsystems); i++)
+                for (size_t i = 0; subsystems[i]; i++)
                         if (strncmp(p, "SUBSYSTEM=", 10) == 0 && strcmp(p + 10, subsystems[i]) == 0)
                                 return true;
-                for (size_t i = 0; i < ELEMENTS(paths); i++) {
+                for (size_t i = 0; paths[i]; i++) {
                         size_t m = strlen(paths[i]);
 
                         if (strncmp(p, "DEVPATH=", 8) == 0 && strncmp(p + 8, paths[i], m) == 0 &&
@@ -45,6 +43,18 @@ bool uevent_matters(const char *message, size_t size) {
                 }
                 p += n + 1;
         }
+        return false;
+}
+
+bool uevent_matters(const char *message, size_t size) {
+        static const char *const subsystems[] = { "ap", "mdev", "matrix", "mdev_bus", "vfio", NULL };
+        static const char *const paths[] = { "/devices/ap", "/devices/vfio_ap", NULL };
+
+        if (uevent_is_of(message, size, subsystems, paths))
+                return true;
+        for (const char *p = message, *end = message + size; p < end; p += strnlen(p, (size_t) (end - p)) + 1)
+                if (strnlen(p, (size_t) (end - p)) < (size_t) (end - p) && strncmp(p, "MDEV_STATE=", 11) == 0)
+                        return true;
         return false;
 }
 
@@ -80,27 +90,51 @@ static bool is_from_kernel(struct msghdr *m, const struct sockaddr_nl *from) {
         return false;
 }
 
+/* 1: a message of the kernel's; 0: of somebody else's; -EAGAIN: none left; -ENOBUFS: some were lost. */
+static int uevent_receive(int fd, char data[static MESSAGE_MAX], size_t *ret_size) {
+        char control[CMSG_SPACE(sizeof(struct ucred))];
+        struct iovec iov = { data, MESSAGE_MAX };
+        struct sockaddr_nl from;
+        struct msghdr m = {
+                .msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &iov, .msg_iovlen = 1,
+                .msg_control = control, .msg_controllen = sizeof control,
+        };
+        ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT);
+
+        if (n < 0)
+                return -errno;
+        *ret_size = (size_t) n;
+        return !(m.msg_flags & MSG_TRUNC) && is_from_kernel(&m, &from);
+}
+
 static int uevent_on_io(sd_event_source *source, int fd, uint32_t events, void *userdata) {
         Uevent *u = userdata;
 
         for (;;) {
-                char data[MESSAGE_MAX], control[CMSG_SPACE(sizeof(struct ucred))];
-                struct iovec iov = { data, sizeof data };
-                struct sockaddr_nl from;
-                struct msghdr m = {
-                        .msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &iov, .msg_iovlen = 1,
-                        .msg_control = control, .msg_controllen = sizeof control,
-                };
-                ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT);
+                char data[MESSAGE_MAX];
+                size_t size;
+                int r = uevent_receive(fd, data, &size);
 
-                if (n < 0 && errno == ENOBUFS) { /* some were lost */
+                if (r == -ENOBUFS || (r > 0 && uevent_matters(data, size)))
                         uevent_notice(u);
-                        continue;
-                }
-                if (n < 0)
-                        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-                if (!(m.msg_flags & MSG_TRUNC) && is_from_kernel(&m, &from) && uevent_matters(data, (size_t) n))
-                        uevent_notice(u);
+                else if (r < 0)
+                        return r == -EAGAIN || r == -EINTR ? 0 : r;
+        }
+}
+
+bool uevent_take_ap(int fd) {
+        bool ap = false;
+
+        for (;;) {
+                char data[MESSAGE_MAX];
+                size_t size;
+                int r = uevent_receive(fd, data, &size);
+
+                if (r == -EAGAIN)
+                        return ap;
+                if (r < 0 && r != -ENOBUFS && r != -EINTR) /* deaf: whatever may have happened */
+                        return true;
+                ap |= r == -ENOBUFS || (r > 0 && uevent_is_of(data, size, ap_subsystems, ap_paths));
         }
 }
 
@@ -115,9 +149,25 @@ Uevent *uevent_free(Uevent *u) {
         return NULL;
 }
 
-int uevent_new(sd_event *event, uevent_changed_t changed, void *userdata, Uevent **ret) {
+int uevent_open(void) {
         const struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = GROUP_KERNEL };
         const int on = 1, size = BUFFER_SIZE;
+        CLEANUP(fd_closep) int fd = -1;
+
+        fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT);
+        if (fd < 0)
+                return -errno;
+        if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
+                (void) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size); /* what we are allowed */
+        if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0)
+                return -errno;
+        if (bind(fd, (const struct sockaddr *) &address, sizeof address) < 0)
+                return -errno;
+
+        return TAKE_FD(fd);
+}
+
+int uevent_new(sd_event *event, uevent_changed_t changed, void *userdata, Uevent **ret) {
         Uevent *u = calloc(1, sizeof *u);
         int r;
 
@@ -126,18 +176,12 @@ int uevent_new(sd_event *event, uevent_changed_t changed, void *userdata, Uevent
         u->changed = changed;
         u->userdata = userdata;
 
-        u->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT);
-        r = u->fd < 0 ? -errno : 0;
-        if (r >= 0 && setsockopt(u->fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
-                (void) setsockopt(u->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size); /* what we are allowed */
-        if (r >= 0 && setsockopt(u->fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0)
-                r = -errno;
-        if (r >= 0 && bind(u->fd, (const struct sockaddr *) &address, sizeof address) < 0)
-                r = -errno;
+        r = u->fd = uevent_open();
         if (r >= 0)
                 r = sd_event_add_io(event, &u->io, u->fd, EPOLLIN, uevent_on_io, u);
         if (r >= 0)
-                r = sd_event_add_time_relative(event, &u->timer, CLOCK_MONOTONIC, 0, 1000, uevent_on_timer, u);
+                r = sd_event_add_time_relative(event, &u->timer, CLOCK_MONOTONIC, 0, 1000, uevent_on_timer,
+                                               u);
         if (r >= 0)
                 r = sd_event_source_set_enabled(u->timer, SD_EVENT_OFF);
         if (r < 0) {

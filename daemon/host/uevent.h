@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* uevent - the kernel's own uevents about AP devices and mdevs, heard without udev. A hint to scan, never data. */
+/* uevent - the kernel's own uevents about AP devices and mdevs, heard without udev. A hint to scan, never
+ * data. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,12 +13,18 @@
 typedef struct Uevent Uevent;
 typedef void (*uevent_changed_t)(void *userdata);
 
-/* @changed is called from the loop, once for all that happens within UEVENT_COALESCE_US of the first event. Events that were
- * lost count as a change. 0 or -errno. */
+/* @changed is called from the loop, once for all that happens within UEVENT_COALESCE_US of the first event.
+ * Events that were lost count as a change. 0 or -errno. */
 int uevent_new(sd_event *event, uevent_changed_t changed, void *userdata, Uevent **ret);
 
 /* Accepts NULL; returns NULL. */
 Uevent *uevent_free(Uevent *u);
+
+/* A socket that hears them, for who has no loop. A descriptor, or -errno. */
+int uevent_open(void);
+
+/* Takes what has come on @fd; whether any of it was about the AP bus, or was lost. */
+bool uevent_take_ap(int fd);
 
 /* Whether a message ("add@/devices/...", then KEY=value, each with NUL) is about what we look at. */
 bool uevent_matters(const char *message, size_t size);

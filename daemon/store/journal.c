@@ -21,8 +21,9 @@ static_assert(ELEMENTS(type_names) == _STORE_ENTRY_MAX + 1, "every entry has a n
 /* CRC-32 of IEEE 802.3, reflected, four bits at a time. */
 static uint32_t crc32_add(uint32_t crc, const char *data, size_t size) {
         static const uint32_t table[16] = {
-                0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
-                0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c,
+                0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4,
+                0x4db26158, 0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c,
+                0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c,
         };
 
         crc = ~crc;
@@ -101,7 +102,8 @@ static int format_item(const JournalItem *item, char **ret, size_t *ret_size) {
                 break;
         case STORE_MASKS:
                 if (item->keep)
-                        fprintf(f, " %s %s", ap_mask_format(&item->apmask, apmask), ap_mask_format(&item->aqmask, aqmask));
+                        fprintf(f, " %s %s", ap_mask_format(&item->apmask, apmask),
+                                ap_mask_format(&item->aqmask, aqmask));
                 break;
         }
 
@@ -154,7 +156,8 @@ static bool take_number(const char **p, char after, uint64_t *ret) {
         if (*s == '0' && s[1] != after)
                 return false;
         for (; *s >= '0' && *s <= '9'; s++)
-                if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, *s - '0', &value))
+                if (__builtin_mul_overflow(value, 10, &value) ||
+                    __builtin_add_overflow(value, *s - '0', &value))
                         return false;
         if (s == *p || *s != after)
                 return false;
@@ -206,7 +209,8 @@ static int parse_item(const char *p, JournalItem *ret) {
                 return -EBADMSG;
         p += n + 1;
 
-        after = item.type == STORE_END || item.type == JOURNAL_LAST || (item.type == STORE_MASKS && !strchr(p, ' '))
+        after = item.type == STORE_END || item.type == JOURNAL_LAST ||
+                                (item.type == STORE_MASKS && !strchr(p, ' '))
                         ? '\0'
                         : ' ';
         if (!take_number(&p, after, &item.op))
@@ -235,9 +239,10 @@ static int parse_item(const char *p, JournalItem *ret) {
         return 0;
 }
 
-/* One line without its newline, NUL-terminated. @crc and @next are where the batch is; -EBADMSG: the line does not go on
- * from there. */
-static int parse_line(const char *line, size_t size, uint32_t *crc, size_t *next, size_t *count, JournalItem *ret) {
+/* One line without its newline, NUL-terminated. @crc and @next are where the batch is; -EBADMSG: the line
+ * does not go on from there. */
+static int parse_line(const char *line, size_t size, uint32_t *crc, size_t *next, size_t *count,
+                      JournalItem *ret) {
         uint64_t payload_size, i, n;
         uint32_t sum = 0;
         const char *p;
@@ -272,10 +277,10 @@ static int parse_line(const char *line, size_t size, uint32_t *crc, size_t *next
 }
 
 typedef struct Parser {
-        JournalItem *items;    /* of the batch that is being read */
+        JournalItem *items; /* of the batch that is being read */
         size_t n_items, allocated;
         uint32_t crc;
-        size_t next, count;    /* number of the next line in its batch, and how many the batch has */
+        size_t next, count;     /* number of the next line in its batch, and how many the batch has */
         size_t bad_line, n_bad; /* since the last valid batch */
         JournalDamage damage;
 } Parser;

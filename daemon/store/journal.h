@@ -7,9 +7,9 @@
  *   CRC SIZE I/N put OP UUID XML
  *   ...
  *
- * A line is one entry, its CRC the CRC-32 of all that follows it and its blank, its SIZE the bytes after "I/N ". A batch of
- * N entries is N lines in a row, and the CRC of each goes on from the one before, so that a batch is valid whole or not
- * at all. Newlines inside of an entry are written "\n", backslashes "\\". */
+ * A line is one entry, its CRC the CRC-32 of all that follows it and its blank, its SIZE the bytes after
+ * "I/N ". A batch of N entries is N lines in a row, and the CRC of each goes on from the one before, so that
+ * a batch is valid whole or not at all. Newlines inside of an entry are written "\n", backslashes "\\". */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,7 +23,7 @@
 
 /* A StoreEntry with its record as text. */
 typedef struct JournalItem {
-        int type;              /* StoreEntryType or JOURNAL_LAST */
+        int type; /* StoreEntryType or JOURNAL_LAST */
         uint64_t op;
         Uuid uuid;             /* PUT, DELETE */
         char *text;            /* PUT: the record's XML; INTENT; owned */
@@ -38,14 +38,15 @@ int journal_format(const JournalItem *items, size_t n, char **ret, size_t *ret_s
 
 /* What is wrong with a journal. */
 typedef struct JournalDamage {
-        size_t end;            /* end of the last valid batch, or of the header: what follows was never acknowledged */
-        size_t line;           /* first line that cannot be used although valid ones follow; 0: there is none */
-        size_t n_lines;        /* how many such lines */
-        bool header;           /* the first line is not what it should be */
+        size_t end;  /* end of the last valid batch, or of the header: what follows was never acknowledged */
+        size_t line; /* first line that cannot be used although valid ones follow; 0: there is none */
+        size_t n_lines; /* how many such lines */
+        bool header;    /* the first line is not what it should be */
 } JournalDamage;
 
 /* Gets a valid batch; may take the items' texts. -EBADMSG: it means nothing all the same. */
 typedef int (*journal_apply_t)(void *userdata, JournalItem *items, size_t n);
 
-/* Calls @apply for each valid batch in order. Passes on its errors but -EBADMSG, which makes the batch a bad one. -ENOMEM. */
+/* Calls @apply for each valid batch in order. Passes on its errors but -EBADMSG, which makes the batch a bad
+ * one. -ENOMEM. */
 int journal_parse(const char *data, size_t size, journal_apply_t apply, void *userdata, JournalDamage *ret);

@@ -51,7 +51,8 @@ int store_add_bad(StoreContent *c, const char *dir, const char *name, const char
 }
 
 /* Calls @place with names that may be free in set-aside/ until it does not say -EEXIST. */
-static int with_free_name(Store *s, const char *name, int (*place)(int to_fd, const char *to, void *userdata), void *userdata) {
+static int with_free_name(Store *s, const char *name,
+                          int (*place)(int to_fd, const char *to, void *userdata), void *userdata) {
         CLEANUP(fd_closep) int fd = -1;
 
         fd = file_open_dir(s->dir_fd, STORE_SET_ASIDE);
@@ -67,6 +68,8 @@ static int with_free_name(Store *s, const char *name, int (*place)(int to_fd, co
                 else
                         snprintf(to, sizeof to, "%.*s.%u", NAME_MAX - 8, name, i);
                 r = place(fd, to, userdata);
+                if (r >= 0)
+                        (void) fsync(fd);
                 if (r != -EEXIST)
                         return r;
         }
@@ -113,7 +116,8 @@ static int place_copy(int to_fd, const char *to, void *userdata) {
 }
 
 /* Reports @name and moves it away. It may stay where it is if the directory cannot be written. */
-static int refuse(Store *s, StoreContent *c, int dir_fd, const char *dir, const char *name, const char *reason) {
+static int refuse(Store *s, StoreContent *c, int dir_fd, const char *dir, const char *name,
+                  const char *reason) {
         if (s->error == 0)
                 (void) store_set_aside(s, dir_fd, name);
 
@@ -212,8 +216,8 @@ static int replay(void *userdata, JournalItem *items, size_t n) {
         return 0;
 }
 
-/* Opens the journal to go on after its last valid batch. What was replayed is made durable: it may come from a daemon that
- * was killed before its fdatasync. */
+/* Opens the journal to go on after its last valid batch. What was replayed is made durable: it may come from
+ * a daemon that was killed before its fdatasync. */
 static int continue_journal(Store *s, const JournalDamage *damage) {
         CLEANUP(fd_closep) int fd = -1;
 
@@ -252,10 +256,11 @@ int store_load_journal(Store *s, StoreContent *c) {
                 Copy copy = { data, size };
 
                 if (damage.header)
-                        r = store_add_bad(c, NULL, STORE_JOURNAL, "line 1: does not begin as a journal of this version");
+                        r = store_add_bad(c, NULL, STORE_JOURNAL,
+                                          "line 1: does not begin as a journal of this version");
                 else
-                        r = store_add_bad(c, NULL, STORE_JOURNAL, "line %zu: %zu lines cannot be used", damage.line,
-                                          damage.n_lines);
+                        r = store_add_bad(c, NULL, STORE_JOURNAL, "line %zu: %zu lines cannot be used",
+                                          damage.line, damage.n_lines);
                 if (r < 0)
                         return r;
                 if (s->error == 0)
@@ -313,7 +318,8 @@ static bool is_temporary(const char *name) {
         char file[STORE_FILE_SIZE];
         Uuid uuid;
 
-        if (strlen(name) != STORE_FILE_SIZE - 1 + 5 || name[0] != '.' || strcmp(name + STORE_FILE_SIZE, ".new") != 0)
+        if (strlen(name) != STORE_FILE_SIZE - 1 + 5 || name[0] != '.' ||
+            strcmp(name + STORE_FILE_SIZE, ".new") != 0)
                 return false;
         memcpy(file, name + 1, sizeof file - 1);
         file[sizeof file - 1] = '\0';
@@ -392,7 +398,8 @@ static int compare_name(const void *a, const void *b, void *userdata) {
         int order = strcmp(x->name, y->name);
 
         if (order == 0)
-                order = (store_find_pending(userdata, y->uuid) != NULL) - (store_find_pending(userdata, x->uuid) != NULL);
+                order = (store_find_pending(userdata, y->uuid) != NULL) -
+                        (store_find_pending(userdata, x->uuid) != NULL);
         return order ?: uuid_compare(x->uuid, y->uuid);
 }
 
@@ -416,7 +423,8 @@ static int refuse_duplicates(Store *s, StoreContent *c, Loader *l) {
                 }
 
                 r = store_add_bad(c, STORE_MATRICES, store_file_name(record->uuid, name),
-                                  "has the name '%s', as %s has", record->name, uuid_format(first->uuid, other));
+                                  "has the name '%s', as %s has", record->name,
+                                  uuid_format(first->uuid, other));
                 if (r < 0)
                         return r;
                 if (s->error == 0 && !store_find_pending(s, record->uuid))

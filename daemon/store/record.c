@@ -182,7 +182,8 @@ int record_to_xml(const Record *r, char **ret) {
         put_attributes(f, "assign_adapter", &r->matrix.adapters, 2);
         put_attributes(f, "assign_domain", &r->matrix.domains, 4);
         put_attributes(f, "assign_control_domain", &r->matrix.control, 4);
-        fputs("  </capability>\n  <guestcrypt:matrix xmlns:guestcrypt='" RECORD_NAMESPACE "' version='1'", f);
+        fputs("  </capability>\n  <guestcrypt:matrix xmlns:guestcrypt='" RECORD_NAMESPACE "' version='1'",
+              f);
         if (r->name)
                 fprintf(f, " name='%s'", r->name);
         if (r->guest) {

@@ -13,8 +13,8 @@
 /* So that a record of 3 * 256 ids with all of it is still below RECORD_XML_MAX. */
 #define RECORD_UNKNOWN_MAX (20 * 1024)
 
-/* Record.unknown is one piece of XML per place where it is written back, with a character between that XML cannot hold.
- * The places are those where libvirt's schema wants its own elements. */
+/* Record.unknown is one piece of XML per place where it is written back, with a character between that XML
+ * cannot hold. The places are those where libvirt's schema wants its own elements. */
 #define UNKNOWN_SEPARATOR "\x1f"
 typedef enum UnknownPlace {
         UNKNOWN_DEVICE_ATTRIBUTES,

@@ -3,6 +3,8 @@
 #include <libxml/parser.h>
 #include <libxml/relaxng.h>
 #include <libxml/tree.h>
+#include <libxml/xmlschemastypes.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,8 +48,8 @@ static void reader_clear(Reader *rd) {
         free(rd->error);
 }
 
-/* Keeps the text of the first refusal. It may hold pieces of the input: what is left is one line of ASCII, so that it
- * can go anywhere. */
+/* Keeps the text of the first refusal. It may hold pieces of the input: what is left is one line of ASCII,
+ * so that it can go anywhere. */
 static int refuse(Reader *rd, long line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 static int refuse(Reader *rd, long line, const char *format, ...) {
@@ -112,7 +114,8 @@ static int text_of(Reader *rd, const xmlNode *node, const xmlNode *children, con
 
 static int refuse_attributes(Reader *rd, const xmlNode *node) {
         if (node->properties)
-                return refuse(rd, line_of(node), "unknown attribute '%.40s' of <%s>", node->properties->name, node->name);
+                return refuse(rd, line_of(node), "unknown attribute '%.40s' of <%s>", node->properties->name,
+                              node->name);
 
         return 0;
 }
@@ -133,14 +136,16 @@ static int only_attributes(Reader *rd, const xmlNode *node, const char *name, co
         for (const xmlAttr *a = node->properties; a; a = a->next)
                 if (a->ns || (strcmp((const char *) a->name, name) != 0 &&
                               (!other || strcmp((const char *) a->name, other) != 0)))
-                        return refuse(rd, line_of(node), "unknown attribute '%.40s' of <%s>", a->name, node->name);
+                        return refuse(rd, line_of(node), "unknown attribute '%.40s' of <%s>", a->name,
+                                      node->name);
 
         return 0;
 }
 
 static int no_children(Reader *rd, const xmlNode *node) {
         for (const xmlNode *c = node->children; c; c = c->next)
-                if (c->type != XML_COMMENT_NODE && !(c->type == XML_TEXT_NODE && is_blank((const char *) c->content)))
+                if (c->type != XML_COMMENT_NODE &&
+                    !(c->type == XML_TEXT_NODE && is_blank((const char *) c->content)))
                         return refuse(rd, line_of(node), "<%s> is not empty", node->name);
 
         return 0;
@@ -164,6 +169,27 @@ static int unknown_buffer(Reader *rd, UnknownPlace place, xmlBuffer **ret) {
         return 0;
 }
 
+/* libxml2 writes the names of name spaces as they are, so they must not hold what needs escaping. The depth
+ * of a document is limited by the parser. */
+static int check_namespaces(Reader *rd, const xmlNode *node) {
+        int r;
+
+        for (const xmlNs *ns = node->nsDef; ns; ns = ns->next)
+                for (const char *p = (const char *) ns->href ?: ""; *p; p++)
+                        if (*p <= ' ' || *p > '~' || strchr("<>&\"'", *p))
+                                return refuse(rd, line_of(node), "name space '%.60s' is not a URI",
+                                              ns->href);
+
+        for (const xmlNode *c = node->children; c; c = c->next)
+                if (c->type == XML_ELEMENT_NODE) {
+                        r = check_namespaces(rd, c);
+                        if (r < 0)
+                                return r;
+                }
+
+        return 0;
+}
+
 static int keep_node(Reader *rd, UnknownPlace place, xmlNode *node) {
         xmlBuffer *b;
         int r;
@@ -179,8 +205,8 @@ static int keep_node(Reader *rd, UnknownPlace place, xmlNode *node) {
         return 0;
 }
 
-/* Keeps the name space declarations of @node, which its unknown children may need, and its attributes of other name
- * spaces. */
+/* Keeps the name space declarations of @node, which its unknown children may need, and its attributes of
+ * other name spaces. */
 static int keep_attributes(Reader *rd, UnknownPlace place, const xmlNode *node) {
         xmlBuffer *b;
         int r;
@@ -201,7 +227,8 @@ static int keep_attributes(Reader *rd, UnknownPlace place, const xmlNode *node) 
                 if (!a->ns)
                         continue;
                 if (strcmp((const char *) a->ns->href, RECORD_NAMESPACE) == 0)
-                        return refuse(rd, line_of(node), "unknown attribute '%.40s' of <%s>", a->name, node->name);
+                        return refuse(rd, line_of(node), "unknown attribute '%.40s' of <%s>", a->name,
+                                      node->name);
                 r = unknown_buffer(rd, place, &b);
                 if (r < 0)
                         return r;
@@ -220,13 +247,12 @@ static int read_id(Reader *rd, const xmlNode *node, const char *what, const char
         unsigned long value;
 
         if (n == 0 || digits[n])
-                return refuse(rd, line_of(node), "%s '%.40s' is not a number in decimal or with 0x", what, s);
+                return refuse(rd, line_of(node), "%s '%.40s' is not a number in decimal or with 0x", what,
+                              s);
         if (!hex && n > 1 && *digits == '0')
                 return refuse(rd, line_of(node), "%s '%.40s' has a leading zero: is it octal?", what, s);
-        if (n > 16)
-                return refuse(rd, line_of(node), "%s '%.40s' is too long", what, s);
 
-        value = strtoul(digits, NULL, hex ? 16 : 10);
+        value = n > 16 ? AP_IDS : strtoul(digits, NULL, hex ? 16 : 10);
         if (value >= AP_IDS)
                 return refuse(rd, line_of(node), "%s '%.40s' is above 255", what, s);
 
@@ -235,9 +261,11 @@ static int read_id(Reader *rd, const xmlNode *node, const char *what, const char
 }
 
 static int read_ap_config(Reader *rd, const xmlNode *node, const char *value) {
-        /* the kernel takes shorter masks, but left-aligned: "0x3" is adapters 6 and 7 to a person, 2 and 3 to it */
+        /* the kernel takes shorter masks, but left-aligned: "0x3" is adapters 6 and 7 to a person, 2 and 3
+         * to it */
         if (strlen(value) != AP_MATRIX_STRING_SIZE - 1 || ap_matrix_parse(value, &rd->record.matrix) < 0)
-                return refuse(rd, line_of(node), "ap_config is not three masks of 0x and 64 digits with commas between");
+                return refuse(rd, line_of(node),
+                              "ap_config is not three masks of 0x and 64 digits with commas between");
 
         return 0;
 }
@@ -379,11 +407,14 @@ static int read_name(Reader *rd, const xmlNode *node) {
 
 /* Elements that mean something, in a place where they mean nothing. */
 static int refuse_misplaced(Reader *rd, const xmlNode *node) {
-        static const char *const names[] = { "device", "name", "parent", "capability", "type", "uuid", "attr" };
+        static const char *const names[] = {
+                "device", "name", "parent", "capability", "type", "uuid", "attr"
+        };
 
         for (size_t i = 0; i < ELEMENTS(names); i++)
                 if (!node->ns && is_named(node, names[i]))
-                        return refuse(rd, line_of(node), "<%s> does not belong into <%s>", names[i], node->parent->name);
+                        return refuse(rd, line_of(node), "<%s> does not belong into <%s>", names[i],
+                                      node->parent->name);
         if (node->ns && strcmp((const char *) node->ns->href, RECORD_NAMESPACE) == 0)
                 return refuse(rd, line_of(node), "unknown element <%.40s> of " RECORD_NAMESPACE, node->name);
 
@@ -419,7 +450,8 @@ static int read_capability(Reader *rd, const xmlNode *node) {
                 return refuse(rd, line_of(node), "capability '%.40s' is not 'mdev'", type ?: "");
         for (const xmlAttr *a = node->properties; a; a = a->next)
                 if (!a->ns && strcmp((const char *) a->name, "type") != 0)
-                        return refuse(rd, line_of(node), "unknown attribute '%.40s' of <capability>", a->name);
+                        return refuse(rd, line_of(node), "unknown attribute '%.40s' of <capability>",
+                                      a->name);
         r = keep_attributes(rd, UNKNOWN_CAPABILITY_ATTRIBUTES, node);
         if (r < 0)
                 return r;
@@ -459,13 +491,12 @@ static int read_version(Reader *rd, const xmlNode *node, const char *value) {
         if (strspn(value, "0123456789") != strlen(value) || *value == '0' || !*value)
                 return refuse(rd, line_of(node), "version '%.40s' is not a number", value);
         if (strlen(value) > 9 || strtoul(value, NULL, 10) > RECORD_VERSION)
-                return refuse(rd, line_of(node), "version %.40s is newer than %d, the newest known here", value,
-                              RECORD_VERSION);
+                return refuse(rd, line_of(node), "version %.40s is newer than %d, the newest known here",
+                              value, RECORD_VERSION);
 
         return 0;
 }
 
-/* Our own element. */
 static int read_uid(Reader *rd, const xmlNode *node, const char *value) {
         unsigned long uid;
         char *end;
@@ -479,6 +510,7 @@ static int read_uid(Reader *rd, const xmlNode *node, const char *value) {
         return 0;
 }
 
+/* Our own element. */
 static int read_matrix(Reader *rd, const xmlNode *node) {
         const char *version;
         int r;
@@ -535,11 +567,17 @@ static int read_matrix(Reader *rd, const xmlNode *node) {
 static int read_device(Reader *rd, const xmlNode *root) {
         int r;
 
-        if (root->ns || !is_named(root, "device"))
+        if (root->ns)
+                return refuse(rd, line_of(root), "the root element is of name space '%.60s'",
+                              root->ns->href);
+        if (!is_named(root, "device"))
                 return refuse(rd, line_of(root), "the root element is <%.40s>, not <device>", root->name);
         for (const xmlAttr *a = root->properties; a; a = a->next)
                 if (!a->ns)
                         return refuse(rd, line_of(root), "unknown attribute '%.40s' of <device>", a->name);
+        r = check_namespaces(rd, root);
+        if (r < 0)
+                return r;
         r = keep_attributes(rd, UNKNOWN_DEVICE_ATTRIBUTES, root);
         if (r < 0)
                 return r;
@@ -553,15 +591,17 @@ static int read_device(Reader *rd, const xmlNode *root) {
                         r = read_parent(rd, c);
                 else if (!c->ns && is_named(c, "capability"))
                         r = read_capability(rd, c);
-                else if (c->ns && strcmp((const char *) c->ns->href, RECORD_NAMESPACE) == 0 && is_named(c, "matrix"))
+                else if (c->ns && strcmp((const char *) c->ns->href, RECORD_NAMESPACE) == 0 &&
+                         is_named(c, "matrix"))
                         r = read_matrix(rd, c);
                 else {
                         r = refuse_misplaced(rd, c);
                         if (r >= 0)
                                 r = keep_node(rd,
-                                              c->ns                                            ? UNKNOWN_END
-                                              : is_named(c, "path") || is_named(c, "devnode") ? UNKNOWN_BEFORE_PARENT
-                                                                                               : UNKNOWN_AFTER_PARENT,
+                                              c->ns ? UNKNOWN_END
+                                              : is_named(c, "path") || is_named(c, "devnode")
+                                                      ? UNKNOWN_BEFORE_PARENT
+                                                      : UNKNOWN_AFTER_PARENT,
                                               c);
                 }
                 if (r < 0)
@@ -585,7 +625,8 @@ static int join_unknown(Reader *rd) {
         if (size == 0)
                 return 0;
         if (size > RECORD_UNKNOWN_MAX)
-                return refuse(rd, 0, "more than %d bytes of elements that mean nothing here", RECORD_UNKNOWN_MAX);
+                return refuse(rd, 0, "more than %d bytes of elements that mean nothing here",
+                              RECORD_UNKNOWN_MAX);
 
         p = rd->record.unknown = malloc(size + _UNKNOWN_MAX);
         if (!p)
@@ -601,7 +642,8 @@ static int join_unknown(Reader *rd) {
         return 0;
 }
 
-static void on_doctype(void *userdata, const xmlChar *name, const xmlChar *public_id, const xmlChar *system_id) {
+static void on_doctype(void *userdata, const xmlChar *name, const xmlChar *public_id,
+                       const xmlChar *system_id) {
         xmlParserCtxt *ctxt = userdata;
         Reader *rd = ctxt->_private;
 
@@ -621,27 +663,29 @@ static int parse(Reader *rd, const char *xml, size_t size) {
         ctxt->sax->internalSubset = on_doctype;
         ctxt->_private = rd;
         rd->doc = xmlCtxtReadMemory(ctxt, xml, (int) size, NULL, NULL,
-                                    XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING | XML_PARSE_COMPACT);
+                                    XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING |
+                                            XML_PARSE_COMPACT);
         if (rd->has_doctype)
-                r = -EBADMSG;
+                r = rd->error ? -EBADMSG : -ENOMEM;
         else if (!rd->doc) {
                 const xmlError *e = xmlCtxtGetLastError(ctxt);
 
                 if (e && e->code == XML_ERR_NO_MEMORY)
                         r = -ENOMEM;
                 else
-                        r = refuse(rd, e ? e->line : 0, "not well-formed: %.200s", e && e->message ? e->message : "empty");
+                        r = refuse(rd, e ? e->line : 0, "not well-formed: %.200s",
+                                   e && e->message ? e->message : "empty");
         }
 
         xmlFreeParserCtxt(ctxt);
         return r;
 }
 
-static void on_schema_error(void *userdata, xmlErrorPtr e) {
-        (void) refuse(userdata, e->line, "not valid: %.200s", e->message ?: "");
+static void ignore_error(void *userdata, xmlErrorPtr e) {
 }
 
-static void ignore_schema_error(void *userdata, xmlErrorPtr e) {
+static void on_schema_error(void *userdata, xmlErrorPtr e) {
+        (void) refuse(userdata, e->line, "not valid: %.200s", e->message ?: "");
 }
 
 /* What the reader has found nothing wrong with must still be what the schema says. */
@@ -654,7 +698,7 @@ static int validate(Reader *rd) {
         parser = xmlRelaxNGNewMemParserCtxt(matrix_rng, sizeof matrix_rng - 1);
         if (!parser)
                 goto end;
-        xmlRelaxNGSetParserStructuredErrors(parser, ignore_schema_error, NULL);
+        xmlRelaxNGSetParserStructuredErrors(parser, ignore_error, NULL);
         schema = xmlRelaxNGParse(parser);
         if (!schema)
                 goto end;
@@ -678,11 +722,20 @@ end:
         return r;
 }
 
-/* Whether the input is byte for byte what we write for it: then it is valid, at a tenth of the cost of asking the schema. */
+/* Whether the input is byte for byte what we write for it: then it is valid, at a tenth of the cost of
+ * asking the schema. */
 static bool is_as_written(const Record *r, const char *xml, size_t size) {
         CLEANUP(freep) char *text = NULL;
 
         return record_to_xml(r, &text) >= 0 && strlen(text) == size && memcmp(text, xml, size) == 0;
+}
+
+/* libxml2 makes these tables when it first needs them, without looking whether another thread is about to do
+ * the same. */
+static void init_libxml2(void) {
+        xmlInitParser();
+        (void) xmlRelaxNGInitTypes();
+        xmlSchemaInitTypes();
 }
 
 static int read_document(Reader *rd, const char *xml, size_t size) {
@@ -716,10 +769,20 @@ static int read_document(Reader *rd, const char *xml, size_t size) {
 }
 
 int record_from_xml(const char *xml, size_t size, Record *ret, char **reterr_text) {
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
         CLEANUP(reader_clear) Reader rd = {};
+        xmlStructuredErrorFunc old_handler;
+        void *old_userdata;
         int r;
 
+        (void) pthread_once(&once, init_libxml2);
+
+        /* character set converters report to this thread's handler only, which would write to stderr */
+        old_handler = xmlStructuredError;
+        old_userdata = xmlStructuredErrorContext;
+        xmlSetStructuredErrorFunc(NULL, ignore_error);
         r = read_document(&rd, xml, size);
+        xmlSetStructuredErrorFunc(old_userdata, old_handler);
         if (r == -EBADMSG && reterr_text)
                 *reterr_text = TAKE(rd.error);
         if (r < 0)

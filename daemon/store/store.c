@@ -209,7 +209,8 @@ static int replace_unsynced(int dir_fd, const char *name, const char *text) {
         return r;
 }
 
-/* Brings a definition's file up to date, for people to see; what counts is the journal until the next checkpoint. */
+/* Brings a definition's file up to date, for people to see; what counts is the journal until the next
+ * checkpoint. */
 static int write_definition(Store *s, Pending *p) {
         char name[STORE_FILE_SIZE];
         int r;
@@ -270,7 +271,8 @@ static int sync_definition(Store *s, Pending *p) {
                 if (r >= 0)
                         return 0;
 
-                /* removed by somebody, or not on the disk although written: once more from the journal's text */
+                /* removed by somebody, or not on the disk although written: once more from the journal's
+                 * text */
                 p->written = false;
                 if (tries > 0)
                         return r;
@@ -280,9 +282,11 @@ static int sync_definition(Store *s, Pending *p) {
 static int sync_masks(Store *s) {
         char apmask[AP_MASK_STRING_SIZE], aqmask[AP_MASK_STRING_SIZE], text[2 * AP_MASK_STRING_SIZE + 64];
 
-        if (!s->keep_masks)
-                return unlinkat(s->dir_fd, STORE_MASKS_FILE, 0) < 0 && errno != ENOENT ? -errno
-                                                                                       : ret_errno(fsync(s->dir_fd));
+        if (!s->keep_masks) {
+                if (unlinkat(s->dir_fd, STORE_MASKS_FILE, 0) < 0 && errno != ENOENT)
+                        return -errno;
+                return ret_errno(fsync(s->dir_fd));
+        }
 
         snprintf(text, sizeof text, "apmask %s\naqmask %s\n", ap_mask_format(&s->apmask, apmask),
                  ap_mask_format(&s->aqmask, aqmask));
@@ -327,8 +331,8 @@ static int start_journal(Store *s) {
         if (r < 0)
                 return r;
 
-        fd = openat(s->dir_fd, "." STORE_JOURNAL ".new", O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW,
-                    0600);
+        fd = openat(s->dir_fd, "." STORE_JOURNAL ".new",
+                    O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
                 return -errno;
         r = file_write_all(fd, text, size);
@@ -347,7 +351,8 @@ static int start_journal(Store *s) {
         s->checkpoint_at = STORE_JOURNAL_MAX;
         s->dirty = false;
 
-        /* until this is durable, a crash may bring back the old journal, without what is appended to the new one */
+        /* until this is durable, a crash may bring back the old journal, without what is appended to the new
+         * one */
         if (fsync(s->dir_fd) < 0) {
                 r = -errno;
                 s->error = -EIO;

@@ -9,9 +9,9 @@
  *   journal                 intents and commits since the last checkpoint, a line each with a checksum
  *   set-aside/              records that could not be read, as they were found
  *
- * Durability: an append to the journal that has returned is on stable storage (one fdatasync for a whole batch); files below
- * matrices/ follow and are fsynced at a checkpoint, before the journal starts anew. Replay is idempotent.
- * The record_*() functions are pure; all others block: they run on the file worker. */
+ * Durability: an append to the journal that has returned is on stable storage (one fdatasync for a whole
+ * batch); files below matrices/ follow and are fsynced at a checkpoint, before the journal starts anew.
+ * Replay is idempotent. The record_*() functions are pure; all others block: they run on the file worker. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,12 +27,12 @@
 /* A definition. */
 typedef struct Record {
         Uuid uuid;
-        char *name;            /* unique; letters, digits, and "-_.:+" after the first, which is a letter or digit */
-        char *guest;           /* the guest it is meant for, or NULL */
+        char *name;  /* unique; letters, digits, "-_.:+", the first a letter or digit */
+        char *guest; /* the guest it is meant for, or NULL */
         ApMatrix matrix;
         bool autostart, alternative, from_host;
-        uid_t uid;             /* who defined it */
-        char *unknown;         /* XML that we do not understand and keep, or NULL */
+        uid_t uid;     /* who defined it */
+        char *unknown; /* XML that we do not understand and keep, or NULL */
 } Record;
 
 void record_clear(Record *r);
@@ -42,22 +42,24 @@ bool record_name_is_valid(const char *name);
 /* Whether @guest may name a guest: valid UTF-8 without control characters, not empty, not too long. */
 bool record_guest_is_valid(const char *guest);
 
-/* The stored form; free() it. Null uuid and NULL name are left out. -ENOMEM; -EINVAL: name or guest is not valid. */
+/* The stored form; free() it. Null uuid and NULL name are left out. -ENOMEM; -EINVAL: name or guest is not
+ * valid. */
 int record_to_xml(const Record *r, char **ret);
 
-/* Reads the stored form or what a person wrote (libvirt node device XML of an mdev with parent ap_matrix; uuid optional: null then; name
- * from our metadata or NULL). Validated against the schema; entities, external references and more than RECORD_XML_MAX
- * bytes are refused. -EBADMSG: *reterr_text (free()) says in one line what and where; -ENOMEM. */
+/* Reads the stored form or what a person wrote (libvirt node device XML of an mdev with parent ap_matrix;
+ * uuid optional: null then; name from our metadata or NULL). Validated against the schema; entities,
+ * external references and more than RECORD_XML_MAX bytes are refused. -EBADMSG: *reterr_text (free()) says
+ * in one line what and where; -ENOMEM. */
 #define RECORD_XML_MAX (64 * 1024)
 int record_from_xml(const char *xml, size_t size, Record *ret, char **reterr_text);
 
 /* What a batch does to the disk, in order. */
 typedef enum StoreEntryType {
-        STORE_INTENT,          /* operation @op begins; @text is its plan and purpose, opaque to the store */
-        STORE_PUT,             /* definition @record is as given; ends intent @op if nonzero */
-        STORE_DELETE,          /* definition @uuid is gone; ends intent @op if nonzero */
-        STORE_END,             /* intent @op has ended without change of a definition */
-        STORE_MASKS,           /* host masks to keep are @apmask, @aqmask, or none if !@keep; ends intent @op if nonzero */
+        STORE_INTENT, /* operation @op begins; @text is its plan and purpose, opaque to the store */
+        STORE_PUT,    /* definition @record is as given; ends intent @op if nonzero */
+        STORE_DELETE, /* definition @uuid is gone; ends intent @op if nonzero */
+        STORE_END,    /* intent @op has ended without change of a definition */
+        STORE_MASKS,  /* host masks to keep are these, or none if !@keep; ends intent @op if nonzero */
         _STORE_ENTRY_MAX
 } StoreEntryType;
 
@@ -83,40 +85,50 @@ typedef struct StoreIntent {
 
 /* A record that was set aside. */
 typedef struct StoreBad {
-        char *file;            /* relative to the state directory, as it was named */
-        char *reason;          /* one line */
+        char *file;   /* relative to the state directory, as it was named */
+        char *reason; /* one line */
 } StoreBad;
 
 typedef struct StoreContent {
-        Record *records;       /* by uuid */
+        Record *records; /* by uuid */
         size_t n_records;
-        StoreIntent *intents;  /* in order of their beginning */
+        StoreIntent *intents; /* in order of their beginning */
         size_t n_intents;
         StoreBad *bad;
         size_t n_bad;
-        uint64_t last_op;      /* highest operation number ever seen */
+        uint64_t last_op; /* highest operation number ever seen */
         bool keep_masks;
         ApMask apmask, aqmask;
 } StoreContent;
 
 void store_content_clear(StoreContent *c);
 
-/* Opens (and on first use makes) the state directory @dir_fd (duplicated), takes its lock file so that no second daemon uses it,
- * replays the journal, sets bad records aside, and hands out all there is. -EBUSY: another daemon has it; -EBADMSG: of a newer
- * version; -EROFS and others: as the kernel says. If the directory cannot be written, but read, everything is handed out
- * and *ret_writable is false. */
+/* Opens (and on first use makes) the state directory @dir_fd (duplicated), takes its lock file so that no
+ * second daemon uses it, replays the journal, sets bad records aside, and hands out all there is. -EBUSY:
+ * another daemon has it; -EBADMSG: of a newer version; -EROFS and others: as the kernel says. If the
+ * directory cannot be written, but read, everything is handed out and *ret_writable is false: commits give
+ * the reason (-EROFS, -EACCES, -ENOSPC ...) until store_reopen() succeeds.
+ *
+ * The lock belongs to the open file, which is close-on-exec: a child that is to live longer than the daemon
+ * must have been exec()ed. */
 int store_open(int dir_fd, Store **ret, StoreContent *ret_content, bool *ret_writable);
 
-/* Makes the batch durable as a whole: 0 means that all of it is on stable storage; an error (-ENOSPC, -EIO, -EROFS ...), that none of
- * it is or will be after a crash. A failed fsync poisons the store: later commits give -EIO until store_reopen() succeeds. */
+/* Makes the batch durable as a whole: 0 means that all of it is on stable storage; an error (-ENOSPC, -EIO,
+ * -EROFS ...), that none of it is or will be after a crash. A failed fsync poisons the store: later commits
+ * give -EIO until store_reopen() succeeds. -EINVAL, with nothing done: an entry that could not be read again
+ * (record without valid name, guest or uuid; intent without operation number). That names are unique is the
+ * caller's to see to. */
 int store_commit(Store *s, const StoreEntry *entries, size_t n);
 
-/* Brings the files up to date durably and starts the journal anew. Done by store_commit() itself when the journal exceeds
- * STORE_JOURNAL_MAX, and to be done when idle and at the end. */
+/* Brings the files up to date durably and starts the journal anew. Done by store_commit() itself when the
+ * journal exceeds STORE_JOURNAL_MAX, and to be done when idle and at the end. */
 #define STORE_JOURNAL_MAX (4 * 1024 * 1024)
 int store_checkpoint(Store *s);
 /* Whether a checkpoint has anything to do. */
 bool store_is_dirty(const Store *s);
+
+/* Tries to make a store that cannot be written any more, or could not be from the start, writable again: all
+ * that is not yet in durable files is written anew, the journal too. 0 or why it still cannot. */
 int store_reopen(Store *s);
 
 /* Accepts NULL; returns NULL. Does not checkpoint. */

@@ -8,15 +8,15 @@
 #include "store/journal.h"
 #include "store/store.h"
 
-#define STORE_VERSION    1
-#define STORE_MATRICES   "matrices"
-#define STORE_SET_ASIDE  "set-aside"
-#define STORE_JOURNAL    "journal"
-#define STORE_MASKS_FILE "masks"
+#define STORE_VERSION      1
+#define STORE_MATRICES     "matrices"
+#define STORE_SET_ASIDE    "set-aside"
+#define STORE_JOURNAL      "journal"
+#define STORE_MASKS_FILE   "masks"
 #define STORE_VERSION_FILE "version"
-#define STORE_LOCK       "lock"
+#define STORE_LOCK         "lock"
 
-#define STORE_FILE_SIZE  (UUID_STRING_SIZE + 4) /* "UUID.xml" and NUL */
+#define STORE_FILE_SIZE (UUID_STRING_SIZE + 4) /* "UUID.xml" and NUL */
 
 /* Above this nothing is appended any more while no checkpoint succeeds. */
 #define STORE_JOURNAL_LIMIT (16 * STORE_JOURNAL_MAX)
@@ -24,20 +24,20 @@
 /* A definition since the last checkpoint. */
 typedef struct Pending {
         Uuid uuid;
-        char *text;            /* NULL: it is gone */
-        bool written;          /* the file is so, though perhaps not durably */
+        char *text;   /* NULL: it is gone */
+        bool written; /* the file is so, though perhaps not durably */
 } Pending;
 
 struct Store {
         int dir_fd, lock_fd, matrices_fd, journal_fd; /* -1 where there is none */
-        int error;             /* why nothing can be written, negative; 0: all is well */
-        size_t journal_size;   /* its valid part */
-        size_t checkpoint_at;  /* size at which store_commit() does a checkpoint */
-        bool dirty;            /* the journal holds more than the state after a checkpoint */
+        int error;            /* why nothing can be written, negative; 0: all is well */
+        size_t journal_size;  /* its valid part */
+        size_t checkpoint_at; /* size at which store_commit() does a checkpoint */
+        bool dirty;           /* the journal holds more than the state after a checkpoint */
 
-        Pending *pending;      /* by uuid */
+        Pending *pending; /* by uuid */
         size_t n_pending, pending_allocated;
-        StoreIntent *intents;  /* in order of their beginning */
+        StoreIntent *intents; /* in order of their beginning */
         size_t n_intents, intents_allocated;
         uint64_t last_op;
         bool masks_pending, keep_masks;
@@ -55,12 +55,12 @@ char *store_file_name(Uuid uuid, char buf[static STORE_FILE_SIZE]);
 
 /* Appends to the list of bad records; @reason is formatted. -ENOMEM. */
 int store_add_bad(StoreContent *c, const char *dir, const char *name, const char *format, ...)
-                __attribute__((format(printf, 4, 5)));
+        __attribute__((format(printf, 4, 5)));
 /* Moves @name of @dir (open as @dir_fd) to set-aside/, under a name that is free there. */
 int store_set_aside(Store *s, int dir_fd, const char *name);
 
-/* What store_open() reads. They put what is bad into @c and go on; errors are those of this process (-ENOMEM, -EMFILE) and of
- * the state directory itself. */
+/* What store_open() reads. They put what is bad into @c and go on; errors are those of this process
+ * (-ENOMEM, -EMFILE) and of the state directory itself. */
 int store_load_journal(Store *s, StoreContent *c);
 int store_load_masks(Store *s, StoreContent *c);
 int store_load_matrices(Store *s, StoreContent *c);

@@ -11,11 +11,6 @@ need git
 
 longest=1000 # lines of a C file; more is two purposes
 failed=0
-complain() {
-        echo "$*"
-        failed=1
-}
-
 # A checkout lists what is committed, or about to be; an unpacked archive all that there is.
 if git rev-parse --is-inside-work-tree > /dev/null 2>&1; then
         mapfile -t files < <(git ls-files -co --exclude-standard)
@@ -23,25 +18,41 @@ else
         mapfile -t files < <(find . -type f ! -path './build*' | sed 's#^\./##')
 fi
 
+sources=() code=()
 for file in "${files[@]}"; do
         [ -f "$file" ] || continue
         case $file in
-        LICENSES/* | tests/fixtures/* | tests/*/fixtures/* | tests/fuzz/corpus/* | *.ref | *.json | .gitignore) continue ;;
+        LICENSES/* | tests/*fixtures/* | tests/*corpus* | *.ref | *.json | .gitignore) continue ;;
         *.md | NEWS) continue ;;
+        *.[ch]) code+=("$file") ;;
         esac
-        head -n 3 "$file" | grep -q 'SPDX-License-Identifier: ' || complain "$file: no SPDX line at the top"
-        [ -z "$(tail -c 1 "$file")" ] || complain "$file: the last line does not end"
-        ! grep -nE '[ 	]+$' "$file" | sed "s#^#$file: blanks at the end of line #" | grep . || failed=1
-        case $file in
-        *.[ch])
-                [ "$(wc -l < "$file")" -le $longest ] || complain "$file: more than $longest lines"
-                ! grep -nP '^\t' "$file" | sed "s#^#$file: tab in line #" | grep . || failed=1
-                ;;
-        esac
+        sources+=("$file")
 done
+
+# complain ABOUT COMMAND...: each line that the command prints is wrong
+complain() {
+        local found
+
+        found=$("${@:2}") || :
+        [ -n "$found" ] || return 0
+        echo "$1:"
+        echo "$found"
+        failed=1
+}
+
+complain "no SPDX line at the top" awk '
+        FNR == 1 { if (file != "" && !seen) print file; file = FILENAME; seen = 0 }
+        FNR <= 3 && /SPDX-License-Identifier: / { seen = 1 }
+        END { if (!seen) print file }' "${sources[@]}"
+complain "the last line does not end" grep -LzP '\n\z' "${sources[@]}"
+complain "blanks at the end of a line" grep -nHP '[ \t]+$' "${sources[@]}"
+[ ${#code[@]} -eq 0 ] || {
+        complain "tabs" grep -nHP '^\t' "${code[@]}"
+        complain "more than $longest lines" awk -v max=$longest 'FNR == max + 1 { print FILENAME }' "${code[@]}"
+}
 
 # In pieces, so that this file is not found.
 words='/work/(main|sha''red)|/tmp/w''t/|snapshot[.]deb''ian|deb[.]deb''ian|TO''DO|FIX''ME|XX''X:'
-! printf '%s\0' "${files[@]}" | grep -zvE '^(LICENSES|tests/.*(corpus|fixtures))/' |
+! printf '%s\0' "${files[@]}" | grep -zvE '^(LICENSES/|tests/.*(corpus|fixtures))' |
         xargs -0 grep -nHE "$words" 2> /dev/null || failed=1
 exit $failed

@@ -17,8 +17,10 @@ mapfile -t files < <(find daemon cli hooks drivers sim tests -name '*.[ch]' ! -p
 if [ "${1-}" = --fix ]; then
         "$format" -i --style=file "${files[@]}"
 else
-        printf '%s\0' "${files[@]}" | xargs -0 -n 16 -P "$(nproc)" "$format" --style=file --dry-run -Werror 2>&1 |
-                sed -n 's/:\([0-9]*\):[0-9]*: error: .*/:\1/p' | sort -u -t: -k1,1 | grep . || exit 0
-        echo "These are not as .clang-format wants them, from the line named on; tests/style/format.sh --fix makes them so."
+        wrong=$(printf '%s\0' "${files[@]}" | FORMAT=$format xargs -0 -n 1 -P "$(nproc)" \
+                bash -c '"$FORMAT" --style=file "$1" | cmp -s - "$1" || echo "$1"' bash)
+        [ -n "$wrong" ] || exit 0
+        sort <<< "$wrong"
+        echo "These are not as .clang-format wants them; tests/style/format.sh --fix makes them so."
         exit 1
 fi

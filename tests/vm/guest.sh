@@ -5,7 +5,7 @@
 #
 # usage: guest.sh SCRIPT [PROGRAM | FILE=PATH-IN-GUEST]...
 #
-# Programs come along with their libraries, below /bin of the guest. The guest is emulated (TCG), never accelerated:
+# Programs (paths, or names to be found in PATH) come along with their libraries, below /bin of the guest. The guest is emulated (TCG), never accelerated:
 # nested virtualisation hangs stock kernels on some hosts. Exit status: the script's; 77 when no guest can be run here.
 set -euo pipefail
 top=$(cd "${0%/*}/../.." && pwd)
@@ -21,7 +21,7 @@ kernel=$("$top/tests/vm/kernel.sh")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/root
-mkdir -p "$root/bin"
+mkdir -p "$root/bin" "$root/etc"
 
 # put PROGRAM: with all that the dynamic linker wants for it, at the same paths
 put() {
@@ -37,9 +37,14 @@ put "$(command -v busybox)"
 for what; do
         case $what in
         *=*) install -D "${what%%=*}" "$root${what#*=}" ;;
-        *) put "$what" ;;
+        *)
+                need "$what"
+                put "$(command -v "$what")"
+                ;;
         esac
 done
+printf '%s\n' root:x:0:0::/root:/bin/sh messagebus:x:100:100::/:/bin/false > "$root/etc/passwd"
+printf '%s\n' root:x:0: messagebus:x:100: > "$root/etc/group"
 cp -r "$kernel/modules" "$root/modules"
 install "$top/tests/vm/init" "$root/init"
 install "$script" "$root/test"

@@ -2,12 +2,15 @@
 
 /* store-tool - the real store behind a command line, for the crash tests to kill and to question.
  *
- *   store-tool DIR put old|new         one change of several files and the masks, made as the engine makes one: intent, then the
+ *   store-tool DIR put old|new         one change of several files and the masks, made as the engine makes
+ *   one: intent, then the
  *                                      batch that ends it. Prints ACK when it is durable.
  *   store-tool DIR checkpoint old|new  the same, and a checkpoint after
  *   store-tool DIR cut [ROUNDS]        prints a number after each durable commit of it, until killed or done
- *   store-tool DIR check               prints old or new, or what is wrong and exits with 1; for cut: the number
- *   store-tool DIR fill                commits until the disk is full, then says whether all that was acknowledged is there
+ *   store-tool DIR check               prints old or new, or what is wrong and exits with 1; for cut: the
+ *   number
+ *   store-tool DIR fill                commits until the disk is full, then says whether all that was
+ *   acknowledged is there
  *   store-tool DIR bench N BATCH       commits and load times of N definitions */
 
 #include <errno.h>
@@ -24,8 +27,8 @@
 #define OP_INTENT 7
 
 static Uuid uuid_of(unsigned n) {
-        return (Uuid) { { 0xc4, 0xa2, (uint8_t) (n >> 24), (uint8_t) (n >> 16), (uint8_t) (n >> 8), (uint8_t) n, 0x4f, 0,
-                          0x80, 0 } };
+        return (Uuid) { { 0xc4, 0xa2, (uint8_t) (n >> 24), (uint8_t) (n >> 16), (uint8_t) (n >> 8),
+                          (uint8_t) n, 0x4f, 0, 0x80, 0 } };
 }
 
 /* The number of @value is spread over the record, so that a mixture of two is seen. */
@@ -42,8 +45,9 @@ static Record record_of(unsigned n, unsigned value) {
 static bool record_is(const Record *r, unsigned n, unsigned value) {
         CLEANUP(record_clear) Record wanted = record_of(n, value);
 
-        return uuid_equal(r->uuid, wanted.uuid) && r->name && r->guest && strcmp(r->name, wanted.name) == 0 &&
-               strcmp(r->guest, wanted.guest) == 0 && ap_matrix_equal(&r->matrix, &wanted.matrix);
+        return uuid_equal(r->uuid, wanted.uuid) && r->name && r->guest &&
+               strcmp(r->name, wanted.name) == 0 && strcmp(r->guest, wanted.guest) == 0 &&
+               ap_matrix_equal(&r->matrix, &wanted.matrix);
 }
 
 static int fail(const char *what, int r) {
@@ -107,7 +111,8 @@ static bool content_is(const StoreContent *c, bool new) {
                         return false;
         if (c->n_intents > (new ? 0 : 1))
                 return false;
-        if (c->n_intents == 1 && (c->intents[0].op != OP_INTENT || strcmp(c->intents[0].text, "purpose") != 0))
+        if (c->n_intents == 1 &&
+            (c->intents[0].op != OP_INTENT || strcmp(c->intents[0].text, "purpose") != 0))
                 return false;
         return c->last_op == OP_INTENT;
 }
@@ -129,13 +134,16 @@ static int run_check(const char *path) {
                 puts("old");
         else if (content_is(&c, true))
                 puts("new");
-        else if (c.n_records == 2 && c.n_intents == 0 && !c.keep_masks && record_is(&c.records[0], 1, (unsigned) c.last_op) &&
+        else if (c.n_records == 2 && c.n_intents == 0 && !c.keep_masks &&
+                 record_is(&c.records[0], 1, (unsigned) c.last_op) &&
                  record_is(&c.records[1], 2, (unsigned) c.last_op))
                 printf("%" PRIu64 "\n", c.last_op);
-        else if (c.n_records == 0 && c.n_intents == 0 && c.last_op == 0)
+        else if (c.n_records == 0 && !c.keep_masks && c.n_intents == (c.last_op == OP_INTENT) &&
+                 c.last_op <= OP_INTENT)
                 puts("0");
         else {
-                printf("ERR %zu records, %zu intents, last operation %" PRIu64 "\n", c.n_records, c.n_intents, c.last_op);
+                printf("ERR %zu records, %zu intents, last operation %" PRIu64 "\n", c.n_records,
+                       c.n_intents, c.last_op);
                 r = -EBADMSG;
         }
 
@@ -180,7 +188,7 @@ static int run_cut(const char *path, unsigned rounds) {
 
 static int run_fill(const char *path) {
         StoreContent c = {}, again = {};
-        unsigned n, n_refused = 0;
+        unsigned n;
         Store *s = NULL;
         int r;
 
@@ -199,24 +207,18 @@ static int run_fill(const char *path) {
         if (r != -ENOSPC)
                 return fail("commit on a full disk", r);
 
-        /* refused ones leave nothing, and do no harm to the store */
-        for (; n_refused < 3; n_refused++) {
+        /* what is refused leaves nothing, and does no harm to the store */
+        for (unsigned i = 0; i < 3; i++) {
                 StoreEntry batch[] = {
                         { .type = STORE_PUT, .op = n + 1, .record = record_of(0, 1) },
                         { .type = STORE_PUT, .op = n + 1, .record = record_of(n, 1) },
                 };
 
-                for (size_t k = 0; k < 500; k++) {
-                        free(batch[0].record.guest);
-                        if (asprintf(&batch[0].record.guest, "%0*zu", STORE_GUEST_MAX, k) < 0)
-                                abort();
-                        r = store_commit(s, batch, ELEMENTS(batch));
-                        if (r < 0)
-                                break;
-                        return fail("a commit has room where a smaller one had none", 0);
-                }
+                r = store_commit(s, batch, ELEMENTS(batch));
                 for (size_t k = 0; k < ELEMENTS(batch); k++)
                         store_entry_clear(&batch[k]);
+                if (r != -ENOSPC)
+                        return fail("a commit where a smaller one had no room", r);
         }
         (void) store_checkpoint(s); /* may or may not have room */
         s = store_free(s);
@@ -262,7 +264,8 @@ static int run_bench(const char *path, unsigned n, unsigned batch) {
         start = seconds();
         for (unsigned done = 0; done < n; done += batch) {
                 for (unsigned i = 0; i < batch; i++)
-                        entries[i] = (StoreEntry) { .type = STORE_PUT, .op = done + i + 1,
+                        entries[i] = (StoreEntry) { .type = STORE_PUT,
+                                                    .op = done + i + 1,
                                                     .record = record_of(done + i, (done + i) & 0xffff) };
                 r = store_commit(s, entries, batch);
                 for (unsigned i = 0; i < batch; i++)
@@ -293,7 +296,8 @@ static int run_bench(const char *path, unsigned n, unsigned batch) {
 }
 
 int main(int argc, char *argv[]) {
-        const char *path = argc > 2 ? argv[1] : NULL, *verb = path ? argv[2] : "", *value = argc > 3 ? argv[3] : "";
+        const char *path = argc > 2 ? argv[1] : NULL, *verb = path ? argv[2] : "",
+                   *value = argc > 3 ? argv[3] : "";
 
         if (strcmp(verb, "put") == 0 || strcmp(verb, "checkpoint") == 0)
                 return run_put(path, strcmp(value, "new") == 0, *verb == 'c');

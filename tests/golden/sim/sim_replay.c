@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Replays what the real drivers were asked (tests/fixtures/sim/recordings) on the model and compares each answer.
+/* Replays what the real drivers were asked (tests/fixtures/sim/recordings) on the model and compares each
+ * answer.
  *
  * Argument: a recording. Its directory's name is the dialect, its own the topic. Not compared, and why:
  *      kernel     log texts: the errno is what programs can use
@@ -75,12 +76,12 @@ static const char *field(const Record *r, size_t i) {
         return i < r->n ? r->field[i] : "";
 }
 
-#define fail_at(r, ...)                                                                            \
-        do {                                                                                       \
-                print_error("%s:%u: ", recording, (r)->line);                                      \
-                print_error(__VA_ARGS__);                                                          \
-                print_error("\n");                                                                 \
-                fail();                                                                            \
+#define fail_at(r, ...)                                       \
+        do {                                                  \
+                print_error("%s:%u: ", recording, (r)->line); \
+                print_error(__VA_ARGS__);                     \
+                print_error("\n");                            \
+                fail();                                       \
         } while (0)
 
 static size_t unescape(const char *s, char *d, size_t size) {
@@ -110,7 +111,11 @@ static void append_escaped(char *d, size_t size, const char *s, size_t n) {
         size_t k = strlen(d);
 
         for (size_t i = 0; i < n; i++) {
-                const char *e = s[i] == '\n' ? "\\n" : s[i] == '\t' ? "\\t" : s[i] == '\\' ? "\\\\" : s[i] == 0 ? "\\0" : NULL;
+                const char *e = s[i] == '\n'   ? "\\n"
+                                : s[i] == '\t' ? "\\t"
+                                : s[i] == '\\' ? "\\\\"
+                                : s[i] == 0    ? "\\0"
+                                               : NULL;
 
                 if (e)
                         k += (size_t) snprintf(d + k, size - k, "%s", e);
@@ -138,11 +143,13 @@ static const char *result_text(ssize_t r, bool open_failed, char buf[static 64])
 
 static void compare(Replay *p, const Record *r, const char *expected, const char *got) {
         if (strcmp(expected, got) != 0)
-                fail_at(r, "%s %s %s: expected '%s', got '%s'", kind(r), field(r, 1), field(r, 2), expected, got);
+                fail_at(r, "%s %s %s: expected '%s', got '%s'", kind(r), field(r, 1), field(r, 2), expected,
+                        got);
         p->compared++;
 }
 
-static void on_uevent(void *userdata, const char *action, const char *devpath, const char *env, size_t size) {
+static void on_uevent(void *userdata, const char *action, const char *devpath, const char *env,
+                      size_t size) {
         Replay *p = userdata;
         char text[2048];
 
@@ -190,7 +197,8 @@ static uid_t user(const Replay *p, const Record *r) {
         return 1000;
 }
 
-static ssize_t access_file(Replay *p, const Record *r, int flags, char *buf, size_t size, bool *ret_open_failed) {
+static ssize_t access_file(Replay *p, const Record *r, int flags, char *buf, size_t size,
+                           bool *ret_open_failed) {
         SimFile *f;
         ssize_t n;
         int k;
@@ -260,7 +268,7 @@ static void replay_blocked(Replay *p, const Record *r) {
         if (n != SIM_NEVER)
                 fail_at(r, "%s ended with %zd", path, n);
         assert_true(p->n_nevers < NEVERS_MAX);
-        p->nevers[p->n_nevers++] = (Never) { sim_pending(p->sim), path };
+        p->nevers[p->n_nevers++] = (Never){ sim_pending(p->sim), path };
         if (strcmp(field(r, 4), "D") == 0 && sim_interrupt(p->sim, sim_pending(p->sim)))
                 fail_at(r, "%s can be interrupted", path);
         p->compared++;
@@ -380,7 +388,7 @@ static void replay_queue(Replay *p, const Record *r) {
                 buf[n - 1] = 0; /* the newline */
         compare(p, r, field(r, 3), n > 0 ? buf : "-");
         (void) snprintf(path, sizeof path, "bus/ap/devices/%s", field(r, 1));
-        if (sim_lstat(p->sim, path, &(SimStat) {}) < 0)
+        if (sim_lstat(p->sim, path, &(SimStat){}) < 0)
                 fail_at(r, "the queue is missing");
 }
 
@@ -401,7 +409,8 @@ static void replay_mdev(Replay *p, const Record *r) {
 
                 while (is(&r[names.n], "mdev"))
                         names.n++;
-                assert_int_equal(sim_readdir(p->sim, "devices/vfio_ap/matrix", check_mdev_listed, &names), 0);
+                assert_int_equal(sim_readdir(p->sim, "devices/vfio_ap/matrix", check_mdev_listed, &names),
+                                 0);
         }
         (void) snprintf(path, sizeof path, "devices/vfio_ap/matrix/%s", field(r, 1));
         compare(p, r, "0", sim_lstat(p->sim, path, &st) == 0 ? "0" : "missing");
@@ -419,7 +428,8 @@ static void replay_zeroized(Replay *p, const Record *r) {
                 for (a = 0; a < 256; a++)
                         for (d = 0; d < 256; d++) {
                                 (void) snprintf(text, sizeof text, "%02x.%04x", a, d);
-                                if (sim_zeroized(p->sim, (uint8_t) a, (uint8_t) d) > 0 && !in_block(&names, text))
+                                if (sim_zeroized(p->sim, (uint8_t) a, (uint8_t) d) > 0 &&
+                                    !in_block(&names, text))
                                         fail_at(r, "the model zeroized %s", text);
                         }
         }
@@ -451,7 +461,9 @@ static void replay_run(Replay *p, const Record *r) {
                 p->at++; /* the write that it allows */
                 return;
         }
-        compare(p, r, field(r, 2), sim_ctl(p->sim, strncmp(field(r, 1), "rmmod", 5) == 0 ? "rmmod" : "modprobe") < 0 ? "1" : "0");
+        compare(p, r, field(r, 2),
+                sim_ctl(p->sim, strncmp(field(r, 1), "rmmod", 5) == 0 ? "rmmod" : "modprobe") < 0 ? "1"
+                                                                                                  : "0");
 }
 
 static void guest_command(const Replay *p, const Record *r, bool on, int expected) {
@@ -491,8 +503,8 @@ static void replay_guest(Replay *p, const Record *r) {
         p->compared++;
 }
 
-/* hold-read, hold-read-later, hold-seek-read, hold-write on one descriptor; what happened after the first one stands
- * behind them. */
+/* hold-read, hold-read-later, hold-seek-read, hold-write on one descriptor; what happened after the first
+ * one stands behind them. */
 static void replay_hold(Replay *p) {
         const Record *r = &p->records[p->at];
         char buf[SIM_PAGE_SIZE], text[64];
@@ -514,7 +526,8 @@ static void replay_hold(Replay *p) {
                         p->skipped++; /* behind the end: positions belong to the fronts */
                         continue;
                 }
-                n = is(&r[i], "hold-write") ? sim_file_write(f, data, size) : sim_file_read(f, buf, sizeof buf);
+                n = is(&r[i], "hold-write") ? sim_file_write(f, data, size)
+                                            : sim_file_read(f, buf, sizeof buf);
                 compare(p, &r[i], field(&r[i], 3), result_text(n, false, text));
                 if (n >= 0 && !is(&r[i], "hold-write"))
                         assert_memory_equal(buf, data, size);
@@ -558,8 +571,8 @@ static void replay_boot(Replay *p, const Record *r) {
 }
 
 static void no_event_left(Replay *p, const Record *r) {
-        if (strcmp(p->topic, "uevents") == 0 && p->next_event < p->n_events && !strstr(field(r, 1), "inotify") &&
-            !strstr(field(r, 1), "poll"))
+        if (strcmp(p->topic, "uevents") == 0 && p->next_event < p->n_events &&
+            !strstr(field(r, 1), "inotify") && !strstr(field(r, 1), "poll"))
                 fail_at(r, "the model sent more: %s", p->events[p->next_event]);
 }
 
@@ -626,8 +639,10 @@ static void parse(Replay *p, char *text) {
 
 static void test_replay(void **state) {
         Replay *p = calloc(1, sizeof *p);
-        CLEANUP(fclosep) FILE *f = NULL;
-        CLEANUP(freep) char *text = NULL;
+        CLEANUP(fclosep)
+        FILE *f = NULL;
+        CLEANUP(freep)
+        char *text = NULL;
         char path[1024], *topic, *series;
         unsigned line;
         size_t n;

@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# rootfs.sh - a small Debian with systemd, as a tar file
+# rootfs.sh - a small Debian with systemd, as a directory that nobody writes to
 #
-# usage: rootfs.sh SUITE      prints the file's path; it is made once and cached
+# usage: rootfs.sh SUITE      prints the directory's path; it is made once and cached
 set -euo pipefail
 top=$(cd "${0%/*}/../../.." && pwd)
 . "$top/tests/lib/common.sh"
@@ -11,7 +11,7 @@ need_root
 need mmdebstrap apt-get
 
 suite=$1
-packages=systemd,systemd-sysv,dbus,polkitd,udev,libxml2
+packages=systemd,systemd-sysv,dbus,polkitd,udev,procps,libxml2,libjson-c5
 
 # The archive that this machine's apt uses; it has the other releases too.
 mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
@@ -23,9 +23,9 @@ make_root() {
                 --aptopt='Acquire::Check-Valid-Until "false"' \
                 --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
                 --dpkgopt='path-exclude=/usr/share/locale/*' \
-                "$suite" "$1/root.tar" "$mirror" < /dev/null > "$1/log" 2>&1 || { cat "$1/log"; return 1; }
+                "$suite" "$1/root" "$mirror" < /dev/null > "$1/log" 2>&1 || { cat "$1/log"; return 1; }
 }
 
 dir=$cache/root-$suite-$(sha256sum <<< "$packages" | cut -c 1-8)
 once "$dir" make_root >&2 || die "a root file system of $suite could not be made"
-echo "$dir/root.tar"
+echo "$dir/root"

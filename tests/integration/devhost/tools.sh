@@ -65,6 +65,6 @@ expect 0 '' guestcryptctl check --adapters 3 --domains 0x47
 
 # None of theirs can be removed through us.
 for uuid in $theirs $raw; do
-        expect 1 NotOurs guestcryptctl mdev-remove $uuid
+        expect 1 NotOurs guestcryptctl --json mdev-remove $uuid
         [ -d $matrix/$uuid ] || die "$uuid is gone"
 done

@@ -34,10 +34,24 @@ wait "$server"
 server=$!
 [ "$(timeout 20 head -n 1 "$dir/ready")" = ready ]
 [ "$(cat "$dir"/mnt/bus/mdev/devices/22222222-2222-4222-8222-222222222222/guest_matrix)" = 05.0010 ]
+echo 'fault bus/ap/scans hang 1' > "$dir/mnt/.sim/ctl"
+cat "$dir/mnt/bus/ap/scans" 2> "$dir/error" & reader=$!
+until grep -q 'pending.*scans' "$dir/mnt/.sim/ctl"; do :; done
 echo reboot > "$dir/mnt/.sim/ctl"
+! wait "$reader"
+grep -q 'No such device' "$dir/error"
 [ -z "$(ls "$dir/mnt/bus/mdev/devices")" ]
 
 # with an interface other than lo this could be the machine's namespace
 if ip link add sim0 type dummy 2> /dev/null; then
 	! "$sim" --uevents "$dir/mnt" 2> /dev/null
 fi
+
+# whoever waits for ever is let go when the host ends
+echo 'fault bus/ap/scans hang' > "$dir/mnt/.sim/ctl"
+cat "$dir/mnt/bus/ap/scans" 2> /dev/null & reader=$!
+until grep -q 'pending.*scans' "$dir/mnt/.sim/ctl"; do :; done
+kill "$server"
+wait "$server"
+server=
+! wait "$reader"

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,12 +24,13 @@
 #define MATRIX "devices/vfio_ap/matrix/"
 #define CREATE MATRIX "mdev_supported_types/vfio_ap-passthrough/create"
 
-#define check(condition)                                                                           \
-        do {                                                                                       \
-                if (!(condition)) {                                                                \
-                        (void) fprintf(stderr, "%s:%d: %s (errno %d, %m)\n", __FILE__, __LINE__, #condition, errno); \
-                        exit(EXIT_FAILURE);                                                        \
-                }                                                                                  \
+#define check(condition)                                                                         \
+        do {                                                                                     \
+                if (!(condition)) {                                                              \
+                        (void) fprintf(stderr, "%s:%d: %s (errno %d, %m)\n", __FILE__, __LINE__, \
+                                       #condition, errno);                                       \
+                        exit(EXIT_FAILURE);                                                      \
+                }                                                                                \
         } while (0)
 
 static int root;
@@ -89,14 +91,20 @@ static int exit_of(pid_t pid) {
         return WEXITSTATUS(status);
 }
 
-/* Until the model has the operation: asked, not slept for. */
-static void wait_pending(const char *text) {
-        while (!strstr(get(".sim/ctl"), text))
-                (void) usleep(1000);
+static bool running(pid_t pid) {
+        int status, r = waitpid(pid, &status, WNOHANG);
+
+        if (r != 0)
+                (void) fprintf(stderr, "process has ended with status %#x\n", (unsigned) status);
+        return r == 0;
 }
 
-static bool running(pid_t pid) {
-        return waitpid(pid, NULL, WNOHANG) == 0;
+/* Until the model has the operation of @pid. The newline tells its line from a fault rule's. */
+static void wait_pending(pid_t pid, const char *text) {
+        while (!strstr(get(".sim/ctl"), text)) {
+                check(running(pid));
+                (void) usleep(1000);
+        }
 }
 
 static void test_files(void) {
@@ -104,7 +112,8 @@ static void test_files(void) {
         char buf[8];
         int fd;
 
-        check(fstatat(root, "bus/ap/apmask", &st, 0) == 0 && st.st_mode == (S_IFREG | 0644) && st.st_size == 4096);
+        check(fstatat(root, "bus/ap/apmask", &st, 0) == 0 && st.st_mode == (S_IFREG | 0644) &&
+              st.st_size == 4096);
         check(openat(root, CREATE, O_RDONLY) < 0 && errno == EACCES);
         check(openat(root, "bus/ap/bindings", O_WRONLY) < 0 && errno == EACCES);
         check(openat(root, "bus/ap/new", O_WRONLY | O_CREAT, 0600) < 0 && errno == EACCES);
@@ -180,17 +189,18 @@ static void test_owner(void) {
 
 /* One that hangs keeps nobody from anything else. */
 static void test_hang(void) {
-        pid_t writer, remover, delayed;
+        pid_t writer, remover, waiter, delayed;
         struct timespec from, to;
+        int status;
 
         check(put(".sim/ctl", "fault write bus/ap/apmask hang 1") > 0);
         writer = put_aside("bus/ap/apmask", "-2");
-        wait_pending("write bus/ap/apmask");
+        wait_pending(writer, "write bus/ap/apmask\n");
         check(running(writer));
         check(put(CREATE, U1) == 36);
         check(put(".sim/ctl", "guest " U1 " on") > 0);
         remover = put_aside(MATRIX U1 "/remove", "1");
-        wait_pending(U1 "/remove");
+        wait_pending(remover, U1 "/remove\n");
         check(strcmp(get(MATRIX U1 "/matrix"), "ENOENT") == 0);
         check(faccessat(root, MATRIX U1, F_OK, 0) == 0);
         check(put(CREATE, U2) == 36);
@@ -201,6 +211,21 @@ static void test_hang(void) {
         check(running(writer));
         check(put(".sim/ctl", "release apmask") > 0);
         check(exit_of(writer) == 0);
+
+        /* behind a reset that does not end: who waits for the bus' lock can be interrupted */
+        check(put(".sim/ctl", "stuck 2.6") > 0);
+        writer = put_aside("bus/ap/apmask", "+2");
+        wait_pending(writer, "write bus/ap/apmask\n");
+        waiter = put_aside("bus/ap/aqmask", "-0x1b");
+        wait_pending(waiter, "write bus/ap/aqmask\n");
+        check(strncmp(get("bus/ap/apmask"), "0xe", 3) == 0);
+        check(kill(waiter, SIGINT) == 0);
+        check(waitpid(waiter, &status, 0) == waiter && WIFSIGNALED(status) && WTERMSIG(status) == SIGINT);
+        check(kill(writer, SIGINT) == 0 && running(writer));
+        check(put(".sim/ctl", "nostuck 2.6") > 0);
+        check(waitpid(writer, &status, 0) == writer && WIFSIGNALED(status));
+        check(strncmp(get("bus/ap/aqmask"), "0xff", 4) == 0);
+        check(put("bus/ap/apmask", "-2") == 2);
 
         /* a delayed one neither */
         check(put(".sim/ctl", "fault read bus/ap/scans EIO 1 300000") > 0);
@@ -254,6 +279,7 @@ int main(int argc, char **argv) {
         test_owner();
         test_hang();
         test_uevents();
-        check(put(MATRIX U2 "/ap_config", "0x04,0x0000800000000000000000000000000000000000000000000000000000000000,0\n") > 0);
+        check(put(MATRIX U2 "/ap_config",
+                  "0x04,0x0000800000000000000000000000000000000000000000000000000000000000,0\n") > 0);
         return EXIT_SUCCESS;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* What the recordings do not show: differences between dialects, limits, faults, the second mdev parent, profiles,
- * the in-process front. */
+/* What the recordings do not show: differences between dialects, limits, faults, the second mdev parent,
+ * profiles, the in-process front. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +30,8 @@
 #define MTTY   "class/mdev_bus/mtty/mdev_supported_types/"
 
 static Sim *boot(const char *profile, SimDialect dialect) {
-        CLEANUP(freep) SimProfile *p = malloc(sizeof *p);
+        CLEANUP(freep)
+        SimProfile *p = malloc(sizeof *p);
         unsigned line;
         Sim *s;
 
@@ -86,7 +87,8 @@ static void test_dialects(void **state) {
         };
 
         for (size_t i = 0; i < ELEMENTS(cases); i++) {
-                CLEANUP(sim_freep) Sim *s = boot("lab", cases[i].dialect);
+                CLEANUP(sim_freep)
+                Sim *s = boot("lab", cases[i].dialect);
                 char mode[8];
                 SimStat st;
 
@@ -96,7 +98,8 @@ static void test_dialects(void **state) {
                 assert_int_equal(sim_stat(s, "bus/ap/features", &st), cases[i].features ? 0 : -ENOENT);
                 assert_int_equal(sim_stat(s, "bus/ap/devices/03.0001/driver_override", &st),
                                  cases[i].driver_override ? 0 : -ENOENT);
-                assert_int_equal(sim_stat(s, "bus/ap/bindings_complete_count", &st), cases[i].complete_count ? 0 : -ENOENT);
+                assert_int_equal(sim_stat(s, "bus/ap/bindings_complete_count", &st),
+                                 cases[i].complete_count ? 0 : -ENOENT);
                 assert_int_equal(sim_stat(s, MATRIX U1 "/guest_matrix", &st), 0);
                 assert_int_equal(sim_stat(s, "module/ap/parameters/apmask", &st), 0);
                 (void) snprintf(mode, sizeof mode, "%04o", st.mode & 07777);
@@ -112,7 +115,8 @@ static void test_busy_by_dialect(void **state) {
         } cases[] = { { SIM_LINUX_6_1, 0 }, { SIM_LINUX_6_12, 0 }, { SIM_LINUX_7_2, -EBUSY } };
 
         for (size_t i = 0; i < ELEMENTS(cases); i++) {
-                CLEANUP(sim_freep) Sim *s = boot("lab", cases[i].dialect);
+                CLEANUP(sim_freep)
+                Sim *s = boot("lab", cases[i].dialect);
 
                 assert_int_equal(put(s, "bus/ap/apmask", "-3"), 0);
                 assert_int_equal(put(s, "bus/ap/aqmask", "-6"), 0);
@@ -129,11 +133,13 @@ static void test_page_limit(void **state) {
         static const SimDialect dialects[] = { SIM_LINUX_6_12, SIM_LINUX_7_2 };
 
         for (size_t i = 0; i < ELEMENTS(dialects); i++) {
-                CLEANUP(sim_freep) Sim *s = boot("z16", dialects[i]);
+                CLEANUP(sim_freep)
+                Sim *s = boot("z16", dialects[i]);
                 const char *text;
 
                 assert_int_equal(put(s, CREATE, U1), 0);
-                assert_int_equal(put(s, MATRIX U1 "/ap_config", "0x3f,0xfffffffffffffffffffffc,\n"), -ENODEV);
+                assert_int_equal(put(s, MATRIX U1 "/ap_config", "0x3f,0xfffffffffffffffffffffc,\n"),
+                                 -ENODEV);
                 assert_int_equal(put(s, MATRIX U1 "/ap_config", "0x3f,0xfffffffffffffffffffff8,\n"), 0);
                 text = get(s, MATRIX U1 "/matrix"); /* 6 x 85 */
                 assert_int_equal(strlen(text), 6 * 85 * 8);
@@ -165,7 +171,8 @@ static void test_error_order(void **state) {
                 { "remove", "x", -EINVAL },
                 { "remove", "0", 0 },
         };
-        CLEANUP(sim_freep) Sim *s = boot("small", SIM_LINUX_7_2);
+        CLEANUP(sim_freep)
+        Sim *s = boot("small", SIM_LINUX_7_2);
 
         assert_int_equal(put(s, CREATE, U1), 0);
         assert_int_equal(put(s, CREATE, U2), 0);
@@ -179,17 +186,20 @@ static void test_error_order(void **state) {
         }
         /* both at once: the host's claim comes first; the maximum last */
         assert_int_equal(put(s, MATRIX U1 "/ap_config", "0x50,0x02,\n"), -EADDRNOTAVAIL);
-        assert_int_equal(put(s, MATRIX U1 "/ap_config", "0x10,0x02,0x0000000000000000000000ff\n"), -EADDRINUSE);
+        assert_int_equal(put(s, MATRIX U1 "/ap_config", "0x10,0x02,0x0000000000000000000000ff\n"),
+                         -EADDRINUSE);
         assert_int_equal(put(s, MATRIX U1 "/ap_config", "0x20,0x02,0x0000000000000000000000ff\n"), -ENODEV);
         assert_string_equal(get(s, MATRIX U1 "/matrix"), "02.0006\n04.0006\n");
 }
 
 static void test_instances(void **state) {
-        CLEANUP(sim_freep) Sim *s = boot("card 0 cca\ndomains 0\ninstances 2\n", SIM_LINUX_7_2);
+        CLEANUP(sim_freep)
+        Sim *s = boot("card 0 cca\ndomains 0\ninstances 2\n", SIM_LINUX_7_2);
 
         assert_int_equal(put(s, CREATE, U1), 0);
         assert_int_equal(put(s, CREATE, U2), 0);
-        assert_string_equal(get(s, MATRIX "mdev_supported_types/vfio_ap-passthrough/available_instances"), "0\n");
+        assert_string_equal(get(s, MATRIX "mdev_supported_types/vfio_ap-passthrough/available_instances"),
+                            "0\n");
         assert_int_equal(put(s, CREATE, U1), -EEXIST);
         assert_int_equal(put(s, CREATE, U3), -EUSERS);
         assert_int_equal(put(s, MATRIX U2 "/remove", "1"), 0);
@@ -197,7 +207,8 @@ static void test_instances(void **state) {
 }
 
 static void test_second_parent(void **state) {
-        CLEANUP(sim_freep) Sim *s = boot("card 0 cca\ndomains 0\nparent mtty mtty 5\n", SIM_LINUX_7_2);
+        CLEANUP(sim_freep)
+        Sim *s = boot("card 0 cca\ndomains 0\nparent mtty mtty 5\n", SIM_LINUX_7_2);
         char link[256];
 
         assert_int_equal(entries(s, "class/mdev_bus"), 2);
@@ -207,7 +218,8 @@ static void test_second_parent(void **state) {
         assert_string_equal(get(s, MTTY "mtty-2/name"), "Dual port serial\n");
         assert_int_equal(put(s, MTTY "mtty-2/create", U1), 0);
         assert_int_equal(put(s, MTTY "mtty-2/create", U2), 0);
-        assert_string_equal(get(s, MTTY "mtty-1/available_instances"), "1\n"); /* the types share the ports */
+        assert_string_equal(get(s, MTTY "mtty-1/available_instances"),
+                            "1\n"); /* the types share the ports */
         assert_int_equal(put(s, MTTY "mtty-2/create", U3), -ENOSPC);
         assert_int_equal(put(s, CREATE, U1), -EEXIST); /* names are the whole bus' */
         assert_int_equal(put(s, MTTY "mtty-1/create", U3), 0);
@@ -219,7 +231,8 @@ static void test_second_parent(void **state) {
         assert_string_equal(link, "../mdev_supported_types/mtty-1");
         assert_true(sim_readlink(s, "bus/mdev/devices/" U3 "/driver", link, sizeof link) > 0);
         assert_string_equal(link, "../../../../bus/mdev/drivers/mtty");
-        assert_string_equal(get(s, "bus/mdev/devices/" U1 "/vendor/sample_mdev_dev"), "This is MDEV " U1 "\n");
+        assert_string_equal(get(s, "bus/mdev/devices/" U1 "/vendor/sample_mdev_dev"),
+                            "This is MDEV " U1 "\n");
         assert_string_equal(get(s, "bus/mdev/devices/" U1 "/matrix"), "ENOENT");
 
         /* what vfio_ap does is none of its business */
@@ -234,7 +247,8 @@ static void test_second_parent(void **state) {
 }
 
 static void test_faults(void **state) {
-        CLEANUP(sim_freep) Sim *s = boot("small", SIM_LINUX_7_2);
+        CLEANUP(sim_freep)
+        Sim *s = boot("small", SIM_LINUX_7_2);
         uint64_t before;
 
         assert_int_equal(sim_ctl(s, "fault apmask EIO 2"), 0);
@@ -250,7 +264,9 @@ static void test_faults(void **state) {
         assert_int_equal(put(s, "bus/ap/aqmask", "+2"), 0);
 
         /* not a part of a name, and by the place that links lead to */
-        assert_int_equal(sim_ctl(s, "clear; fault read mask EIO; fault devices/ap/card00/00.0006/config EBUSY"), 0);
+        assert_int_equal(sim_ctl(s,
+                                 "clear; fault read mask EIO; fault devices/ap/card00/00.0006/config EBUSY"),
+                         0);
         assert_true(get(s, "bus/ap/apmask")[0] == '0');
         assert_string_equal(get(s, "bus/ap/devices/00.0006/config"), "EBUSY");
 
@@ -259,7 +275,8 @@ static void test_faults(void **state) {
                 char command[64];
                 int r = 0;
 
-                (void) snprintf(command, sizeof command, "clear; fault write * ENOSPC 1 skip=%llu", (unsigned long long) i);
+                (void) snprintf(command, sizeof command, "clear; fault write * ENOSPC 1 skip=%llu",
+                                (unsigned long long) i);
                 assert_int_equal(sim_ctl(s, command), 0);
                 before = sim_writes(s);
                 r = put(s, CREATE, U1);
@@ -274,8 +291,10 @@ static void test_faults(void **state) {
                         break;
         }
         for (size_t i = 0; i < 7; i++) {
-                static const char *const bad[] = { "fault", "fault x", "fault x EWHAT", "fault x EIO nonsense", "nonsense",
-                                                   "card add 256", "guest " U1 " maybe" };
+                static const char *const bad[] = {
+                        "fault",    "fault x",      "fault x EWHAT",     "fault x EIO nonsense",
+                        "nonsense", "card add 256", "guest " U1 " maybe"
+                };
 
                 assert_int_equal(sim_ctl(s, bad[i]), -EINVAL);
         }
@@ -292,11 +311,13 @@ static void on_done(void *userdata, uint64_t id, ssize_t result, const char *dat
 
         d->id = id;
         d->result = result;
-        (void) snprintf(d->data, sizeof d->data, "%.*s", data && result > 0 ? (int) result : 0, data ? data : "");
+        (void) snprintf(d->data, sizeof d->data, "%.*s", data && result > 0 ? (int) result : 0,
+                        data ? data : "");
 }
 
 static void test_never(void **state) {
-        CLEANUP(sim_freep) Sim *s = boot("small", SIM_LINUX_7_2);
+        CLEANUP(sim_freep)
+        Sim *s = boot("small", SIM_LINUX_7_2);
         Done done = {};
         uint64_t id;
 
@@ -341,7 +362,7 @@ static void test_never(void **state) {
         assert_int_equal(sim_pending_count(s), 4);
         assert_int_equal(sim_ctl(s, "nostuck 2.6"), 0);
         assert_int_equal(sim_pending_count(s), 1); /* the hung read of scans */
-        assert_int_equal(sim_stat(s, MATRIX U2, &(SimStat) {}), 0);
+        assert_int_equal(sim_stat(s, MATRIX U2, &(SimStat){}), 0);
 
         /* a reboot ends all */
         assert_int_equal(sim_ctl(s, "reboot"), 0);
@@ -350,8 +371,43 @@ static void test_never(void **state) {
         assert_int_equal(entries(s, "bus/mdev/devices"), 0);
 }
 
+/* A queue whose reset has not ended keeps its adapter from the guest, though all queues are bound. */
+static void test_reset_pending(void **state) {
+        CLEANUP(sim_freep)
+        Sim *s = boot("small", SIM_LINUX_7_2);
+
+        assert_int_equal(put(s, CREATE, U1), 0);
+        assert_int_equal(put(s, MATRIX U1 "/ap_config", "0x30,0x0200800,\n"), 0);
+        assert_string_equal(get(s, MATRIX U1 "/guest_matrix"), "02.0006\n02.0010\n03.0006\n03.0010\n");
+        assert_int_equal(sim_ctl(s, "stuck 2.10"), 0);
+        assert_int_equal(put(s, "bus/ap/drivers/vfio_ap/unbind", "02.0006"), 0);
+        assert_int_equal(put(s, "bus/ap/drivers/vfio_ap/bind", "02.0006\n"), 0);
+        assert_string_equal(get(s, MATRIX U1 "/guest_matrix"), "03.0006\n03.0010\n");
+        assert_int_equal(sim_ctl(s, "nostuck 2.10"), 0);
+        assert_string_equal(get(s, MATRIX U1 "/guest_matrix"), "02.0006\n02.0010\n03.0006\n03.0010\n");
+}
+
+static void test_ranges(void **state) {
+        static const struct {
+                const char *data, *expected; /* NULL: EINVAL */
+        } cases[] = {
+                { "+3-3", "0xd000" }, { "+4-3", NULL }, { "+2-3,-0-1\n", "0x3000" },
+                { "+3-256", NULL },   { "+3-", NULL },
+        };
+
+        for (size_t i = 0; i < ELEMENTS(cases); i++) {
+                CLEANUP(sim_freep)
+                Sim *s = boot("small", SIM_LINUX_7_2);
+
+                assert_int_equal(put(s, "bus/ap/apmask", cases[i].data), cases[i].expected ? 0 : -EINVAL);
+                if (cases[i].expected)
+                        assert_int_equal(strncmp(get(s, "bus/ap/apmask"), cases[i].expected, 6), 0);
+        }
+}
+
 static void test_boot_delay(void **state) {
-        CLEANUP(sim_freep) Sim *s = boot("small", SIM_LINUX_7_2);
+        CLEANUP(sim_freep)
+        Sim *s = boot("small", SIM_LINUX_7_2);
 
         assert_int_equal(put(s, "bus/ap/apmask", "-0"), 0);
         assert_int_equal(sim_ctl(s, "reboot boot-delay"), 0);
@@ -368,22 +424,33 @@ static void test_profiles(void **state) {
         static const struct {
                 const char *name;
                 size_t devices;
-        } cases[] = { { "small", 6 + 24 }, { "lab", 4 + 20 }, { "z16", 12 + 12 * 85 }, { "full", 256 + 65536 } };
+        } cases[] = {
+                { "small", 6 + 24 }, { "lab", 4 + 20 }, { "z16", 12 + 12 * 85 }, { "full", 256 + 65536 }
+        };
         static const struct {
                 const char *text;
                 unsigned line;
         } bad[] = {
-                { "card 0 cca\n\ncard 256 cca\n", 3 }, { "card 0\n", 1 },         { "card 0 fast\n", 1 },
-                { "domains 0-1,\n", 1 },               { "domains 3-1\n", 1 },    { "\nmax 63\n", 2 },
-                { "dialect 5.4\n", 1 },                { "hole 3\n", 1 },         { "no hope\n", 1 },
-                { "parent pci x\n", 1 },               { "parent mtty ../x\n", 1 }, { "what\n", 1 },
+                { "card 0 cca\n\ncard 256 cca\n", 3 },
+                { "card 0\n", 1 },
+                { "card 0 fast\n", 1 },
+                { "domains 0-1,\n", 1 },
+                { "domains 3-1\n", 1 },
+                { "\nmax 63\n", 2 },
+                { "dialect 5.4\n", 1 },
+                { "hole 3\n", 1 },
+                { "no hope\n", 1 },
+                { "parent pci x\n", 1 },
+                { "parent mtty ../x\n", 1 },
+                { "what\n", 1 },
         };
         SimProfile *p = malloc(sizeof *p);
         unsigned line;
 
         assert_non_null(p);
         for (size_t i = 0; i < ELEMENTS(cases); i++) {
-                CLEANUP(sim_freep) Sim *s = boot(cases[i].name, SIM_LINUX_7_2);
+                CLEANUP(sim_freep)
+                Sim *s = boot(cases[i].name, SIM_LINUX_7_2);
 
                 assert_int_equal(entries(s, "bus/ap/devices"), cases[i].devices);
         }
@@ -397,7 +464,8 @@ static void test_profiles(void **state) {
 }
 
 static void test_paths(void **state) {
-        CLEANUP(sim_freep) Sim *s = boot("small", SIM_LINUX_7_2);
+        CLEANUP(sim_freep)
+        Sim *s = boot("small", SIM_LINUX_7_2);
         char target[16];
         SimFile *f;
         SimStat st;
@@ -424,7 +492,8 @@ static int note(void *userdata, const char *name) {
 }
 
 static void test_sysfs_front(void **state) {
-        CLEANUP(sim_freep) Sim *s = boot("small", SIM_LINUX_7_2);
+        CLEANUP(sim_freep)
+        Sim *s = boot("small", SIM_LINUX_7_2);
         char buf[256], name[64];
         Sysfs *fs;
 
@@ -448,7 +517,8 @@ static void test_sysfs_front(void **state) {
 }
 
 static void test_save(void **state) {
-        CLEANUP(sim_freep) Sim *a = boot("small", SIM_LINUX_7_2), *b = boot("small", SIM_LINUX_7_2);
+        CLEANUP(sim_freep)
+        Sim *a = boot("small", SIM_LINUX_7_2), *b = boot("small", SIM_LINUX_7_2);
         char path[] = "/tmp/sim-save-XXXXXX", text[SIM_PAGE_SIZE];
         int fd = mkstemp(path);
 
@@ -465,8 +535,11 @@ static void test_save(void **state) {
         assert_int_equal(sim_load(b, path), 0);
         (void) unlink(path);
         for (size_t i = 0; i < 6; i++) {
-                static const char *const files[] = { "bus/ap/aqmask", MATRIX U1 "/ap_config", MATRIX U1 "/guest_matrix",
-                                                     MATRIX U2 "/ap_config", MTTY "mtty-1/available_instances",
+                static const char *const files[] = { "bus/ap/aqmask",
+                                                     MATRIX U1 "/ap_config",
+                                                     MATRIX U1 "/guest_matrix",
+                                                     MATRIX U2 "/ap_config",
+                                                     MTTY "mtty-1/available_instances",
                                                      "bus/ap/bindings" };
 
                 ssize_t n = sim_read(a, files[i], text, sizeof text - 1);
@@ -481,10 +554,13 @@ static void test_save(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_dialects),   cmocka_unit_test(test_busy_by_dialect), cmocka_unit_test(test_page_limit),
-                cmocka_unit_test(test_error_order), cmocka_unit_test(test_instances),      cmocka_unit_test(test_second_parent),
-                cmocka_unit_test(test_faults),     cmocka_unit_test(test_never),           cmocka_unit_test(test_boot_delay),
-                cmocka_unit_test(test_profiles),   cmocka_unit_test(test_paths),           cmocka_unit_test(test_sysfs_front),
+                cmocka_unit_test(test_dialects),   cmocka_unit_test(test_busy_by_dialect),
+                cmocka_unit_test(test_page_limit), cmocka_unit_test(test_error_order),
+                cmocka_unit_test(test_instances),  cmocka_unit_test(test_second_parent),
+                cmocka_unit_test(test_faults),     cmocka_unit_test(test_never),
+                cmocka_unit_test(test_boot_delay), cmocka_unit_test(test_reset_pending),
+                cmocka_unit_test(test_ranges),     cmocka_unit_test(test_profiles),
+                cmocka_unit_test(test_paths),      cmocka_unit_test(test_sysfs_front),
                 cmocka_unit_test(test_save),
         };
 

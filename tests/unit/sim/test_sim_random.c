@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Random operations on the model and on a second, naive one that knows nothing but the rules, in plain loops over
- * plain arrays. Argument: a seed, to repeat a failure. */
+/* Random operations on the model and on a second, naive one that knows nothing but the rules, in plain loops
+ * over plain arrays. Argument: a seed, to repeat a failure. */
 
 #include <errno.h>
 #include <setjmp.h>
@@ -53,8 +53,8 @@ static int naive_validate(const Naive *n, unsigned m, const bool *adapter, const
         for (unsigned o = 0; o < MDEVS; o++)
                 for (unsigned a = 0; a < IDS; a++)
                         for (unsigned d = 0; d < IDS; d++)
-                                if (o != m && n->mdev[o].exists && adapter[a] && domain[d] && n->mdev[o].adapter[a] &&
-                                    n->mdev[o].domain[d])
+                                if (o != m && n->mdev[o].exists && adapter[a] && domain[d] &&
+                                    n->mdev[o].adapter[a] && n->mdev[o].domain[d])
                                         return -EADDRINUSE;
         return 0;
 }
@@ -94,7 +94,8 @@ static int put_mdev(Sim *s, unsigned m, const char *attribute, const char *data)
 }
 
 static void step_mdev(Sim *s, Naive *n, unsigned m) {
-        static const char *const names[] = { "assign_adapter", "assign_domain", "unassign_adapter", "unassign_domain" };
+        static const char *const names[] = { "assign_adapter", "assign_domain", "unassign_adapter",
+                                             "unassign_domain" };
         unsigned op = pick(4), id = pick(IDS);
         bool adapter = op % 2 == 0, assign = op < 2;
         bool *mine = adapter ? n->mdev[m].adapter : n->mdev[m].domain;
@@ -157,7 +158,8 @@ static void step_plug(Sim *s, Naive *n) {
         char text[32];
 
         there[id] = !there[id];
-        (void) snprintf(text, sizeof text, "%s %s %u", adapter ? "card" : "domain", there[id] ? "add" : "del", id);
+        (void) snprintf(text, sizeof text, "%s %s %u", adapter ? "card" : "domain",
+                        there[id] ? "add" : "del", id);
         assert_int_equal(sim_ctl(s, text), 0);
 }
 
@@ -219,7 +221,8 @@ static void compare_mdev(Sim *s, const Naive *n, unsigned m) {
         ssize_t k;
 
         for (unsigned guest = 0; guest < 2; guest++) {
-                (void) snprintf(path, sizeof path, MATRIX "%s/%s", uuid(m), guest ? "guest_matrix" : "matrix");
+                (void) snprintf(path, sizeof path, MATRIX "%s/%s", uuid(m),
+                                guest ? "guest_matrix" : "matrix");
                 k = sim_read(s, path, got, sizeof got - 1);
                 if (!n->mdev[m].exists) {
                         assert_int_equal(k, -ENOENT);
@@ -248,7 +251,8 @@ static void compare_queues(Sim *s, const Naive *n) {
                                 continue;
                         }
                         assert_true(k > 0);
-                        assert_string_equal(strrchr(got, '/') + 1, naive_host(n, a, d) ? "cex4queue" : "vfio_ap");
+                        assert_string_equal(strrchr(got, '/') + 1,
+                                            naive_host(n, a, d) ? "cex4queue" : "vfio_ap");
                         if (naive_host(n, a, d))
                                 continue;
                         (void) snprintf(path, sizeof path, "bus/ap/devices/%02x.%04x/status", a, d);
@@ -260,14 +264,17 @@ static void compare_queues(Sim *s, const Naive *n) {
 }
 
 static void run(uint64_t seed, SimDialect dialect) {
-        CLEANUP(freep) SimProfile *p = malloc(sizeof *p);
-        CLEANUP(sim_freep) Sim *s = NULL;
+        CLEANUP(freep)
+        SimProfile *p = malloc(sizeof *p);
+        CLEANUP(sim_freep)
+        Sim *s = NULL;
         Naive n = { .before_7_2 = dialect < SIM_LINUX_7_2 };
         unsigned line;
 
         assert_non_null(p);
         rng = seed * 0x9e3779b97f4a7c15u + 1;
-        assert_int_equal(sim_profile_parse("card 0-7 cca\ndomains 0-7\ncontrol 0-7\nmax 63 84\n", p, &line), 0);
+        assert_int_equal(sim_profile_parse("card 0-7 cca\ndomains 0-7\ncontrol 0-7\nmax 63 84\n", p, &line),
+                         0);
         p->dialect = dialect;
         assert_int_equal(sim_new(p, &s), 0);
         memset(n.host_adapter, 1, sizeof n.host_adapter);

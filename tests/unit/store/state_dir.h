@@ -29,7 +29,8 @@ typedef struct StateDir {
 static inline int state_dir_setup(void **state) {
         StateDir *d = calloc(1, sizeof *d);
 
-        snprintf(d->path, sizeof d->path, "%s/guestcrypt-store-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+        snprintf(d->path, sizeof d->path, "%s/guestcrypt-store-XXXXXX",
+                 access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
         if (!mkdtemp(d->path))
                 return -1;
         d->fd = open(d->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -52,8 +53,8 @@ static inline int state_dir_teardown(void **state) {
 }
 
 static inline Uuid uuid_of(unsigned n) {
-        return (Uuid) { { 0xc4, 0xa2, 0, 0, 0, 0, 0x4f, 0, 0x80, 0, 0, 0, (uint8_t) (n >> 24), (uint8_t) (n >> 16),
-                          (uint8_t) (n >> 8), (uint8_t) n } };
+        return (Uuid) { { 0xc4, 0xa2, 0, 0, 0, 0, 0x4f, 0, 0x80, 0, 0, 0, (uint8_t) (n >> 24),
+                          (uint8_t) (n >> 16), (uint8_t) (n >> 8), (uint8_t) n } };
 }
 
 /* A definition that differs by @n, and by @version from itself earlier. */

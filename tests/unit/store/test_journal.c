@@ -63,7 +63,8 @@ static void test_every_type(void **state) {
         assert_false(damage.header);
 }
 
-/* Whatever prefix of an append is there, it is all of the earlier batches and nothing of the last, without a complaint. */
+/* Whatever prefix of an append is there, it is all of the earlier batches and nothing of the last, without a
+ * complaint. */
 static void test_every_cut(void **state) {
         CLEANUP(freep) char *first = batch_of(1, 1), *second = batch_of(2, 3), *journal = NULL;
         size_t header = strlen(JOURNAL_HEADER), one = header + strlen(first), all = one + strlen(second);
@@ -73,7 +74,9 @@ static void test_every_cut(void **state) {
         assert_true(asprintf(&journal, JOURNAL_HEADER "%s%s", first, second) > 0);
         for (size_t size = header; size <= all; size++) {
                 parse(journal, size, &log, &damage);
-                assert_string_equal(log.text, size < one ? "" : size < all ? "3:1: |" : "3:1: |3:2: 3:3: 3:4: |");
+                assert_string_equal(log.text, size < one   ? ""
+                                              : size < all ? "3:1: |"
+                                                           : "3:1: |3:2: 3:3: 3:4: |");
                 assert_int_equal(damage.end, size < one ? header : size < all ? one : all);
                 assert_int_equal(damage.n_lines, 0);
         }
@@ -94,7 +97,8 @@ static void test_hole(void **state) {
         assert_int_equal(damage.n_lines, 0);
 }
 
-/* Any changed byte of a batch in the middle costs this batch as a whole, is reported, and costs nothing else. */
+/* Any changed byte of a batch in the middle costs this batch as a whole, is reported, and costs nothing
+ * else. */
 static void test_every_byte(void **state) {
         CLEANUP(freep) char *a = batch_of(1, 2), *b = batch_of(3, 2), *c = batch_of(5, 2), *journal = NULL;
         size_t from = strlen(JOURNAL_HEADER) + strlen(a), to = from + strlen(b);
@@ -108,7 +112,8 @@ static void test_every_byte(void **state) {
                         parse(journal, (size_t) size, &log, &damage);
                         journal[i] ^= (char) (1 << bit);
                         /* a spoilt last newline takes the next line with it */
-                        assert_string_equal(log.text, i == to - 1 ? "3:1: 3:2: |" : "3:1: 3:2: |3:5: 3:6: |");
+                        assert_string_equal(log.text,
+                                            i == to - 1 ? "3:1: 3:2: |" : "3:1: 3:2: |3:5: 3:6: |");
                         if (i < to - 1) {
                                 assert_int_equal(damage.end, size);
                                 assert_int_equal(damage.line, 4);
@@ -179,8 +184,9 @@ static void test_header(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_every_type), cmocka_unit_test(test_every_cut), cmocka_unit_test(test_hole),
-                cmocka_unit_test(test_every_byte), cmocka_unit_test(test_mixed),     cmocka_unit_test(test_restart),
+                cmocka_unit_test(test_every_type),    cmocka_unit_test(test_every_cut),
+                cmocka_unit_test(test_hole),          cmocka_unit_test(test_every_byte),
+                cmocka_unit_test(test_mixed),         cmocka_unit_test(test_restart),
                 cmocka_unit_test(test_refused_batch), cmocka_unit_test(test_header),
         };
 

@@ -17,8 +17,8 @@
 static bool records_equal(const Record *a, const Record *b) {
         return uuid_equal(a->uuid, b->uuid) && strcmp(a->name ?: "", b->name ?: "") == 0 &&
                strcmp(a->guest ?: "", b->guest ?: "") == 0 && ap_matrix_equal(&a->matrix, &b->matrix) &&
-               a->autostart == b->autostart && a->alternative == b->alternative && a->from_host == b->from_host &&
-               a->uid == b->uid && strcmp(a->unknown ?: "", b->unknown ?: "") == 0;
+               a->autostart == b->autostart && a->alternative == b->alternative &&
+               a->from_host == b->from_host && a->uid == b->uid && strcmp(a->unknown ?: "", b->unknown ?: "") == 0;
 }
 
 static void round_trip(const Record *r) {
@@ -57,7 +57,8 @@ static void test_largest(void **state) {
         CLEANUP(record_clear) Record r = {}, back = {};
         char *p = text;
 
-        p += sprintf(p, "<device><parent>ap_matrix</parent><capability type='mdev'><type id='vfio_ap-passthrough'/><x>");
+        p += sprintf(p, "<device><parent>ap_matrix</parent>"
+                        "<capability type='mdev'><type id='vfio_ap-passthrough'/><x>");
         memset(p, 'y', RECORD_UNKNOWN_MAX - 12);
         p += RECORD_UNKNOWN_MAX - 12;
         sprintf(p, "</x></capability></device>");
@@ -85,9 +86,10 @@ static void test_names(void **state) {
                 const char *name;
                 bool valid;
         } cases[] = {
-                { "a", true },      { "0", true },     { "a-b_c.d:e+f", true }, { "", false },       { "-a", false },
-                { ".a", false },    { "a/b", false },  { "a b", false },        { "a\nb", false },   { "\xc3\xa4", false },
-                { "a\x7f", false }, { "a\x01", false }, { "a<", false },         { "a'", false },
+                { "a", true },     { "0", true },         { "a-b_c.d:e+f", true }, { "", false },
+                { "-a", false },   { ".a", false },       { "a/b", false },        { "a b", false },
+                { "a\nb", false }, { "\xc3\xa4", false }, { "a\x7f", false },      { "a\x01", false },
+                { "a<", false },   { "a'", false },
         };
         char name[STORE_NAME_MAX + 2];
 
@@ -115,15 +117,15 @@ static void test_guests(void **state) {
                 { "a\n", false },
                 { "a\t", false },
                 { "\x7f", false },
-                { "\xc2\x85", false },         /* C1 control */
-                { "\xc0\x80", false },         /* overlong */
+                { "\xc2\x85", false }, /* C1 control */
+                { "\xc0\x80", false }, /* overlong */
                 { "\xe0\x80\x80", false },
                 { "\xf0\x80\x80\x80", false },
                 { "\xed\xa0\x80", false },     /* surrogate */
                 { "\xef\xbf\xbf", false },     /* not in XML */
                 { "\xf4\x90\x80\x80", false }, /* above Unicode */
                 { "\xff", false },
-                { "\xc3", false },             /* cut */
+                { "\xc3", false }, /* cut */
                 { "\x80", false },
         };
         char guest[STORE_GUEST_MAX + 2];
@@ -175,8 +177,9 @@ static void test_size(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_round_trip), cmocka_unit_test(test_largest), cmocka_unit_test(test_names),
-                cmocka_unit_test(test_guests),     cmocka_unit_test(test_copy),    cmocka_unit_test(test_size),
+                cmocka_unit_test(test_round_trip), cmocka_unit_test(test_largest),
+                cmocka_unit_test(test_names),      cmocka_unit_test(test_guests),
+                cmocka_unit_test(test_copy),       cmocka_unit_test(test_size),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -36,6 +36,7 @@ static void check_content(const StateDir *d) {
         CLEANUP(store_content_clear) StoreContent c = {};
         CLEANUP(store_freep_test) Store *s = open_store(d, &c);
 
+        assert_false(store_is_dirty(s));
         assert_int_equal(c.n_bad, 0);
         assert_int_equal(c.n_records, 2);
         assert_true(uuid_equal(c.records[0].uuid, uuid_of(1)));
@@ -96,6 +97,7 @@ static void test_all_entries(void **state) {
                 CLEANUP(store_content_clear) StoreContent c = {};
                 CLEANUP(store_freep_test) Store *s = open_store(d, &c);
 
+                assert_false(store_is_dirty(s));
                 assert_false(c.keep_masks);
         }
 }
@@ -120,9 +122,12 @@ static void test_bad_entries(void **state) {
         CLEANUP(store_freep_test) Store *s = open_store(d, &c);
         StoreEntry nameless = { .type = STORE_PUT, .record = { .uuid = uuid_of(1) } };
         StoreEntry null_uuid = { .type = STORE_PUT, .record = { .name = (char *) "a" } };
-        StoreEntry bad_guest = { .type = STORE_PUT,
-                                 .record = { .uuid = uuid_of(1), .name = (char *) "a", .guest = (char *) "\n" } };
-        StoreEntry bad_name = { .type = STORE_PUT, .record = { .uuid = uuid_of(1), .name = (char *) "a/b" } };
+        StoreEntry bad_guest = {
+                .type = STORE_PUT,
+                .record = { .uuid = uuid_of(1), .name = (char *) "a", .guest = (char *) "\n" }
+        };
+        StoreEntry bad_name = { .type = STORE_PUT,
+                                .record = { .uuid = uuid_of(1), .name = (char *) "a/b" } };
         StoreEntry no_op = { .type = STORE_INTENT, .text = (char *) "x" };
         StoreEntry *const all[] = { &nameless, &null_uuid, &bad_guest, &bad_name, &no_op };
 
@@ -218,13 +223,15 @@ static void check_bad_files(const StoreContent *c) {
         assert_string_equal(reason_of(c, "matrices/" U("13") ".xml"), "is a symbolic link");
         assert_string_equal(reason_of(c, "matrices/" U("14") ".xml"), "is no regular file");
         assert_string_equal(reason_of(c, "matrices/" U("15") ".xml"), "is no regular file");
-        assert_string_equal(reason_of(c, "matrices/C4A20000-0000-4F00-8000-000000000016.xml"), "is not named as a definition");
+        assert_string_equal(reason_of(c, "matrices/C4A20000-0000-4F00-8000-000000000016.xml"),
+                            "is not named as a definition");
         assert_string_equal(reason_of(c, "matrices/README??"), "is not named as a definition");
         assert_string_equal(reason_of(c, "matrices/" U("01") ".xml~"), "is not named as a definition");
         assert_string_equal(reason_of(c, "matrices/" U("17") ".xml"), "is too large");
         assert_string_equal(reason_of(c, "matrices/" U("18") ".xml"), "holds another UUID than its name");
         assert_string_equal(reason_of(c, "matrices/" U("19") ".xml"), "has no name");
-        assert_string_equal(reason_of(c, "matrices/" U("20") ".xml"), "has the name 'matrix-1', as " U("01") " has");
+        assert_string_equal(reason_of(c, "matrices/" U("20") ".xml"),
+                            "has the name 'matrix-1', as " U("01") " has");
         assert_non_null(strstr(reason_of(c, "matrices/" U("21") ".xml"), "version 2 is newer than 1"));
         assert_string_equal(reason_of(c, "matrices/." U("02") ".xml.new"), "is in the way of a definition");
 }
@@ -333,7 +340,8 @@ static void test_duplicate_with_journal(void **state) {
         s = open_store(d, &c2);
         assert_int_equal(c2.n_records, 1);
         assert_true(uuid_equal(c2.records[0].uuid, uuid_of(2)));
-        assert_string_equal(reason_of(&c2, "matrices/" U("01") ".xml"), "has the name 'matrix-2', as " U("02") " has");
+        assert_string_equal(reason_of(&c2, "matrices/" U("01") ".xml"),
+                            "has the name 'matrix-2', as " U("02") " has");
 }
 
 /* Names change places between two checkpoints, and the files are as old as can be. */
@@ -426,7 +434,8 @@ static void test_damaged_middle(void **state) {
         assert_int_equal(c3.n_bad, 0);
 }
 
-/* A definition in the journal that cannot be one (of a newer version, of a broken daemon) spoils its batch only. */
+/* A definition in the journal that cannot be one (of a newer version, of a broken daemon) spoils its batch
+ * only. */
 static void test_bad_record_in_journal(void **state) {
         StateDir *d = *state;
         CLEANUP(store_content_clear) StoreContent c = {}, c2 = {};
@@ -464,7 +473,8 @@ static void test_journal_of_other_kinds(void **state) {
                 s = open_store(d, &c);
                 assert_int_equal(c.n_bad, 1);
                 assert_non_null(reason_of(&c, "journal"));
-                assert_true(asprintf(&set_aside, i == 0 ? "set-aside/journal" : "set-aside/journal.%u", i) > 0);
+                assert_true(asprintf(&set_aside, i == 0 ? "set-aside/journal" : "set-aside/journal.%u", i) >
+                            0);
                 assert_true(exists(d, set_aside));
                 assert_int_equal(commit_one(s, put_of(i, 1, i + 1)), 0);
 
@@ -509,7 +519,9 @@ static void test_grows_and_shrinks(void **state) {
 
 static void test_bad_masks(void **state) {
         static const char *const texts[] = {
-                "", "{}", "apmask 0x1\naqmask 0x1\n",
+                "",
+                "{}",
+                "apmask 0x1\naqmask 0x1\n",
                 "apmask 0xffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\n",
         };
         StateDir *d = *state;
@@ -531,7 +543,8 @@ static void test_bad_masks(void **state) {
 
 static void test_versions(void **state) {
         static const char *const newer[] = { "guestcrypt 2\n", "guestcrypt 10", "guestcrypt 999999999\n" };
-        static const char *const garbled[] = { "", "x", "guestcrypt 0\n", "guestcrypt\n", "guestcrypt -1\n" };
+        static const char *const garbled[] = { "", "x", "guestcrypt 0\n", "guestcrypt\n",
+                                               "guestcrypt -1\n" };
         StateDir *d = *state;
 
         for (size_t i = 0; i < ELEMENTS(newer); i++) {

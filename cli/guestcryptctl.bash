@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# bash completion for guestcryptctl: verbs, options, and what the daemon has. bash-completion is not needed.
+
+_guestcryptctl_names() {
+        guestcryptctl list 2> /dev/null | sed -n '1!s/  .*//p'
+}
+
+_guestcryptctl_column() { # VERB COLUMN [COLUMN WANTED]: words of a column of a table
+        guestcryptctl "$1" 2> /dev/null | awk -v c="$2" -v k="${3:-0}" -v v="${4-}" 'NR > 1 && (!k || $k == v) { print $c }' | sort -u
+}
+
+_guestcryptctl() {
+        local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' words='' i n=0 args=()
+        local global='--json --host= --no-ask-password --help --version'
+        local sets='--adapters --domains --control'
+        local define='--guest --autostart --start --alternative --from-host'
+        local -A options=(
+                [status]='' [adapters]='' [matrix]='' [list]='' [show]='' [dumpxml]='' [stop]='' [explain]='' [reconcile]=''
+                [reload]='' [watch]='' [mdev-types]='' [mdev-remove]='' [mdev-list]=''
+                [queues]='--adapter --domain --free --owner' [masks]='--adapters --domains'
+                [check]="$sets --start --alternative --from-host --self" [define]="$sets $define --uuid" [define-xml]="$define"
+                [modify]="$sets --autostart --no-autostart" [start]='--from-host' [undefine]='--stop'
+                [mdev-create]='--uuid --attr'
+        )
+
+        for ((i = 1; i < COMP_CWORD; i++)); do
+                case ${COMP_WORDS[i]} in
+                --adapters | --domains | --control | --uuid | --guest | --self | --attr | --adapter | --domain | --owner | --host) ((i++)) ;;
+                -*) ;;
+                *) [ -n "$verb" ] && args+=("${COMP_WORDS[i]}") || verb=${COMP_WORDS[i]} ;;
+                esac
+        done
+        n=${#args[@]}
+
+        case $prev in
+        --self | --owner) words=$(_guestcryptctl_names) ;;
+        --adapters | --domains | --control | --uuid | --guest | --attr | --adapter | --domain | --host) return ;;
+        *)
+                if [[ $cur == -* ]]; then
+                        words="$global ${options[$verb]-}"
+                elif [ -z "$verb" ]; then
+                        words=${!options[*]}
+                else
+                        case $verb,$n in
+                        show,0 | dumpxml,0 | modify,0 | start,0 | stop,0 | undefine,0 | explain,0) words=$(_guestcryptctl_names) ;;
+                        mdev-remove,0) words=$(_guestcryptctl_column mdev-list 1 5 yes) ;;
+                        mdev-create,0) words=$(_guestcryptctl_column mdev-types 1) ;;
+                        mdev-create,1) words=$(_guestcryptctl_column mdev-types 2 1 "${args[0]}") ;;
+                        define-xml,0) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+                        esac
+                fi
+                ;;
+        esac
+
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+}
+
+complete -F _guestcryptctl guestcryptctl

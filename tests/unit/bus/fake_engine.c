@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fake_engine.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+FakeEngine fake;
+
+typedef struct Later {
+        engine_done_t done;
+        engine_reconciled_t reconciled;
+        void (*plain)(void *userdata, int r);
+        void *userdata;
+} Later;
+
+static int on_turn(sd_event_source *s, void *userdata) {
+        CLEANUP(freep) Later *l = userdata;
+        Refusal refusal = { .verdict = (Verdict) MAX(fake.later, 0),
+                            .error = fake.kernel_errno,
+                            .text = (char *) FAKE_TEXT };
+        const EngineHealed healed[] = { { .name = "payments-1", .what = "started again" } };
+
+        sd_event_source_unref(s);
+        if (l->done)
+                l->done(l->userdata, fake.later, fake.later > 0 ? &refusal : NULL, fake.uuid);
+        if (l->reconciled)
+                l->reconciled(l->userdata, fake.later, fake.later > 0 ? &refusal : NULL, healed,
+                              fake.later == 0);
+        if (l->plain)
+                l->plain(l->userdata, fake.later);
+        return 0;
+}
+
+static int begin(const char *asked, const EngineCaller *c, Later l, Refusal *reterr) {
+        sd_event_source *s;
+        Later *copy;
+
+        fake.asked = asked;
+        fake.n_asked++;
+        if (c) {
+                fake.uid = c->uid;
+                (void) snprintf(fake.caller, sizeof fake.caller, "%s", c->id);
+        }
+
+        if (fake.at_once > 0)
+                *reterr = (Refusal) { .verdict = (Verdict) fake.at_once,
+                                      .error = fake.kernel_errno,
+                                      .text = strdup(FAKE_TEXT) };
+        if (fake.at_once != 0)
+                return fake.at_once;
+        if (fake.hang)
+                return 0;
+
+        copy = malloc(sizeof *copy);
+        *copy = l;
+        return sd_event_add_defer(fake.event, &s, on_turn, copy);
+}
+
+static void keep(const EngineDefine *d) {
+        fake.define = *d;
+        (void) snprintf(fake.name, sizeof fake.name, "%s", d->name ?: "");
+        (void) snprintf(fake.guest, sizeof fake.guest, "%s", d->guest ?: "");
+        fake.matrix = d->matrix;
+        fake.asked_uuid = d->uuid;
+}
+
+int engine_define(Engine *e, const EngineDefine *d, const EngineCaller *c, engine_done_t done, void *u,
+                  Refusal *reterr) {
+        keep(d);
+        return begin("define", c, (Later) { .done = done, .userdata = u }, reterr);
+}
+
+int engine_define_xml(Engine *e, const char *xml, size_t size, const EngineDefine *d, const EngineCaller *c,
+                      engine_done_t done, void *u, Refusal *reterr) {
+        keep(d);
+        fake.xml_size = size;
+        return begin("define_xml", c, (Later) { .done = done, .userdata = u }, reterr);
+}
+
+int engine_start(Engine *e, Uuid uuid, bool from_host, const EngineCaller *c, engine_done_t done, void *u,
+                 Refusal *reterr) {
+        fake.asked_uuid = uuid;
+        fake.flag = from_host;
+        return begin("start", c, (Later) { .done = done, .userdata = u }, reterr);
+}
+
+int engine_stop(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done, void *u, Refusal *reterr) {
+        fake.asked_uuid = uuid;
+        return begin("stop", c, (Later) { .done = done, .userdata = u }, reterr);
+}
+
+int engine_modify(Engine *e, Uuid uuid, const ApMatrix *m, const EngineCaller *c, engine_done_t done,
+                  void *u, Refusal *reterr) {
+        fake.asked_uuid = uuid;
+        fake.matrix = *m;
+        return begin("modify", c, (Later) { .done = done, .userdata = u }, reterr);
+}
+
+int engine_undefine(Engine *e, Uuid uuid, bool stop, const EngineCaller *c, engine_done_t done, void *u,
+                    Refusal *reterr) {
+        fake.asked_uuid = uuid;
+        fake.flag = stop;
+        return begin("undefine", c, (Later) { .done = done, .userdata = u }, reterr);
+}
+
+int engine_set_autostart(Engine *e, Uuid uuid, bool autostart, const EngineCaller *c, engine_done_t done,
+                         void *u, Refusal *reterr) {
+        fake.asked_uuid = uuid;
+        fake.flag = autostart;
+        return begin("set_autostart", c, (Later) { .done = done, .userdata = u }, reterr);
+}
+
+int engine_create_mdev(Engine *e, const char *parent, const char *type, Uuid uuid, const EngineAttr *attrs,
+                       size_t n_attrs, const EngineCaller *c, engine_done_t done, void *u, Refusal *reterr) {
+        fake.asked_uuid = uuid;
+        fake.n_attrs = n_attrs;
+        (void) snprintf(fake.name, sizeof fake.name, "%s/%s", parent, type);
+        return begin("create_mdev", c, (Later) { .done = done, .userdata = u }, reterr);
+}
+
+int engine_remove_mdev(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done, void *u,
+                       Refusal *reterr) {
+        fake.asked_uuid = uuid;
+        return begin("remove_mdev", c, (Later) { .done = done, .userdata = u }, reterr);
+}
+
+int engine_set_host_masks(Engine *e, const ApMask *adapters, const ApMask *domains, const EngineCaller *c,
+                          engine_done_t done, void *u, Refusal *reterr) {
+        fake.matrix = (ApMatrix) { .adapters = *adapters, .domains = *domains };
+        return begin("set_host_masks", c, (Later) { .done = done, .userdata = u }, reterr);
+}
+
+int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done, void *u, Refusal *reterr) {
+        return begin("reconcile", c, (Later) { .reconciled = done, .userdata = u }, reterr);
+}
+
+int engine_rescan(Engine *e, void (*done)(void *, int), void *u) {
+        Refusal unused = {};
+
+        return begin("rescan", NULL, (Later) { .plain = done, .userdata = u }, &unused);
+}
+
+int engine_refresh(Engine *e, void (*done)(void *, int), void *u) {
+        sd_event_source *s;
+        Later *copy = malloc(sizeof *copy);
+
+        fake.n_refreshed++;
+        *copy = (Later) { .plain = done, .userdata = u };
+        return sd_event_add_defer(fake.event, &s, on_turn, copy);
+}
+
+int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size_t *ret_n,
+                 Verdict *ret_verdict, char **ret_text) {
+        fake.asked = "check";
+        fake.n_asked++;
+        fake.check = *check;
+        *ret = calloc(fake.n_conflicts + 1, sizeof **ret);
+        if (fake.n_conflicts > 0)
+                memcpy(*ret, fake.conflicts, fake.n_conflicts * sizeof **ret);
+        *ret_n = fake.n_conflicts;
+        *ret_verdict = fake.n_conflicts > 0 ? VERDICT_OVERLAP : VERDICT_OK;
+        return 0;
+}
+
+const char *matrix_state_name(MatrixState s) {
+        return s == MATRIX_STARTED ? "started" : "defined";
+}
+
+int engine_get_matrix(Engine *e, Uuid uuid, EngineMatrix *ret) {
+        for (size_t i = 0; i < fake.n_matrices; i++)
+                if (uuid_equal(fake.matrices[i].uuid, uuid)) {
+                        *ret = fake.matrices[i];
+                        return 0;
+                }
+
+        return -ENOENT;
+}
+
+int engine_find_matrix(Engine *e, const char *name, Uuid *ret) {
+        for (size_t i = 0; i < fake.n_matrices; i++)
+                if (strcmp(fake.matrices[i].name, name) == 0) {
+                        *ret = fake.matrices[i].uuid;
+                        return 0;
+                }
+
+        return -ENOENT;
+}
+
+int engine_list_matrices(Engine *e, Uuid **ret, size_t *ret_n) {
+        *ret = calloc(fake.n_matrices + 1, sizeof **ret);
+        for (size_t i = 0; i < fake.n_matrices; i++)
+                (*ret)[i] = fake.matrices[i].uuid;
+        *ret_n = fake.n_matrices;
+        return 0;
+}
+
+int engine_get_xml(Engine *e, Uuid uuid, char **ret) {
+        *ret = strdup("<device/>\n");
+        return 0;
+}
+
+const Snapshot *engine_snapshot(const Engine *e) {
+        return fake.snapshot;
+}
+
+bool engine_is_ours(const Engine *e, Uuid uuid) {
+        return true;
+}
+
+const char *engine_mdev_state(const Engine *e, Uuid uuid) {
+        return "active";
+}
+
+void engine_queue_owner(const Engine *e, Apqn q, const char **ret_kind,
+                        char ret_owner[static ENGINE_OWNER_SIZE]) {
+        *ret_kind = q.domain == 0x47 ? "definition" : "free";
+        (void) snprintf(ret_owner, ENGINE_OWNER_SIZE, "%s", q.domain == 0x47 ? "payments-1" : "");
+}
+
+const char *const *engine_problems(Engine *e) {
+        return fake.problems;
+}
+
+bool engine_is_settled(const Engine *e) {
+        return true;
+}

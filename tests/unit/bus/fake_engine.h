@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* fake_engine - stands in for engine/ below the bus: keeps what it was asked, answers what it is told to. */
+
+#include "engine/engine.h"
+
+typedef struct FakeEngine {
+        sd_event *event;
+
+        /* what it answers */
+        int at_once;      /* 0: accept; else this, with a refusal if > 0 */
+        int later;        /* then done() with this, from the loop */
+        int kernel_errno; /* of refusals: negative */
+        bool hang;        /* done() is never called */
+        Uuid uuid;        /* of what is made */
+        EngineConflict *conflicts;
+        size_t n_conflicts;
+        EngineMatrix *matrices;
+        size_t n_matrices;
+        Snapshot *snapshot;
+        const char *const *problems;
+
+        /* what it was asked last */
+        const char *asked; /* name of the function; NULL: nothing */
+        unsigned n_asked;
+        char name[300], guest[300], unknown[64];
+        Uuid asked_uuid;
+        ApMatrix matrix;
+        EngineDefine define;
+        EngineCheck check;
+        bool flag; /* from_host, stop, autostart */
+        uid_t uid;
+        char caller[64];
+        size_t n_attrs, xml_size;
+        unsigned n_refreshed;
+} FakeEngine;
+
+#define FAKE_TEXT "queue 05.0047 is held by definition 'payments-1'"
+
+extern FakeEngine fake;

@@ -1,0 +1,914 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The bus's surface over a socket pair: every method, what it hands to the engine, every error name,
+ * limits on arguments, polkit. */
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <cmocka.h>
+
+#include "base/cleanup.h"
+#include "bus/bus.h"
+#include "bus/bus_internal.h"
+#include "fake_engine.h"
+
+#define USER       1000
+#define POLKIT_YES "yes"
+
+static const Uuid uuid1 = { { 0xc2, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xab } };
+#define UUID1_TEXT "c2010203-0405-0607-0809-0a0b0c0d0eab"
+#define UUID1_PATH "c2010203_0405_0607_0809_0a0b0c0d0eab"
+#define MATRIX1    BUS_ROOT "/matrix/" UUID1_PATH
+#define MDEV1      BUS_ROOT "/mdev/" UUID1_PATH
+
+typedef struct World {
+        sd_event *event;
+        sd_bus *server, *client;
+        Bus *bus;
+        /* polkit, which the client plays */
+        const char *polkit; /* "yes", "no", "challenge", "gone", "hang" */
+        unsigned n_asked;
+        char action[64], subject[64];
+        uint32_t flags;
+        /* what was heard */
+        char signals[64][160];
+        unsigned n_signals;
+        bool reload_fails;
+        unsigned n_reloads;
+} World;
+
+static World w;
+
+/* Names that begin with ":1.u" are a user's, others root's. */
+static int sender_uid(sd_bus_message *m, uid_t *ret) {
+        const char *sender = sd_bus_message_get_sender(m);
+
+        if (sender && strncmp(sender, ":1.x", 4) == 0)
+                return -ENXIO; /* gone */
+
+        *ret = sender && strncmp(sender, ":1.u", 4) == 0 ? USER : 0;
+        return 0;
+}
+
+static int on_polkit(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *kind, *key, *subject, *action, *cancel;
+
+        assert_true(sd_bus_message_enter_container(m, 'r', "sa{sv}") > 0);
+        assert_true(sd_bus_message_read(m, "s", &kind) > 0);
+        assert_true(sd_bus_message_enter_container(m, 'a', "{sv}") > 0);
+        assert_true(sd_bus_message_read(m, "{sv}", &key, "s", &subject) > 0);
+        assert_true(sd_bus_message_exit_container(m) > 0);
+        assert_true(sd_bus_message_exit_container(m) > 0);
+        assert_true(sd_bus_message_read(m, "s", &action) > 0);
+        assert_true(sd_bus_message_skip(m, "a{ss}") > 0);
+        assert_true(sd_bus_message_read(m, "us", &w.flags, &cancel) > 0);
+        assert_string_equal(kind, "system-bus-name");
+        w.n_asked++;
+        (void) snprintf(w.action, sizeof w.action, "%s", action);
+        (void) snprintf(w.subject, sizeof w.subject, "%s", subject);
+
+        if (strcmp(w.polkit, "hang") == 0)
+                return 1;
+        if (strcmp(w.polkit, "gone") == 0)
+                return sd_bus_error_set(error, SD_BUS_ERROR_SERVICE_UNKNOWN, "no polkit");
+
+        return sd_bus_reply_method_return(m, "(bba{ss})", strcmp(w.polkit, "yes") == 0,
+                                          strcmp(w.polkit, "challenge") == 0, 0);
+}
+
+static const sd_bus_vtable polkit_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_METHOD("CheckAuthorization", "(sa{sv})sa{ss}us", "(bba{ss})", on_polkit,
+                      SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_VTABLE_END,
+};
+
+static int on_signal(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *what = sd_bus_message_get_member(m), *path = sd_bus_message_get_path(m);
+
+        if (sd_bus_message_is_signal(m, NULL, "InterfacesAdded") ||
+            sd_bus_message_is_signal(m, NULL, "InterfacesRemoved"))
+                assert_true(sd_bus_message_read(m, "o", &path) > 0);
+        assert_true(w.n_signals < ELEMENTS(w.signals));
+        (void) snprintf(w.signals[w.n_signals++], sizeof w.signals[0], "%s %s", what, path);
+        return 0;
+}
+
+static int on_reload(void *userdata) {
+        w.n_reloads++;
+        return w.reload_fails ? -EIO : 0;
+}
+
+static int set_up_with(const BusConfig *config) {
+        sd_id128_t id;
+        int fds[2];
+
+        w = (World) { .polkit = POLKIT_YES };
+        fake = (FakeEngine) { .uuid = uuid1 };
+
+        assert_true(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) == 0);
+        assert_true(sd_event_new(&w.event) >= 0);
+        assert_true(sd_id128_randomize(&id) >= 0);
+        assert_true(sd_bus_new(&w.server) >= 0);
+        assert_true(sd_bus_set_fd(w.server, fds[0], fds[0]) >= 0);
+        assert_true(sd_bus_set_server(w.server, 1, id) >= 0);
+        assert_true(sd_bus_start(w.server) >= 0);
+        assert_true(sd_bus_attach_event(w.server, w.event, 0) >= 0);
+        assert_true(sd_bus_new(&w.client) >= 0);
+        assert_true(sd_bus_set_fd(w.client, fds[1], fds[1]) >= 0);
+        assert_true(sd_bus_start(w.client) >= 0);
+        assert_true(sd_bus_attach_event(w.client, w.event, 0) >= 0);
+        assert_true(sd_bus_add_object_vtable(w.client, NULL, "/org/freedesktop/PolicyKit1/Authority",
+                                             "org.freedesktop.PolicyKit1.Authority", polkit_vtable,
+                                             NULL) >= 0);
+        assert_true(sd_bus_match_signal(w.client, NULL, NULL, NULL, NULL, NULL, on_signal, NULL) >= 0);
+
+        fake.event = w.event;
+        fake.snapshot = snapshot_new();
+        assert_non_null(fake.snapshot);
+        assert_true(bus_new(w.server, NULL, config, &w.bus) >= 0);
+        return 0;
+}
+
+static int set_up(void **state) {
+        return set_up_with(&(BusConfig) { .sender_uid = sender_uid, .reload = on_reload });
+}
+
+static int tear_down(void **state) {
+        w.bus = bus_free(w.bus);
+        sd_bus_close_unref(w.client);
+        sd_bus_close_unref(w.server);
+        sd_event_unref(w.event);
+        fake.snapshot = snapshot_free(fake.snapshot);
+        return 0;
+}
+
+/* ---- calls ---- */
+
+static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        *(sd_bus_message **) userdata = sd_bus_message_ref(m);
+        return 1;
+}
+
+static void run_until(sd_bus_message **reply) {
+        for (unsigned i = 0; !*reply; i++) {
+                assert_true(i < 100000);
+                assert_true(sd_event_run(w.event, 2000000) > 0); /* nothing happens for 2 s: it hangs */
+        }
+}
+
+static sd_bus_message *new_call(const char *sender, const char *path, const char *interface,
+                                const char *method) {
+        sd_bus_message *m;
+
+        assert_true(sd_bus_message_new_method_call(w.client, &m, NULL, path, interface, method) >= 0);
+        if (sender)
+                assert_true(sd_bus_message_set_sender(m, sender) >= 0);
+        return m;
+}
+
+/* Consumes @m. */
+static sd_bus_message *send_call(sd_bus_message *m) {
+        sd_bus_message *reply = NULL;
+
+        assert_true(sd_bus_call_async(w.client, NULL, m, on_reply, &reply, 0) >= 0);
+        (void) sd_bus_message_unref(m);
+        run_until(&reply);
+        return reply;
+}
+
+/* Both consume @m; the first gives the reply. */
+static sd_bus_message *succeeds(sd_bus_message *m) {
+        sd_bus_message *reply = send_call(m);
+
+        if (sd_bus_message_is_method_error(reply, NULL))
+                fail_msg("%s: %s", sd_bus_message_get_error(reply)->name,
+                         sd_bus_message_get_error(reply)->message);
+        return reply;
+}
+
+static void fails(sd_bus_message *m, const char *name, const char *text) {
+        sd_bus_message *reply = send_call(m);
+
+        assert_true(sd_bus_message_is_method_error(reply, NULL));
+        assert_string_equal(sd_bus_message_get_error(reply)->name, name);
+        if (!strstr(sd_bus_message_get_error(reply)->message, text))
+                fail_msg("'%s' is not in '%s'", text, sd_bus_message_get_error(reply)->message);
+        (void) sd_bus_message_unref(reply);
+}
+
+static void returns_path(sd_bus_message *m, const char *want) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = succeeds(m);
+        const char *path;
+
+        assert_true(sd_bus_message_read(reply, "o", &path) > 0);
+        assert_string_equal(path, want);
+}
+
+/* ---- every method, with arguments that are right ---- */
+
+typedef struct Method {
+        const char *name, *path, *interface, *member, *action, *asked;
+        void (*append)(sd_bus_message *m);
+} Method;
+
+static void append_matrix(sd_bus_message *m) {
+        assert_true(sd_bus_message_append(m, "aqaqaqa{sv}", 2, 4, 5, 1, 0x47, 1, 6, 0) >= 0);
+}
+static void append_define(sd_bus_message *m) {
+        assert_true(sd_bus_message_append(m, "ssaqaqaqa{sv}", "payments-1", UUID1_TEXT, 2, 4, 5, 1, 0x47, 1,
+                                          6, 2, "guest", "s", "vm1", "start", "b", 1) >= 0);
+}
+static void append_xml(sd_bus_message *m) {
+        assert_true(sd_bus_message_append(m, "sa{sv}", "<device/>", 1, "autostart", "b", 1) >= 0);
+}
+static void append_create(sd_bus_message *m) {
+        assert_true(sd_bus_message_append(m, "sssa(ss)a{sv}", "mtty", "mtty-2", "", 1, "name", "value", 0) >=
+                    0);
+}
+static void append_masks(sd_bus_message *m) {
+        assert_true(sd_bus_message_append(m, "aqaqa{sv}", 1, 7, 2, 8, 9, 0) >= 0);
+}
+static void append_options(sd_bus_message *m) {
+        assert_true(sd_bus_message_append(m, "a{sv}", 0) >= 0);
+}
+static void append_from_host(sd_bus_message *m) {
+        assert_true(sd_bus_message_append(m, "a{sv}", 1, "from-host", "b", 1) >= 0);
+}
+static void append_stop(sd_bus_message *m) {
+        assert_true(sd_bus_message_append(m, "a{sv}", 1, "stop", "b", 1) >= 0);
+}
+static void append_autostart(sd_bus_message *m) {
+        assert_true(sd_bus_message_append(m, "ba{sv}", 1, 0) >= 0);
+}
+static void append_nothing(sd_bus_message *m) {
+}
+
+#define MANAGER BUS_ROOT, BUS_INTERFACE("Manager")
+static const Method changing[] = {
+        { "define", MANAGER, "DefineMatrix", AUTHZ_MANAGE_MATRIX, "define", append_define },
+        { "define xml", MANAGER, "DefineMatrixXML", AUTHZ_MANAGE_MATRIX, "define_xml", append_xml },
+        { "create", MANAGER, "CreateMdev", AUTHZ_MANAGE_MDEV, "create_mdev", append_create },
+        { "masks", MANAGER, "SetHostMasks", AUTHZ_MANAGE_HOST, "set_host_masks", append_masks },
+        { "reconcile", MANAGER, "Reconcile", AUTHZ_MANAGE_MATRIX, "reconcile", append_nothing },
+        { "start", MATRIX1, BUS_INTERFACE("Matrix"), "Start", AUTHZ_MANAGE_MATRIX, "start",
+          append_from_host },
+        { "stop", MATRIX1, BUS_INTERFACE("Matrix"), "Stop", AUTHZ_MANAGE_MATRIX, "stop", append_options },
+        { "modify", MATRIX1, BUS_INTERFACE("Matrix"), "Modify", AUTHZ_MANAGE_MATRIX, "modify",
+          append_matrix },
+        { "undefine", MATRIX1, BUS_INTERFACE("Matrix"), "Undefine", AUTHZ_MANAGE_MATRIX, "undefine",
+          append_stop },
+        { "autostart", MATRIX1, BUS_INTERFACE("Matrix"), "SetAutostart", AUTHZ_MANAGE_MATRIX,
+          "set_autostart", append_autostart },
+        { "remove", MDEV1, BUS_INTERFACE("Mdev"), "Remove", AUTHZ_MANAGE_MDEV, "remove_mdev",
+          append_options },
+};
+
+static sd_bus_message *call_of(const Method *method, const char *sender) {
+        sd_bus_message *m = new_call(sender, method->path, method->interface, method->member);
+
+        method->append(m);
+        return m;
+}
+
+static void add_objects(void) {
+        static EngineMatrix matrix;
+        HostMdev mdev = { .uuid = uuid1, .ap = true, .matrix_known = true };
+
+        matrix = (EngineMatrix) {
+                .uuid = uuid1, .name = "payments-1", .guest = "vm1", .state = MATRIX_STARTED, .uid = USER
+        };
+        ap_mask_set(&matrix.matrix.adapters, 5);
+        ap_mask_set(&matrix.matrix.domains, 0x47);
+        fake.matrices = &matrix;
+        fake.n_matrices = 1;
+
+        fake.snapshot->parents = calloc(1, sizeof *fake.snapshot->parents);
+        fake.snapshot->types = calloc(1, sizeof *fake.snapshot->types);
+        fake.snapshot->cards = calloc(1, sizeof *fake.snapshot->cards);
+        strcpy(fake.snapshot->parents[0].name, "mtty-é.1");
+        strcpy(fake.snapshot->types[0].id, "vfio_ap-passthrough");
+        strcpy(fake.snapshot->types[0].name, "bad \xff\xc3 name");
+        fake.snapshot->cards[0] = (HostCard) { .id = 5, .mode = CARD_MODE_EP11, .type = "CEX8P" };
+        fake.snapshot->n_parents = fake.snapshot->n_types = fake.snapshot->n_cards = 1;
+        ap_mask_set(&fake.snapshot->queue_present[5], 0x47);
+        ap_mask_set(&fake.snapshot->queue_present[5], 0x48);
+        ap_mask_set(&fake.snapshot->queue_vfio[5], 0x47);
+        mdev.matrix = matrix.matrix;
+        assert_true(snapshot_put_mdev(fake.snapshot, &mdev) >= 0);
+}
+
+static void test_methods_reach_the_engine(void **state) {
+        add_objects();
+
+        for (size_t i = 0; i < ELEMENTS(changing); i++) {
+                fake.asked = NULL;
+                (void) sd_bus_message_unref(succeeds(call_of(&changing[i], NULL)));
+                assert_string_equal(fake.asked, changing[i].asked);
+                assert_int_equal(fake.uid, 0);
+                assert_string_equal(fake.caller, "peer");
+        }
+        assert_int_equal(w.n_asked, 0); /* root is let through */
+}
+
+static void test_define_arguments(void **state) {
+        returns_path(call_of(&changing[0], NULL), MATRIX1);
+        assert_string_equal(fake.name, "payments-1");
+        assert_string_equal(fake.guest, "vm1");
+        assert_true(uuid_equal(fake.asked_uuid, uuid1));
+        assert_true(fake.define.start && !fake.define.autostart && !fake.define.alternative &&
+                    !fake.define.from_host);
+        assert_int_equal(ap_mask_count(&fake.matrix.adapters), 2);
+        assert_true(ap_mask_test(&fake.matrix.adapters, 5) && ap_mask_test(&fake.matrix.domains, 0x47));
+        assert_true(ap_mask_test(&fake.matrix.control, 6));
+
+        returns_path(call_of(&changing[1], NULL), MATRIX1);
+        assert_true(fake.define.autostart);
+        assert_int_equal(fake.xml_size, strlen("<device/>"));
+
+        returns_path(call_of(&changing[2], NULL), MDEV1);
+        assert_string_equal(fake.name, "mtty/mtty-2");
+        assert_true(uuid_is_null(fake.asked_uuid));
+        assert_int_equal(fake.n_attrs, 1);
+}
+
+/* Each verdict under its name, at once and later, from every method. */
+static void test_errors_have_names(void **state) {
+        add_objects();
+
+        for (Verdict v = VERDICT_OK + 1; v < _VERDICT_MAX; v++) {
+                for (size_t i = 0; i < ELEMENTS(changing); i++) {
+                        fake.at_once = (int) v;
+                        fails(call_of(&changing[i], NULL), bus_error_name(v), FAKE_TEXT);
+                        fake.at_once = 0;
+                        fake.later = (int) v;
+                        fails(call_of(&changing[i], NULL), bus_error_name(v), FAKE_TEXT);
+                        fake.later = 0;
+                }
+                assert_int_equal(sd_bus_error_get_errno(
+                                         &(sd_bus_error) { .name = bus_error_name(v), .message = "" }),
+                                 bus_error_errno(v));
+        }
+}
+
+static void test_broken_is_an_errno(void **state) {
+        add_objects();
+
+        for (size_t i = 0; i < ELEMENTS(changing); i++) {
+                fake.at_once = -ENOSPC;
+                fails(call_of(&changing[i], NULL), "System.Error.ENOSPC", "");
+                fake.at_once = 0;
+                fake.later = -EIO;
+                fails(call_of(&changing[i], NULL), SD_BUS_ERROR_IO_ERROR, "");
+                fake.later = 0;
+        }
+}
+
+static void test_kernel_errors_tell_the_errno(void **state) {
+        fake.at_once = VERDICT_KERNEL;
+        fake.kernel_errno = -EADDRINUSE;
+        fails(call_of(&changing[0], NULL), BUS_NAME ".Error.Kernel", FAKE_TEXT " (EADDRINUSE)");
+}
+
+static void test_reload(void **state) {
+        (void) sd_bus_message_unref(succeeds(new_call(NULL, MANAGER, "Reload")));
+        assert_int_equal(w.n_reloads, 1);
+        assert_string_equal(fake.asked, "rescan");
+
+        fake.later = -EIO;
+        fails(new_call(NULL, MANAGER, "Reload"), BUS_NAME ".Error.BackendUnavailable", "scanned");
+        w.reload_fails = true;
+        fails(new_call(NULL, MANAGER, "Reload"), SD_BUS_ERROR_IO_ERROR, "");
+}
+
+static void test_reconcile(void **state) {
+        CLEANUP(sd_bus_message_unrefp)
+        sd_bus_message *reply = succeeds(new_call(NULL, MANAGER, "Reconcile"));
+        const char *name, *what;
+
+        assert_true(sd_bus_message_read(reply, "a(ss)", 1, &name, &what) > 0);
+        assert_string_equal(name, "payments-1");
+        assert_string_equal(what, "started again");
+}
+
+/* ---- questions ---- */
+
+static void test_check(void **state) {
+        EngineConflict conflict = {
+                .adapter = 5, .domain = 0x47, .kind = "definition", .owner = "payments-1"
+        };
+        sd_bus_message *m = new_call(NULL, MANAGER, "CheckMatrix");
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        const char *kind, *owner;
+        uint16_t a, d;
+
+        add_objects();
+        fake.conflicts = &conflict;
+        fake.n_conflicts = 1;
+        assert_true(sd_bus_message_append(m, "aqaqaqa{sv}", 1, 5, 1, 0x47, 0, 3, "start", "b", 1, "self",
+                                          "s", "payments-1", "from-host", "b", 1) >= 0);
+        reply = succeeds(m);
+        assert_true(sd_bus_message_read(reply, "a(qqss)", 1, &a, &d, &kind, &owner) > 0);
+        assert_true(a == 5 && d == 0x47);
+        assert_string_equal(kind, "definition");
+        assert_string_equal(owner, "payments-1");
+        assert_true(fake.check.start && fake.check.from_host && !fake.check.alternative);
+        assert_true(uuid_equal(fake.check.self, uuid1));
+        assert_int_equal(fake.n_refreshed, 1); /* the host was looked at first */
+
+        m = new_call(NULL, MANAGER, "CheckMatrix");
+        assert_true(sd_bus_message_append(m, "aqaqaqa{sv}", 1, 5, 1, 0x47, 0, 1, "self", "s", "nobody") >=
+                    0);
+        fails(m, BUS_NAME ".Error.NoSuchMatrix", "'nobody'");
+}
+
+static void test_explain_and_xml(void **state) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        const char *xml;
+
+        fails(new_call(NULL, MATRIX1, BUS_INTERFACE("Matrix"), "Explain"), SD_BUS_ERROR_UNKNOWN_OBJECT, "");
+
+        add_objects();
+        (void) sd_bus_message_unref(succeeds(new_call(NULL, MATRIX1, BUS_INTERFACE("Matrix"), "Explain")));
+        assert_true(fake.check.start && uuid_equal(fake.check.self, uuid1));
+        assert_true(ap_mask_test(&fake.check.matrix.adapters, 5));
+
+        reply = succeeds(new_call(NULL, MATRIX1, BUS_INTERFACE("Matrix"), "GetXML"));
+        assert_true(sd_bus_message_read(reply, "s", &xml) > 0);
+        assert_string_equal(xml, "<device/>\n");
+}
+
+static unsigned count_queues(sd_bus_message *m) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = succeeds(m);
+        unsigned n = 0;
+
+        assert_true(sd_bus_message_enter_container(reply, 'a', "(qqssa{sv})") >= 0);
+        while (sd_bus_message_at_end(reply, 0) == 0) {
+                assert_true(sd_bus_message_skip(reply, "(qqssa{sv})") >= 0);
+                n++;
+        }
+        return n;
+}
+
+static void test_list_queues(void **state) {
+        static const struct {
+                const char *name, *key, *type;
+                union {
+                        int n;
+                        const char *s;
+                };
+                unsigned want;
+        } cases[] = {
+                { "adapter", "adapter", "q", .n = 5, .want = 2 },
+                { "no such", "adapter", "q", .n = 6, .want = 0 },
+                { "domain", "domain", "q", .n = 0x47, .want = 1 },
+                { "driver", "driver", "s", .s = "vfio_ap", .want = 1 },
+                { "kind", "owner-kind", "s", .s = "free", .want = 1 },
+                { "owner", "owner", "s", .s = "payments-1", .want = 1 },
+                { "free", "free", "b", .n = 1, .want = 1 },
+                { "not free", "free", "b", .n = 0, .want = 1 },
+        };
+        sd_bus_message *m = new_call(NULL, MANAGER, "ListQueues");
+
+        add_objects();
+        append_options(m);
+        assert_int_equal(count_queues(m), 2);
+
+        for (size_t i = 0; i < ELEMENTS(cases); i++) {
+                m = new_call(NULL, MANAGER, "ListQueues");
+                if (*cases[i].type == 's')
+                        assert_true(sd_bus_message_append(m, "a{sv}", 1, cases[i].key, "s", cases[i].s) >=
+                                    0);
+                else
+                        assert_true(sd_bus_message_append(m, "a{sv}", 1, cases[i].key, cases[i].type,
+                                                          cases[i].n) >= 0);
+                assert_int_equal(count_queues(m), cases[i].want);
+        }
+
+        /* so many that the answer is made in slices, and all of them */
+        for (unsigned a = 0; a < AP_IDS; a++)
+                fake.snapshot->queue_present[a] = AP_MASK_ALL;
+        ap_mask_clear(&fake.snapshot->queue_present[0], 7); /* so that slices do not end where adapters do */
+        m = new_call(NULL, MANAGER, "ListQueues");
+        append_options(m);
+        assert_int_equal(count_queues(m), 65535);
+        m = new_call(NULL, MANAGER, "ListQueues");
+        assert_true(sd_bus_message_append(m, "a{sv}", 1, "domain", "q", 3) >= 0);
+        assert_int_equal(count_queues(m), 256);
+
+        m = new_call(NULL, MANAGER, "ListQueues");
+        assert_true(sd_bus_message_append(m, "a{sv}", 1, "adapter", "q", 256) >= 0);
+        fails(m, SD_BUS_ERROR_INVALID_ARGS, "above 255");
+}
+
+/* ---- bad arguments ---- */
+
+static void append_ids(sd_bus_message *m, size_t n, uint16_t step) {
+        uint16_t ids[300];
+
+        for (size_t i = 0; i < n; i++)
+                ids[i] = (uint16_t) (i * step);
+        assert_true(sd_bus_message_append_array(m, 'q', ids, n * sizeof *ids) >= 0);
+}
+
+static void test_bad_ids(void **state) {
+        static const struct {
+                const char *name;
+                size_t n;
+                uint16_t step;
+                const char *text;
+        } cases[] = {
+                { "257 ids", 257, 1, "257 adapter ids" },
+                { "4000", 2, 4000, "adapter id 4000 is above 255" },
+                { "twice", 2, 0, "given twice" },
+        };
+
+        for (size_t i = 0; i < ELEMENTS(cases); i++) {
+                sd_bus_message *m = new_call(NULL, MANAGER, "CheckMatrix");
+
+                append_ids(m, cases[i].n, cases[i].step);
+                assert_true(sd_bus_message_append(m, "aqaqa{sv}", 0, 0, 0) >= 0);
+                fails(m, SD_BUS_ERROR_INVALID_ARGS, cases[i].text);
+        }
+        assert_null(fake.asked);
+}
+
+static void test_bad_options(void **state) {
+        sd_bus_message *m = new_call(NULL, MANAGER, "DefineMatrixXML");
+
+        assert_true(sd_bus_message_append(m, "sa{sv}", "<device/>", 1, "frob", "b", 1) >= 0);
+        fails(m, SD_BUS_ERROR_INVALID_ARGS, "unknown option 'frob'");
+
+        m = new_call(NULL, MANAGER, "DefineMatrixXML");
+        assert_true(sd_bus_message_append(m, "sa{sv}", "<device/>", 1, "start", "s", "yes") >= 0);
+        fails(m, SD_BUS_ERROR_INVALID_ARGS, "option 'start' must be a boolean");
+
+        m = new_call(NULL, MANAGER, "DefineMatrixXML");
+        assert_true(sd_bus_message_append(m, "sa{sv}", "<device/>", 2, "start", "b", 1, "start", "b", 0) >=
+                    0);
+        fails(m, SD_BUS_ERROR_INVALID_ARGS, "'start' was given twice");
+        assert_null(fake.asked);
+}
+
+static void test_bad_strings(void **state) {
+        CLEANUP(freep) char *big = malloc(BUS_XML_MAX + 2);
+        static const char *const uuids[] = { "banana", "c2010203-0405-0607-0809-0a0b0c0d0ea", UUID1_TEXT "0",
+                                             "00000000-0000-0000-0000-000000000000" };
+        sd_bus_message *m;
+
+        memset(big, 'x', BUS_XML_MAX + 1);
+        big[BUS_XML_MAX + 1] = '\0';
+
+        m = new_call(NULL, MANAGER, "DefineMatrixXML");
+        assert_true(sd_bus_message_append(m, "sa{sv}", big, 0) >= 0);
+        fails(m, SD_BUS_ERROR_INVALID_ARGS, "65537 bytes");
+
+        big[10240] = '\0';
+        m = new_call(NULL, MANAGER, "DefineMatrix");
+        assert_true(sd_bus_message_append(m, "ssaqaqaqa{sv}", big, "", 0, 0, 0, 0) >= 0);
+        fails(m, SD_BUS_ERROR_INVALID_ARGS, "name is 10240 bytes long");
+
+        m = new_call(NULL, MANAGER, "GetMatrix");
+        assert_true(sd_bus_message_append(m, "s", "") >= 0);
+        fails(m, SD_BUS_ERROR_INVALID_ARGS, "must be given");
+
+        for (size_t i = 0; i < ELEMENTS(uuids); i++) {
+                m = new_call(NULL, MANAGER, "DefineMatrix");
+                assert_true(sd_bus_message_append(m, "ssaqaqaqa{sv}", "x", uuids[i], 0, 0, 0, 0) >= 0);
+                fails(m, SD_BUS_ERROR_INVALID_ARGS, "UUID");
+        }
+        assert_null(fake.asked);
+}
+
+static void test_bad_attributes(void **state) {
+        sd_bus_message *m = new_call(NULL, MANAGER, "CreateMdev");
+
+        assert_true(sd_bus_message_append(m, "sss", "mtty", "mtty-2", "") >= 0);
+        assert_true(sd_bus_message_open_container(m, 'a', "(ss)") >= 0);
+        for (unsigned i = 0; i <= BUS_ATTRS_MAX; i++)
+                assert_true(sd_bus_message_append(m, "(ss)", "a", "b") >= 0);
+        assert_true(sd_bus_message_close_container(m) >= 0);
+        assert_true(sd_bus_message_append(m, "a{sv}", 0) >= 0);
+        fails(m, SD_BUS_ERROR_INVALID_ARGS, "more than 256 attributes");
+        assert_null(fake.asked);
+}
+
+static void test_paths(void **state) {
+        static const char *const wrong[] = {
+                BUS_ROOT "/matrix/C2010203_0405_0607_0809_0a0b0c0d0eab",
+                BUS_ROOT "/matrix/" UUID1_PATH "/x",
+                BUS_ROOT "/matrix/x/" UUID1_PATH,
+                BUS_ROOT "/matrix/5",
+        };
+        Uuid untouched = uuid1;
+
+        add_objects();
+        for (size_t i = 0; i < ELEMENTS(wrong); i++) {
+                fails(new_call(NULL, wrong[i], BUS_INTERFACE("Matrix"), "GetXML"),
+                      SD_BUS_ERROR_UNKNOWN_OBJECT, "");
+                assert_int_equal(bus_path_parse_uuid(wrong[i], "matrix", &untouched), -EINVAL);
+                assert_true(uuid_equal(untouched, uuid1));
+        }
+}
+
+/* ---- polkit ---- */
+
+static void test_polkit_decides(void **state) {
+        add_objects();
+
+        for (size_t i = 0; i < ELEMENTS(changing); i++) {
+                fake.asked = NULL;
+                w.polkit = "no";
+                fails(call_of(&changing[i], ":1.u5"), SD_BUS_ERROR_ACCESS_DENIED, changing[i].action);
+                assert_string_equal(w.action, changing[i].action);
+                assert_string_equal(w.subject, ":1.u5");
+                w.polkit = "challenge";
+                fails(call_of(&changing[i], ":1.u5"), SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED,
+                      changing[i].action);
+                w.polkit = "gone";
+                fails(call_of(&changing[i], ":1.u5"), SD_BUS_ERROR_ACCESS_DENIED, "polkit did not answer");
+                assert_null(fake.asked); /* nothing was done before the answer */
+
+                w.polkit = "yes";
+                (void) sd_bus_message_unref(succeeds(call_of(&changing[i], ":1.u5")));
+                assert_string_equal(fake.asked, changing[i].asked);
+                assert_int_equal(fake.uid, USER);
+                assert_string_equal(fake.caller, ":1.u5");
+        }
+        fails(call_of(&changing[0], ":1.x9"), SD_BUS_ERROR_ACCESS_DENIED, "gone");
+}
+
+static void test_polkit_is_asked_to_inspect(void **state) {
+        static const char *const members[] = { "CheckMatrix", "ListQueues", "GetMatrix" };
+
+        add_objects();
+        for (size_t i = 0; i < ELEMENTS(members); i++) {
+                sd_bus_message *m = new_call(":1.u5", MANAGER, members[i]);
+
+                w.polkit = "no";
+                assert_true(sd_bus_message_append(m,
+                                                  i == 0   ? "aqaqaqa{sv}"
+                                                  : i == 1 ? "a{sv}"
+                                                           : "s",
+                                                  i == 2 ? "x" : NULL, 0, 0, 0) >= 0);
+                fails(m, SD_BUS_ERROR_ACCESS_DENIED, AUTHZ_INSPECT);
+        }
+}
+
+static void test_interactive_flag(void **state) {
+        sd_bus_message *m = call_of(&changing[0], ":1.u5");
+
+        (void) sd_bus_message_unref(succeeds(m));
+        assert_int_equal(w.flags, 0);
+
+        m = call_of(&changing[0], ":1.u5");
+        assert_true(sd_bus_message_set_allow_interactive_authorization(m, 1) >= 0);
+        (void) sd_bus_message_unref(succeeds(m));
+        assert_int_equal(w.flags, 1);
+}
+
+static int set_up_impatient(void **state) {
+        return set_up_with(
+                &(BusConfig) { .sender_uid = sender_uid, .authz_timeout_us = 50000, .max_asks_per_uid = 3 });
+}
+
+static void test_hanging_polkit(void **state) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *first = NULL;
+        sd_bus_message *m;
+
+        add_objects();
+        w.polkit = "hang";
+        m = call_of(&changing[0], ":1.u5");
+        assert_true(sd_bus_call_async(w.client, NULL, m, on_reply, &first, 0) >= 0);
+        (void) sd_bus_message_unref(m);
+
+        /* root is served meanwhile */
+        (void) sd_bus_message_unref(succeeds(call_of(&changing[5], NULL)));
+        assert_null(first);
+
+        run_until(&first);
+        assert_string_equal(sd_bus_message_get_error(first)->name, SD_BUS_ERROR_ACCESS_DENIED);
+        assert_string_equal(fake.asked, "start");
+}
+
+static void test_waiting_for_polkit_is_limited(void **state) {
+        sd_bus_message *m, *replies[3] = {};
+
+        w.polkit = "hang";
+        for (size_t i = 0; i < 3; i++) {
+                m = call_of(&changing[0],
+                            i % 2 ? ":1.u5" : ":1.u6"); /* of one user, from several connections */
+                assert_true(sd_bus_call_async(w.client, NULL, m, on_reply, &replies[i], 0) >= 0);
+                (void) sd_bus_message_unref(m);
+        }
+        fails(call_of(&changing[0], ":1.u5"), BUS_NAME ".Error.LimitHit", "polkit");
+        (void) sd_bus_message_unref(succeeds(call_of(&changing[0], NULL)));
+
+        for (size_t i = 0; i < 3; i++) {
+                run_until(&replies[i]);
+                (void) sd_bus_message_unref(replies[i]);
+        }
+}
+
+static void test_object_vanishes_while_polkit_thinks(void **state) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        sd_bus_message *m;
+
+        add_objects();
+        m = new_call(":1.u5", MATRIX1, BUS_INTERFACE("Matrix"), "GetXML");
+        assert_true(sd_bus_call_async(w.client, NULL, m, on_reply, &reply, 0) >= 0);
+        (void) sd_bus_message_unref(m);
+        while (w.n_asked == 0)
+                assert_true(sd_event_run(w.event, 2000000) > 0);
+        fake.n_matrices = 0;
+        fake.later = VERDICT_NO_SUCH_MATRIX;
+        run_until(&reply);
+        assert_false(sd_bus_message_is_method_error(reply, SD_BUS_ERROR_UNKNOWN_OBJECT));
+}
+
+/* Calls that the engine never answers go with the bus. */
+static void test_free_with_calls_under_way(void **state) {
+        sd_bus_message *m = call_of(&changing[0], NULL);
+
+        fake.hang = true;
+        assert_true(sd_bus_call_async(w.client, NULL, m, on_reply, NULL, 0) >= 0);
+        (void) sd_bus_message_unref(m);
+        w.polkit = "hang";
+        m = call_of(&changing[0], ":1.u5");
+        assert_true(sd_bus_call_async(w.client, NULL, m, on_reply, NULL, 0) >= 0);
+        (void) sd_bus_message_unref(m);
+        while (fake.n_asked == 0 || w.n_asked == 0)
+                assert_true(sd_event_run(w.event, 2000000) > 0);
+        bus_on_engine_event(&w.bus, &(EngineKey) { .object = ENGINE_MATRIX, .uuid = uuid1 }, ENGINE_CHANGED);
+        w.bus = bus_free(w.bus); /* the sanitizers look at the rest */
+}
+
+/* ---- objects and signals ---- */
+
+static void test_managed_objects(void **state) {
+        static const char *const want[] = { MATRIX1, MDEV1, BUS_ROOT "/adapter/05",
+                                            BUS_ROOT "/parent/mtty_2d_c3_a9_2e1" };
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        bool seen[ELEMENTS(want)] = {};
+        const char *path;
+        int r;
+
+        add_objects();
+        reply = succeeds(
+                new_call(NULL, BUS_ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"));
+        assert_true(sd_bus_message_enter_container(reply, 'a', "{oa{sa{sv}}}") > 0);
+        while ((r = sd_bus_message_enter_container(reply, 'e', "oa{sa{sv}}")) > 0) {
+                assert_true(sd_bus_message_read(reply, "o", &path) > 0);
+                for (size_t i = 0; i < ELEMENTS(want); i++)
+                        if (strcmp(path, want[i]) == 0)
+                                seen[i] = true;
+                assert_true(sd_bus_message_skip(reply, "a{sa{sv}}") > 0);
+                assert_true(sd_bus_message_exit_container(reply) > 0);
+        }
+        assert_true(r == 0);
+        for (size_t i = 0; i < ELEMENTS(want); i++)
+                if (!seen[i])
+                        fail_msg("%s is missing", want[i]);
+}
+
+static void test_text_is_made_fit_for_the_bus(void **state) {
+        static const struct {
+                const char *name, *in, *out;
+        } cases[] = {
+                { "ascii", "abc", "abc" },
+                { "utf-8", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x94\x91", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x94\x91" },
+                { "lone byte",
+                  "a\xff"
+                  "b",
+                  "a?b" },
+                { "cut off", "a\xe2\x82", "a??" },
+                { "overlong", "\xc0\xaf", "??" },
+                { "surrogate", "\xed\xa0\x80", "???" },
+                { "too high", "\xf4\x90\x80\x80", "????" },
+        };
+
+        for (size_t i = 0; i < ELEMENTS(cases); i++) {
+                CLEANUP(freep) char *s = bus_text(cases[i].in);
+
+                assert_string_equal(s, cases[i].out);
+        }
+}
+
+static void settle(void) {
+        while (sd_event_run(w.event, 0) > 0)
+                ;
+}
+
+static void change(EngineObject object, EngineChange what) {
+        bus_on_engine_event(&w.bus,
+                            &(EngineKey) { .object = object, .uuid = uuid1, .id = 5, .name = "mtty-é.1" },
+                            what);
+}
+
+static unsigned heard(const char *what) {
+        unsigned n = 0;
+
+        for (unsigned i = 0; i < w.n_signals; i++)
+                n += strcmp(w.signals[i], what) == 0;
+        return n;
+}
+
+static void test_signals_are_merged(void **state) {
+        add_objects();
+        settle();
+
+        for (unsigned i = 0; i < 100; i++)
+                change(ENGINE_MATRIX, ENGINE_CHANGED);
+        settle();
+        assert_int_equal(heard("PropertiesChanged " MATRIX1), 1);
+
+        w.n_signals = 0;
+        change(ENGINE_MATRIX, ENGINE_ADDED);
+        change(ENGINE_MATRIX, ENGINE_CHANGED);
+        change(ENGINE_ADAPTER, ENGINE_CHANGED);
+        change(ENGINE_PARENT, ENGINE_CHANGED);
+        settle();
+        assert_int_equal(heard("InterfacesAdded " MATRIX1), 1);
+        assert_int_equal(heard("PropertiesChanged " MATRIX1), 0);
+        assert_int_equal(heard("PropertiesChanged " BUS_ROOT), 1); /* its counters */
+        assert_int_equal(heard("PropertiesChanged " BUS_ROOT "/adapter/05"), 1);
+        assert_int_equal(heard("PropertiesChanged " BUS_ROOT "/parent/mtty_2d_c3_a9_2e1"), 1);
+
+        w.n_signals = 0;
+        change(ENGINE_MATRIX, ENGINE_CHANGED);
+        change(ENGINE_MATRIX, ENGINE_REMOVED);
+        settle();
+        assert_int_equal(heard("InterfacesRemoved " MATRIX1), 1);
+        assert_int_equal(heard("PropertiesChanged " MATRIX1), 0);
+
+        w.n_signals = 0;
+        change(ENGINE_MDEV, ENGINE_ADDED);
+        change(ENGINE_MDEV, ENGINE_REMOVED); /* nobody has seen it */
+        settle();
+        assert_int_equal(heard("InterfacesAdded " MDEV1) + heard("InterfacesRemoved " MDEV1), 0);
+
+        w.n_signals = 0;
+        change(ENGINE_MDEV, ENGINE_REMOVED);
+        change(ENGINE_MDEV, ENGINE_ADDED); /* another one with its name */
+        settle();
+        assert_int_equal(heard("InterfacesRemoved " MDEV1), 1);
+        assert_int_equal(heard("InterfacesAdded " MDEV1), 1);
+        assert_string_equal(w.signals[0], "InterfacesRemoved " MDEV1);
+}
+
+static void test_reply_comes_after_its_signal(void **state) {
+        sd_bus_message *reply = NULL, *m = call_of(&changing[0], NULL);
+
+        add_objects();
+        settle();
+        w.n_signals = 0;
+        assert_true(sd_bus_call_async(w.client, NULL, m, on_reply, &reply, 0) >= 0);
+        (void) sd_bus_message_unref(m);
+        while (fake.n_asked == 0)
+                assert_true(sd_event_run(w.event, 2000000) > 0);
+        change(ENGINE_MATRIX, ENGINE_ADDED);
+        run_until(&reply);
+        assert_int_equal(heard("InterfacesAdded " MATRIX1), 1);
+        (void) sd_bus_message_unref(reply);
+}
+
+int main(void) {
+#define TEST(f)      cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define IMPATIENT(f) cmocka_unit_test_setup_teardown(f, set_up_impatient, tear_down)
+        const struct CMUnitTest tests[] = {
+                TEST(test_methods_reach_the_engine),
+                TEST(test_define_arguments),
+                TEST(test_errors_have_names),
+                TEST(test_broken_is_an_errno),
+                TEST(test_kernel_errors_tell_the_errno),
+                TEST(test_reload),
+                TEST(test_reconcile),
+                TEST(test_check),
+                TEST(test_explain_and_xml),
+                TEST(test_list_queues),
+                TEST(test_bad_ids),
+                TEST(test_bad_options),
+                TEST(test_bad_strings),
+                TEST(test_bad_attributes),
+                TEST(test_paths),
+                TEST(test_polkit_decides),
+                TEST(test_polkit_is_asked_to_inspect),
+                TEST(test_interactive_flag),
+                IMPATIENT(test_hanging_polkit),
+                IMPATIENT(test_waiting_for_polkit_is_limited),
+                TEST(test_object_vanishes_while_polkit_thinks),
+                TEST(test_free_with_calls_under_way),
+                TEST(test_managed_objects),
+                TEST(test_text_is_made_fit_for_the_bus),
+                TEST(test_signals_are_merged),
+                TEST(test_reply_comes_after_its_signal),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,48 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# verbs.sh - help, manual page and completion know the same verbs and options
+set -euo pipefail
+top=$(cd "${0%/*}/../../.." && pwd)
+ctl=${1:?PROGRAM}
+failed=0
+complain() {
+        echo "$*"
+        failed=1
+}
+
+. "$top/cli/guestcryptctl.bash"
+guestcryptctl() { # what the completion asks
+        case $1 in
+        list) printf 'NAME  STATE\npayments-1  started\naudit-1  defined\n' ;;
+        mdev-types) printf 'PARENT  TYPE\nmatrix  vfio_ap-passthrough\nmtty  mtty-1\nmtty  mtty-2\n' ;;
+        esac
+}
+# complete WORD...: what is offered for the last of them
+complete_words() {
+        COMP_WORDS=(guestcryptctl "$@")
+        COMP_CWORD=$#
+        COMPREPLY=()
+        _guestcryptctl
+        echo "${COMPREPLY[*]}"
+}
+
+page=$(sed 's/\\-/-/g' "$top/man/guestcryptctl.1")
+mapfile -t verbs < <("$ctl" --help | sed -n 's/^  \([a-z][a-z-]*\).*/\1/p')
+[ ${#verbs[@]} -gt 20 ] || complain "only ${#verbs[@]} verbs in the help"
+
+for verb in "${verbs[@]}"; do
+        [ "$(complete_words "$verb")" = "$verb" ] || [[ " $(complete_words "$verb") " == *" $verb "* ]] ||
+                complain "$verb is not completed"
+        grep -qE "^\.(B|BI|BR)( .*)?[\" ]$verb([\" ]|$)" <<< "$page" || complain "$verb is not in the manual page"
+        for option in $("$ctl" --help | grep -E "^  $verb( |\$)" | grep -oE -- '--[a-z-]+' | sort -u); do
+                [[ " $(complete_words "$verb" --) " == *" $option "* ]] || complain "$verb $option is not completed"
+                grep -qE "^\.(B|BI|BR)( .*)?[\" ]$verb[\" ].*$option\b" <<< "$page" || complain "$verb $option is not in the manual page"
+        done
+done
+
+[ "$(complete_words start p)" = payments-1 ] || complain "names of matrices are not completed"
+[ "$(complete_words --json undefine a)" = audit-1 ] || complain "names after an option are not completed"
+[ "$(complete_words mdev-create mtty '')" = 'mtty-1 mtty-2' ] || complain "types of a parent are not completed"
+[ -z "$(complete_words define x --adapters '')" ] || complain "something is offered for a list"
+exit $failed
