@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -232,7 +233,7 @@ static int request(const char *op) {
                 (void) fprintf(stderr, "%s: %s\n", error.name ?: "-", error.message ?: strerror(-r));
         if (r >= 0)
                 return 0;
-        return error.name && strncmp(error.name, BUS_NAME ".Error.", 23) == 0 ? 1 : 2;
+        return error.name && strncmp(error.name, BUS_NAME ".Error.", strlen(BUS_NAME ".Error.")) == 0 ? 1 : 2;
 }
 
 static pid_t spawn_request(const char *op) {
@@ -471,6 +472,8 @@ int main(int argc, char *argv[]) {
         program = argv[2];
         step = (unsigned) strtoul(argv[3], NULL, 10);
         offset = argc > 4 ? (unsigned) strtoul(argv[4], NULL, 10) : 0;
+        if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0) /* a dead child must not look alive to the lock, for want of an init */
+                die("subreaper");
         open_notify();
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
                 bad += run_case(&cases[i], step ? step : 1, offset);
