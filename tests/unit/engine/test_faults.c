@@ -3,8 +3,11 @@
 /* Every single write that the daemon makes fails, once or from then on, or hangs: sysfs by the simulator's faults, the disk by a limit on
  * the size of files. Afterwards there is the old or the new state, one clear text, and all works again. */
 
+#include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -250,12 +253,86 @@ static void test_marks_fail(void **state) {
         }
 }
 
+/* ---- a real file system that is full, then read-only; in a mount namespace of our own ---- */
+
+static void fill(int fd) {
+        char block[4096] = {};
+
+        while (write(fd, block, sizeof block) > 0)
+                ;
+        while (write(fd, block, 1) > 0)
+                ;
+        assert_int_equal(errno, ENOSPC);
+}
+
+static void test_small_disk(void **state) {
+        CLEANUP(freep) char *var = NULL, *before = NULL, *after = NULL;
+        CLEANUP(fd_closep) int ballast = -1;
+        ApMatrix a = matrix_of("2", "6", ""), b = matrix_of("3", "6", "");
+        unsigned n = 0;
+        Reply reply;
+        Env *env;
+
+        if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+                skip();
+
+        env = env_new("7.2", NULL);
+        assert_int_equal(mkdirat(env->root_fd, "var", 0755), 0);
+        assert_true(asprintf(&var, "%s/var", env->root) > 0);
+        assert_int_equal(mount("tmpfs", var, "tmpfs", 0, "size=256k"), 0);
+        env_start(env);
+        env_do(env, "define-start", uuid_n(1), &a);
+        env_rest(env);
+        ballast = openat(env->root_fd, "var/ballast", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        fill(ballast);
+
+        before = env_host_text(env);
+        do { /* the journal's last page has some room */
+                env_request(env, n % 2 ? "no-autostart" : "autostart", uuid_n(1), NULL, &reply);
+                assert_true(n++ < 100);
+        } while (reply.r == 0);
+        assert_reply(&reply, VERDICT_BACKEND, "state directory", __FILE__, __LINE__);
+        env_expect(env, "define-start", uuid_n(2), &b, VERDICT_BACKEND, "state directory");
+        env_expect(env, "stop", uuid_n(1), NULL, VERDICT_BACKEND, "state directory");
+        env_expect(env, "undefine-stop", uuid_n(1), NULL, VERDICT_BACKEND, "state directory");
+        assert_true(env_has_general_problem(env, "state directory"));
+        after = env_host_text(env);
+        assert_string_equal(after, before);
+
+        assert_int_equal(ftruncate(ballast, 0), 0);
+        env_do(env, "define-start", uuid_n(2), &b);
+        env_do(env, "stop", uuid_n(1), NULL);
+        assert_false(env_has_general_problem(env, "state directory"));
+        env_rest(env);
+
+        env_stop(env);
+        ballast = fd_close(ballast);
+        assert_int_equal(mount("none", var, NULL, MS_REMOUNT | MS_RDONLY, NULL), 0);
+        env_start(env);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_DEFINED);
+        assert_int_equal(env_state_of(env, uuid_n(2)), MATRIX_STARTED);
+        assert_true(env_has_general_problem(env, "state directory"));
+        env_expect(env, "start", uuid_n(1), NULL, VERDICT_BACKEND, "state directory");
+        env_expect(env, "stop", uuid_n(2), NULL, VERDICT_BACKEND, "state directory");
+        env_expect(env, "undefine", uuid_n(1), NULL, VERDICT_BACKEND, "state directory");
+        env_expect(env, "masks", (Uuid) {}, &a, VERDICT_BACKEND, "state directory");
+
+        env_stop(env);
+        assert_int_equal(mount("none", var, NULL, MS_REMOUNT, NULL), 0);
+        env_start(env);
+        env_do(env, "start", uuid_n(1), NULL);
+        env_stop(env);
+        assert_int_equal(umount(var), 0);
+        (void) env_free(env);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_every_write_fails),
                 cmocka_unit_test(test_every_write_hangs),
                 cmocka_unit_test(test_disk_full),
                 cmocka_unit_test(test_marks_fail),
+                cmocka_unit_test(test_small_disk), /* last: it leaves the mount namespace */
         };
 
         return cmocka_run_group_tests_name("faults", tests, NULL, NULL);

@@ -73,6 +73,48 @@ static void test_every_turn(void **state) {
         }
 }
 
+/* The power goes: no mdev is left, a definition is as before or as after, and as after when that was answered. What of the disk may be lost
+ * then is tests/crash/store's matter. */
+static void power_cut_outcome(const Scenario *s, bool done, Outcome *ret) {
+        Env *env = scenario_new(s);
+        Reply reply;
+
+        if (done)
+                scenario_do(env, s->op, &reply);
+        env_reboot(env, "reboot");
+        env_start(env);
+        *ret = outcome_now(env);
+        (void) env_free(env);
+}
+
+static void test_power_cut_every_turn(void **state) {
+        for (size_t i = 0; i < n_scenarios; i++) {
+                CLEANUP(outcome_clear) Outcome was = {};
+                CLEANUP(outcome_clear) Outcome is = {};
+                const Scenario *s = &scenarios[i];
+                unsigned n = count_turns(s);
+
+                power_cut_outcome(s, false, &was);
+                power_cut_outcome(s, true, &is);
+                for (unsigned k = 0; k <= n; k++) {
+                        Env *env = scenario_new(s);
+                        char when[160];
+                        Reply reply;
+
+                        (void) snprintf(when, sizeof when, "%s, power cut after turn %u", s->name, k);
+                        scenario_begin(env, s->op, &reply);
+                        for (unsigned t = 0; t < k; t++)
+                                (void) env_turn(env, 2000);
+                        env_reboot(env, "reboot");
+                        env_start(env);
+                        if (outcome_which(env, &was, &is, when) == 'o' && reply.done && reply.r == 0)
+                                fail_msg("%s: it was answered and is lost", when);
+                        assert_false(env_has_general_problem(env, ""));
+                        (void) env_free(env);
+                }
+        }
+}
+
 /* ---- the machine boots ---- */
 
 static Env *autostarting(void) {
@@ -413,6 +455,7 @@ static void test_ended_intents_stay_ended(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_every_turn),
+                cmocka_unit_test(test_power_cut_every_turn),
                 cmocka_unit_test(test_boot),
                 cmocka_unit_test(test_boot_binds_late),
                 cmocka_unit_test(test_one_fails),
