@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* guestcryptctl - what its files share. Every verb asks the daemon, has the answer as one JSON value, and prints that value or a
- * text made from it. */
+/* guestcryptctl - what its files share. Every verb asks the daemon, has the answer as one JSON value, and
+ * prints that value or a text made from it. */
 
 #include <json-c/json.h>
 #include <stdio.h>
@@ -11,17 +11,37 @@
 #include "base/cleanup.h"
 #include "core/ap_mask.h"
 
-#define CLI_BUS_NAME  "org.guestcrypt1"
-#define CLI_BUS_ROOT  "/org/guestcrypt1"
+#define CLI_BUS_NAME        "org.guestcrypt1"
+#define CLI_BUS_ROOT        "/org/guestcrypt1"
 #define CLI_INTERFACE(name) CLI_BUS_NAME "." name
 
 /* Exit statuses are interface. */
 enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_CONFLICT = 3 };
 
 typedef enum CliOption {
-        OPT_JSON, OPT_HOST, OPT_ADDRESS, OPT_NO_ASK_PASSWORD, OPT_HELP, OPT_VERSION, /* of all verbs */
-        OPT_ADAPTERS, OPT_DOMAINS, OPT_CONTROL, OPT_UUID, OPT_GUEST, OPT_AUTOSTART, OPT_NO_AUTOSTART, OPT_START,
-        OPT_ALTERNATIVE, OPT_FROM_HOST, OPT_STOP, OPT_SELF, OPT_ATTR, OPT_ADAPTER, OPT_DOMAIN, OPT_FREE, OPT_OWNER,
+        OPT_JSON,
+        OPT_HOST,
+        OPT_ADDRESS,
+        OPT_NO_ASK_PASSWORD,
+        OPT_HELP,
+        OPT_VERSION, /* of all verbs */
+        OPT_ADAPTERS,
+        OPT_DOMAINS,
+        OPT_CONTROL,
+        OPT_UUID,
+        OPT_GUEST,
+        OPT_AUTOSTART,
+        OPT_NO_AUTOSTART,
+        OPT_START,
+        OPT_ALTERNATIVE,
+        OPT_FROM_HOST,
+        OPT_STOP,
+        OPT_SELF,
+        OPT_ATTR,
+        OPT_ADAPTER,
+        OPT_DOMAIN,
+        OPT_FREE,
+        OPT_OWNER,
         _OPT_MAX
 } CliOption;
 
@@ -33,19 +53,19 @@ typedef struct Cli {
         FILE *out, *err;
         bool json, colour, progress;
         unsigned columns;
-        const char *values[_OPT_MAX];        /* "" for a switch; NULL: not given */
-        const char *attrs[CLI_ATTRS_MAX];    /* of --attr, which may be repeated */
+        const char *values[_OPT_MAX];     /* "" for a switch; NULL: not given */
+        const char *attrs[CLI_ATTRS_MAX]; /* of --attr, which may be repeated */
         size_t n_attrs;
 } Cli;
 
 typedef struct CliVerb {
         const char *name, *args, *help;
-        int min_args, max_args;              /* without the verb itself; -1: any number */
+        int min_args, max_args; /* without the verb itself; -1: any number */
         uint64_t options;
-        int (*run)(Cli *c, char **args);     /* NULL-terminated; returns the exit status */
+        int (*run)(Cli *c, char **args); /* NULL-terminated; returns the exit status */
 } CliVerb;
 
-extern const CliVerb cli_verbs[];            /* ends with a NULL name */
+extern const CliVerb cli_verbs[]; /* ends with a NULL name */
 
 static inline void json_putp(json_object **o) {
         (void) json_object_put(*o);
@@ -68,7 +88,8 @@ int cli_call_new(Cli *c, const char *path, const char *interface, const char *me
 /* @doing completes "guestcryptctl: ..." while it takes long: "starting 'x'". */
 int cli_call(Cli *c, sd_bus_message *m, const char *doing, sd_bus_message **ret);
 /* Calls without arguments and returns the answer as JSON (NULL if it is empty). */
-int cli_ask(Cli *c, const char *path, const char *interface, const char *method, const char *doing, json_object **ret);
+int cli_ask(Cli *c, const char *path, const char *interface, const char *method, const char *doing,
+            json_object **ret);
 /* A message's path, as from GetMatrix; free(). */
 int cli_matrix_path(Cli *c, const char *name, char **ret);
 /* The properties of one object, keys as in JSON output. */
@@ -81,6 +102,8 @@ int cli_option_mask(Cli *c, CliOption option, ApMask *ret);
 /* A number of an id, decimal or with 0x. */
 int cli_option_id(Cli *c, CliOption option, uint16_t *ret);
 int cli_broken(Cli *c, int r);
+/* A call could not be put together: an argument is no text, or there is no memory. */
+int cli_unsendable(Cli *c, int r);
 
 /* ---- json.c ---- */
 
@@ -147,23 +170,25 @@ int cli_print_conflicts(Cli *c, json_object *conflicts, json_object **ret);
 
 typedef struct GridOwner {
         const char *name;
-        bool live;                           /* a started matrix or an mdev of somebody else */
+        bool live; /* a started matrix or an mdev of somebody else */
         char symbol[3];
 } GridOwner;
 
 #define GRID_ABSENT 0
 #define GRID_FREE   1
 #define GRID_HOST   2
-#define GRID_OWNER  3                        /* and above: index into owners */
+#define GRID_OWNER  3 /* and above: index into owners */
 
 typedef struct Grid {
-        uint32_t cells[AP_IDS][AP_IDS];      /* adapter, domain */
-        const char *modes[AP_IDS];           /* of the adapters, or NULL */
+        uint32_t cells[AP_IDS][AP_IDS]; /* adapter, domain */
+        const char *modes[AP_IDS];      /* of the adapters, or NULL */
         GridOwner *owners;
         size_t n_owners;
 } Grid;
 
-/* Gives the owners their symbols: one letter each if there are letters enough, else two. Upper case: live. */
+/* Gives the owners their symbols: one letter each if there are letters enough, else two. Upper case:
+ * live. */
 void grid_set_symbols(Grid *g);
-/* At most @columns wide: domains that do not fit go into a further block; equal adapters in a row share a line. */
+/* At most @columns wide: domains that do not fit go into a further block; equal adapters in a row share a
+ * line. */
 void grid_print(const Grid *g, FILE *f, unsigned columns, bool colour);

@@ -6,11 +6,12 @@
 
 #include "cli/cli.h"
 
-/* Longer than an operation's own deadlines, the wait for a password and a failing bus activation (25 s) together. */
-#define CALL_TIMEOUT_US  (180 * UINT64_C(1000000))
-#define PROGRESS_US      UINT64_C(1000000)
+/* Longer than an operation's own deadlines, the wait for a password and a failing bus activation (25 s)
+ * together. */
+#define CALL_TIMEOUT_US (180 * UINT64_C(1000000))
+#define PROGRESS_US     UINT64_C(1000000)
 
-#define ERROR_PREFIX     CLI_BUS_NAME ".Error."
+#define ERROR_PREFIX CLI_BUS_NAME ".Error."
 
 /* ---- errors ---- */
 
@@ -31,7 +32,8 @@ static void tell(Cli *c, const char *name, const char *text) {
         (void) cli_print_json(c, doc);
 }
 
-static void vtell(Cli *c, const char *name, const char *format, va_list ap) __attribute__((format(printf, 3, 0)));
+static void vtell(Cli *c, const char *name, const char *format, va_list ap)
+        __attribute__((format(printf, 3, 0)));
 static void vtell(Cli *c, const char *name, const char *format, va_list ap) {
         CLEANUP(freep) char *text = NULL;
 
@@ -85,16 +87,28 @@ int cli_broken(Cli *c, int r) {
         return cli_errno(c, r, "reading the daemon's answer");
 }
 
+int cli_unsendable(Cli *c, int r) {
+        if (r == -EINVAL)
+                return cli_usage(c, "an argument is no UTF-8 text");
+
+        return cli_errno(c, r, "preparing a call");
+}
+
 /* What the user can do about errors that do not come from the daemon itself. */
 static int tell_bus_error(Cli *c, const sd_bus_error *e, const char *doing) {
         static const struct {
                 const char *name, *hint;
         } hints[] = {
-                { SD_BUS_ERROR_SERVICE_UNKNOWN, "guestcryptd does not run; try 'systemctl start guestcryptd'" },
-                { SD_BUS_ERROR_NAME_HAS_NO_OWNER, "guestcryptd does not run; try 'systemctl start guestcryptd'" },
-                { "org.freedesktop.systemd1.", "guestcryptd cannot be started; see 'systemctl status guestcryptd'" },
-                { "org.freedesktop.DBus.Error.Spawn", "guestcryptd cannot be started; see 'systemctl status guestcryptd'" },
-                { SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED, "this needs authentication; try as root" },
+                { SD_BUS_ERROR_SERVICE_UNKNOWN,
+                  "guestcryptd does not run; try 'systemctl start guestcryptd'" },
+                { SD_BUS_ERROR_NAME_HAS_NO_OWNER,
+                  "guestcryptd does not run; try 'systemctl start guestcryptd'" },
+                { "org.freedesktop.systemd1.",
+                  "guestcryptd cannot be started; see 'systemctl status guestcryptd'" },
+                { "org.freedesktop.DBus.Error.Spawn",
+                  "guestcryptd cannot be started; see 'systemctl status guestcryptd'" },
+                { SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED,
+                  "this needs authentication; try as root" },
                 { SD_BUS_ERROR_ACCESS_DENIED, "try as root" },
                 { SD_BUS_ERROR_NO_REPLY, "guestcryptd did not answer in time; see 'guestcryptctl status'" },
                 { SD_BUS_ERROR_TIMEOUT, "guestcryptd did not answer in time; see 'guestcryptctl status'" },
@@ -142,8 +156,8 @@ int cli_connect(Cli *c) {
         else
                 r = sd_bus_open_system(&c->bus);
         if (r < 0)
-                return cli_error(c, NULL, "cannot connect to the system bus%s%s: %s", c->values[OPT_HOST] ? " of " : "",
-                                 c->values[OPT_HOST] ?: "", strerror(-r));
+                return cli_error(c, NULL, "cannot connect to the system bus%s%s: %s",
+                                 c->values[OPT_HOST] ? " of " : "", c->values[OPT_HOST] ?: "", strerror(-r));
 
         (void) sd_bus_set_allow_interactive_authorization(c->bus, !c->values[OPT_NO_ASK_PASSWORD]);
         return CLI_DONE;
@@ -153,7 +167,7 @@ int cli_call_new(Cli *c, const char *path, const char *interface, const char *me
         int r;
 
         r = sd_bus_message_new_method_call(c->bus, ret, CLI_BUS_NAME, path, interface, method);
-        return r < 0 ? cli_errno(c, r, "preparing a call") : CLI_DONE;
+        return r < 0 ? cli_unsendable(c, r) : CLI_DONE;
 }
 
 static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -208,7 +222,8 @@ int cli_call(Cli *c, sd_bus_message *m, const char *doing, sd_bus_message **ret)
         if (r >= 0)
                 r = wait_reply(c, &reply, doing);
         if (r < 0)
-                return cli_error(c, NULL, "%s failed: the connection to the bus is lost: %s", doing, strerror(-r));
+                return cli_error(c, NULL, "%s failed: the connection to the bus is lost: %s", doing,
+                                 strerror(-r));
 
         if (sd_bus_message_is_method_error(reply, NULL))
                 return tell_bus_error(c, sd_bus_message_get_error(reply), doing);
@@ -244,7 +259,7 @@ int cli_matrix_path(Cli *c, const char *name, char **ret) {
 
         r = sd_bus_message_append(m, "s", name);
         if (r < 0)
-                return cli_usage(c, "'%s' cannot be a matrix's name", name);
+                return cli_unsendable(c, r);
 
         r = cli_call(c, m, "looking up the matrix", &reply);
         if (r != CLI_DONE)
@@ -264,8 +279,8 @@ static json_object *with_our_keys(json_object *properties) {
         json_object *o = json_object_new_object();
         char key[64];
 
-        json_object_object_foreach(properties, name, value)
-                (void) json_object_object_add(o, json_key(name, key), json_object_get(value));
+        json_object_object_foreach(properties, name, value)(void)
+                json_object_object_add(o, json_key(name, key), json_object_get(value));
 
         return o;
 }
@@ -280,7 +295,7 @@ int cli_properties(Cli *c, const char *path, const char *interface, json_object 
                 return r;
         r = sd_bus_message_append(m, "s", interface);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
         r = cli_call(c, m, "reading properties", &reply);
         if (r != CLI_DONE)
                 return r;
@@ -311,7 +326,8 @@ int cli_objects(Cli *c, const char *interface, const char *sort_key, json_object
         size_t n = 0;
         int r;
 
-        r = cli_ask(c, CLI_BUS_ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", "listing objects", &all);
+        r = cli_ask(c, CLI_BUS_ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects",
+                    "listing objects", &all);
         if (r != CLI_DONE)
                 return r;
         if (!json_object_is_type(all, json_type_object))
@@ -359,7 +375,7 @@ int cli_option_mask(Cli *c, CliOption option, ApMask *ret) {
         if (r == -ERANGE)
                 return cli_usage(c, "'%s' has an id above 255 or a range that runs backwards", s);
         if (r < 0)
-                return cli_usage(c, "'%s' is no list of ids: numbers in decimal or with 0x, and ranges, as in 1,3,0x10-0x13", s);
+                return cli_usage(c, "'%s' is no list of ids, as in 1,3,0x10-0x13", s);
 
         *ret = mask;
         return CLI_DONE;

@@ -19,7 +19,8 @@
          OPT_BIT(OPT_HELP) | OPT_BIT(OPT_VERSION))
 #define OPTS_SETS (OPT_BIT(OPT_ADAPTERS) | OPT_BIT(OPT_DOMAINS) | OPT_BIT(OPT_CONTROL))
 #define OPTS_DEFINE \
-        (OPT_BIT(OPT_GUEST) | OPT_BIT(OPT_AUTOSTART) | OPT_BIT(OPT_START) | OPT_BIT(OPT_ALTERNATIVE) | OPT_BIT(OPT_FROM_HOST))
+        (OPT_BIT(OPT_GUEST) | OPT_BIT(OPT_AUTOSTART) | OPT_BIT(OPT_START) | OPT_BIT(OPT_ALTERNATIVE) | \
+         OPT_BIT(OPT_FROM_HOST))
 
 const CliVerb cli_verbs[] = {
         { "status", "", "the daemon, the host, and what is wrong", 0, 0, 0, verb_status },
@@ -31,21 +32,26 @@ const CliVerb cli_verbs[] = {
           OPT_BIT(OPT_ADAPTERS) | OPT_BIT(OPT_DOMAINS), verb_masks },
         { "list", "", "matrices", 0, 0, 0, verb_list },
         { "show", "NAME", "all about one matrix", 1, 1, 0, verb_show },
-        { "check", "--adapters LIST --domains LIST [--control LIST] [--start] [--alternative] [--from-host] [--self NAME]",
+        { "check",
+          "--adapters LIST --domains LIST [--control LIST] [--start] [--alternative] [--from-host]"
+          " [--self NAME]",
           "whether a matrix could be defined, or else who is in its way", 0, 0,
-          OPTS_SETS | OPT_BIT(OPT_ALTERNATIVE) | OPT_BIT(OPT_START) | OPT_BIT(OPT_FROM_HOST) | OPT_BIT(OPT_SELF),
+          OPTS_SETS | OPT_BIT(OPT_ALTERNATIVE) | OPT_BIT(OPT_START) | OPT_BIT(OPT_FROM_HOST) |
+                  OPT_BIT(OPT_SELF),
           verb_check },
         { "define",
-          "NAME --adapters LIST --domains LIST [--control LIST] [--uuid U] [--guest GUEST] [--autostart] [--start]"
-          " [--alternative] [--from-host]",
+          "NAME --adapters LIST --domains LIST [--control LIST] [--uuid U] [--guest GUEST] [--autostart]"
+          " [--start] [--alternative] [--from-host]",
           "define a matrix", 1, 1, OPTS_SETS | OPTS_DEFINE | OPT_BIT(OPT_UUID), verb_define },
         { "define-xml", "FILE [--guest GUEST] [--autostart] [--start] [--alternative] [--from-host]",
-          "define a matrix from libvirt's node device XML ('-': standard input)", 1, 1, OPTS_DEFINE, verb_define_xml },
+          "define a matrix from libvirt's node device XML ('-': standard input)", 1, 1, OPTS_DEFINE,
+          verb_define_xml },
         { "dumpxml", "NAME", "a matrix as libvirt's node device XML", 1, 1, 0, verb_dumpxml },
         { "modify", "NAME [--adapters LIST] [--domains LIST] [--control LIST] [--autostart|--no-autostart]",
           "change a matrix, also while it is started", 1, 1,
           OPTS_SETS | OPT_BIT(OPT_AUTOSTART) | OPT_BIT(OPT_NO_AUTOSTART), verb_modify },
-        { "start", "NAME [--from-host]", "make the matrix' mediated device", 1, 1, OPT_BIT(OPT_FROM_HOST), verb_start },
+        { "start", "NAME [--from-host]", "make the matrix' mediated device", 1, 1, OPT_BIT(OPT_FROM_HOST),
+          verb_start },
         { "stop", "NAME", "remove the matrix' mediated device", 1, 1, 0, verb_stop },
         { "undefine", "NAME [--stop]", "forget a matrix", 1, 1, OPT_BIT(OPT_STOP), verb_undefine },
         { "explain", "NAME", "what stands in the way of starting a matrix", 1, 1, 0, verb_explain },
@@ -55,7 +61,8 @@ const CliVerb cli_verbs[] = {
         { "mdev-types", "", "types of mediated devices that the host can make", 0, 0, 0, verb_mdev_types },
         { "mdev-create", "PARENT TYPE [--uuid U] [--attr NAME=VALUE]...", "make a mediated device", 2, 2,
           OPT_BIT(OPT_UUID) | OPT_BIT(OPT_ATTR), verb_mdev_create },
-        { "mdev-remove", "UUID", "remove a mediated device that mdev-create made", 1, 1, 0, verb_mdev_remove },
+        { "mdev-remove", "UUID", "remove a mediated device that mdev-create made", 1, 1, 0,
+          verb_mdev_remove },
         { "mdev-list", "", "mediated devices, ours and others'", 0, 0, 0, verb_mdev_list },
         {},
 };
@@ -89,12 +96,15 @@ static const struct option options[] = {
 
 static void print_help(FILE *f) {
         (void) fputs("guestcryptctl [--json] [--host=[USER@]HOST] [--no-ask-password] VERB\n\n"
-                     "Gives guests crypto queues of their own, and keeps them apart.\n\n", f);
+                     "Gives guests crypto queues of their own, and keeps them apart.\n\n",
+                     f);
         for (const CliVerb *v = cli_verbs; v->name; v++)
                 (void) fprintf(f, "  %s%s%s\n        %s\n", v->name, *v->args ? " " : "", v->args, v->help);
-        (void) fputs("\nLIST: numbers in decimal or with 0x, and ranges: 1,3,0x10-0x13. NAME: a matrix's name or UUID.\n"
-                     "Exit status: 0 done, 1 failed, 2 usage, 3 refused because of a conflict.\n"
-                     "See guestcryptctl(1).\n", f);
+        (void) fputs(
+                "\nLIST: numbers in decimal or with 0x, and ranges: 1,3,0x10-0x13.\nNAME: a matrix's name or UUID.\n"
+                "Exit status: 0 done, 1 failed, 2 usage, 3 refused because of a conflict.\n"
+                "See guestcryptctl(1).\n",
+                f);
 }
 
 static const char *option_name(int option) {
@@ -135,7 +145,8 @@ static int parse(Cli *c, int argc, char **argv, uint64_t *given) {
                 case ':':
                         return cli_usage(c, "%s needs a value", argv[optind - 1]);
                 case '?':
-                        return cli_usage(c, "unknown option '%s'; see 'guestcryptctl --help'", argv[optind - 1]);
+                        return cli_usage(c, "unknown option '%s'; see 'guestcryptctl --help'",
+                                         argv[optind - 1]);
                 case 'h':
                         option = OPT_HELP;
                         break;
@@ -164,8 +175,8 @@ static int check_verb(Cli *c, const CliVerb *v, int n_args, uint64_t given) {
                 return cli_usage(c, "'%s' has no option --%s: guestcryptctl %s %s", v->name,
                                  option_name(__builtin_ctzll(wrong)), v->name, v->args);
         if (n_args < v->min_args || n_args > v->max_args)
-                return cli_usage(c, "%s argument: guestcryptctl %s %s", n_args < v->min_args ? "missing" : "one too many",
-                                 v->name, v->args);
+                return cli_usage(c, "%s argument: guestcryptctl %s %s",
+                                 n_args < v->min_args ? "missing" : "one too many", v->name, v->args);
 
         return CLI_DONE;
 }
@@ -189,7 +200,8 @@ static void look_around(Cli *c) {
         const char *no_colour = getenv("NO_COLOR"), *term = getenv("TERM");
         int out = fileno(c->out), err = fileno(c->err);
 
-        c->colour = !c->json && out >= 0 && isatty(out) && !(no_colour && *no_colour) && !(term && strcmp(term, "dumb") == 0);
+        c->colour = !c->json && out >= 0 && isatty(out) && !(no_colour && *no_colour) &&
+                    !(term && strcmp(term, "dumb") == 0);
         c->progress = !c->json && err >= 0 && isatty(err);
         c->columns = terminal_columns(c->out);
 }

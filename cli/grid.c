@@ -8,8 +8,8 @@
 
 #include "cli/cli.h"
 
-#define LABEL_WIDTH 8                /* "05-0c   " */
-#define MODE_WIDTH  13               /* "  accelerator" */
+#define LABEL_WIDTH 8  /* "05-0c   " */
+#define MODE_WIDTH  13 /* "  accelerator" */
 #define LETTERS     26u
 
 /* ---- drawing ---- */
@@ -77,8 +77,8 @@ static void print_header(const Grid *g, FILE *f, const uint8_t *domains, size_t 
         }
 }
 
-static void print_block(const Grid *g, FILE *f, const uint8_t *adapters, size_t n_adapters, const uint8_t *domains,
-                        size_t n_domains, bool two, bool colour) {
+static void print_block(const Grid *g, FILE *f, const uint8_t *adapters, size_t n_adapters,
+                        const uint8_t *domains, size_t n_domains, bool two, bool colour) {
         print_header(g, f, domains, n_domains, two);
 
         for (size_t i = 0, last; i < n_adapters; i = last + 1) {
@@ -144,7 +144,8 @@ void grid_print(const Grid *g, FILE *f, unsigned columns, bool colour) {
                 per_block -= per_block % 16; /* blocks that begin at a round domain where all are there */
 
         for (size_t from = 0; from < n_domains; from += per_block) {
-                print_block(g, f, adapters, n_adapters, domains + from, MIN(per_block, n_domains - from), two, colour);
+                print_block(g, f, adapters, n_adapters, domains + from, MIN(per_block, n_domains - from),
+                            two, colour);
                 (void) fputc('\n', f);
         }
         print_legend(g, f, colour);
@@ -182,8 +183,8 @@ static int owner_index(Grid *g, json_object *matrices, json_object *queue) {
         if (matrix)
                 name = json_text(matrix, "name");
 
-        if ((matrix ? asprintf(&text, "%s (%s)", name, json_text(matrix, "state")) :
-                      asprintf(&text, "%s %s", kind, name)) < 0) {
+        if ((matrix ? asprintf(&text, "%s (%s)", name, json_text(matrix, "state"))
+                    : asprintf(&text, "%s %s", kind, name)) < 0) {
                 text = NULL;
                 return -ENOMEM;
         }
@@ -196,8 +197,9 @@ static int owner_index(Grid *g, json_object *matrices, json_object *queue) {
         if (!more)
                 return -ENOMEM;
         g->owners = more;
-        g->owners[g->n_owners] = (GridOwner) { .name = TAKE(text),
-                                               .live = matrix ? is_live(matrix) : strcmp(kind, "mdev") == 0 };
+        g->owners[g->n_owners] =
+                (GridOwner) { .name = TAKE(text),
+                              .live = matrix ? is_live(matrix) : strcmp(kind, "mdev") == 0 };
         return (int) g->n_owners++;
 }
 
@@ -232,9 +234,11 @@ static void print_undrawn(Cli *c, const Grid *g, json_object *matrices) {
                 bool drawn = false;
 
                 for (size_t k = 0; !drawn && k < g->n_owners; k++)
-                        drawn = strncmp(g->owners[k].name, json_text(o, "name"), n) == 0 && g->owners[k].name[n] == ' ';
+                        drawn = strncmp(g->owners[k].name, json_text(o, "name"), n) == 0 &&
+                                g->owners[k].name[n] == ' ';
                 if (!drawn)
-                        (void) fprintf(c->out, "  %s (%s): none of its queues is here, or others come first\n",
+                        (void) fprintf(c->out,
+                                       "  %s (%s): none of its queues is here, or others come first\n",
                                        json_text(o, "name"), json_text(o, "state"));
         }
 }

@@ -123,7 +123,8 @@ static int from_dictionary(sd_bus_message *m, const char *contents, json_object 
         if (!object)
                 return -ENOMEM;
 
-        (void) snprintf(entry, sizeof entry, "%.*s", (int) strlen(contents) - 2, contents + 1); /* without the braces */
+        (void) snprintf(entry, sizeof entry, "%.*s", (int) strlen(contents) - 2,
+                        contents + 1); /* without the braces */
         r = sd_bus_message_enter_container(m, 'a', contents);
         if (r < 0)
                 return r;
@@ -266,6 +267,7 @@ bool cli_print_json(Cli *c, json_object *o) {
                 return false;
 
         (void) fprintf(c->out, "%s\n",
-                       json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+                       json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN |
+                                                                 JSON_C_TO_STRING_NOSLASHESCAPE));
         return true;
 }

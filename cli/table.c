@@ -9,7 +9,7 @@
 struct Table {
         unsigned n_columns;
         size_t n_rows;
-        char **cells;                /* row by row; the first row has the titles */
+        char **cells; /* row by row; the first row has the titles */
         size_t width[TABLE_COLUMNS_MAX];
 };
 

@@ -40,8 +40,10 @@ int verb_status(Cli *c, char **args) {
 
         problems = json_object_object_get(o, "problems");
         for (size_t i = 0; problems && i < json_object_array_length(problems); i++)
-                (void) fprintf(c->out, "%-18s %s%s%s\n", i == 0 ? "problems" : "", c->colour ? "\033[31m" : "",
-                               json_object_get_string(json_object_array_get_idx(problems, i)), c->colour ? "\033[0m" : "");
+                (void) fprintf(c->out, "%-18s %s%s%s\n", i == 0 ? "problems" : "",
+                               c->colour ? "\033[31m" : "",
+                               json_object_get_string(json_object_array_get_idx(problems, i)),
+                               c->colour ? "\033[0m" : "");
 
         return CLI_DONE;
 }
@@ -68,15 +70,17 @@ int verb_adapters(Cli *c, char **args) {
         if (cli_print_json(c, all))
                 return CLI_DONE;
 
-        t = table_new(7, (const char *[]) { "ADAPTER", "TYPE", "MODE", "STATE", "DOMAINS", "HOST'S", "ASSIGNED" });
+        t = table_new(7, (const char *[]) { "ADAPTER", "TYPE", "MODE", "STATE", "DOMAINS", "HOST'S",
+                                            "ASSIGNED" });
         r = t ? 0 : -ENOMEM;
         for (size_t i = 0; r >= 0 && i < json_object_array_length(all); i++) {
                 char domains[AP_MASK_LIST_SIZE], host[AP_MASK_LIST_SIZE], assigned[AP_MASK_LIST_SIZE], id[8];
                 json_object *o = json_object_array_get_idx(all, i);
 
                 (void) snprintf(id, sizeof id, "0x%02x", (unsigned) json_number(o, "id") & 0xff);
-                r = table_add(t, (const char *[]) { id, json_text(o, "type"), json_text(o, "mode"), adapter_state(o),
-                                                    json_list(o, "domains", domains), json_list(o, "host_domains", host),
+                r = table_add(t, (const char *[]) { id, json_text(o, "type"), json_text(o, "mode"),
+                                                    adapter_state(o), json_list(o, "domains", domains),
+                                                    json_list(o, "host_domains", host),
                                                     json_list(o, "assigned_domains", assigned) });
         }
         if (r < 0)
@@ -109,7 +113,7 @@ static int append_filter(Cli *c, sd_bus_message *m) {
         if (r >= 0)
                 r = sd_bus_message_close_container(m);
 
-        return r < 0 ? cli_errno(c, r, "preparing a call") : CLI_DONE;
+        return r < 0 ? cli_unsendable(c, r) : CLI_DONE;
 }
 
 /* (qqssa{sv}) as an object. */
@@ -119,15 +123,19 @@ static json_object *queue_object(json_object *tuple) {
         unsigned domain = (unsigned) json_object_get_int(json_object_array_get_idx(tuple, 1));
         char apqn[24];
 
-        (void) snprintf(apqn, sizeof apqn, "%02x.%04x", adapter, domain);
+        if (adapter < AP_IDS)
+                (void) snprintf(apqn, sizeof apqn, "%02x.%04x", adapter, domain);
+        else
+                (void) snprintf(apqn, sizeof apqn, ".%04x",
+                                domain); /* of a control domain, which is of no adapter */
         (void) json_object_object_add(o, "apqn", json_object_new_string(apqn));
         (void) json_object_object_add(o, "adapter", json_object_new_int((int) adapter));
         (void) json_object_object_add(o, "domain", json_object_new_int((int) domain));
         (void) json_object_object_add(o, "owner_kind", json_object_get(json_object_array_get_idx(tuple, 2)));
         (void) json_object_object_add(o, "owner", json_object_get(json_object_array_get_idx(tuple, 3)));
         if (details) {
-                json_object_object_foreach(details, key, value)
-                        (void) json_object_object_add(o, key, json_object_get(value));
+                json_object_object_foreach(details, key, value)(void)
+                        json_object_object_add(o, key, json_object_get(value));
         }
 
         return o;
@@ -181,8 +189,9 @@ int verb_queues(Cli *c, char **args) {
         for (size_t i = 0; r >= 0 && i < json_object_array_length(all); i++) {
                 json_object *o = json_object_array_get_idx(all, i);
 
-                r = table_add(t, (const char *[]) { json_text(o, "apqn"), json_text(o, "mode"), json_text(o, "driver"),
-                                                    json_text(o, "owner_kind"), json_text(o, "owner") });
+                r = table_add(t, (const char *[]) { json_text(o, "apqn"), json_text(o, "mode"),
+                                                    json_text(o, "driver"), json_text(o, "owner_kind"),
+                                                    json_text(o, "owner") });
         }
         if (r < 0)
                 return cli_broken(c, r);
@@ -208,9 +217,11 @@ int cli_print_conflicts(Cli *c, json_object *conflicts, json_object **ret_json) 
                 const char *kind = json_text(o, "owner_kind");
 
                 if (strcmp(kind, "limit") == 0)
-                        r = table_add(t, (const char *[]) { json_text(o, "apqn"), "nobody", "not installed: above the machine's maximum" });
+                        r = table_add(t, (const char *[]) { json_text(o, "apqn"), "nobody",
+                                                            "not installed: above the machine's maximum" });
                 else
-                        r = table_add(t, (const char *[]) { json_text(o, "apqn"), kind, json_text(o, "owner") });
+                        r = table_add(t, (const char *[]) { json_text(o, "apqn"), kind,
+                                                            json_text(o, "owner") });
         }
         if (r < 0)
                 return cli_broken(c, r);
@@ -243,7 +254,7 @@ static int set_masks(Cli *c) {
         if (r >= 0)
                 r = sd_bus_message_append(m, "a{sv}", 0);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         return cli_call(c, m, "setting the host's masks", NULL);
 }
@@ -261,8 +272,10 @@ int verb_masks(Cli *c, char **args) {
         if (r != CLI_DONE)
                 return r;
 
-        (void) json_object_object_add(o, "adapters", json_object_get(json_object_object_get(all, "host_adapters")));
-        (void) json_object_object_add(o, "domains", json_object_get(json_object_object_get(all, "host_domains")));
+        (void) json_object_object_add(o, "adapters",
+                                      json_object_get(json_object_object_get(all, "host_adapters")));
+        (void) json_object_object_add(o, "domains",
+                                      json_object_get(json_object_object_get(all, "host_domains")));
         if (cli_print_json(c, o))
                 return CLI_DONE;
 
@@ -284,8 +297,10 @@ int verb_reconcile(Cli *c, char **args) {
         for (size_t i = 0; healed && i < json_object_array_length(healed); i++) {
                 json_object *pair = json_object_array_get_idx(healed, i), *o = json_object_new_object();
 
-                (void) json_object_object_add(o, "name", json_object_get(json_object_array_get_idx(pair, 0)));
-                (void) json_object_object_add(o, "what", json_object_get(json_object_array_get_idx(pair, 1)));
+                (void) json_object_object_add(o, "name",
+                                              json_object_get(json_object_array_get_idx(pair, 0)));
+                (void) json_object_object_add(o, "what",
+                                              json_object_get(json_object_array_get_idx(pair, 1)));
                 (void) json_object_array_add(all, o);
         }
         if (cli_print_json(c, all))

@@ -18,14 +18,17 @@
 static const char *flags_of(json_object *o, char buf[static 64]) {
         static const struct {
                 const char *key, *text;
-        } flags[] = { { "autostart", "autostart" }, { "alternative", "alternative" }, { "from_host", "from-host" },
+        } flags[] = { { "autostart", "autostart" },
+                      { "alternative", "alternative" },
+                      { "from_host", "from-host" },
                       { "in_use", "in-use" } };
         json_object *problems = json_object_object_get(o, "problems");
 
         *buf = '\0';
         for (size_t i = 0; i < ELEMENTS(flags); i++)
                 if (json_flag(o, flags[i].key))
-                        (void) snprintf(buf + strlen(buf), 64 - strlen(buf), "%s%s", *buf ? "," : "", flags[i].text);
+                        (void) snprintf(buf + strlen(buf), 64 - strlen(buf), "%s%s", *buf ? "," : "",
+                                        flags[i].text);
         if (problems && json_object_array_length(problems) > 0)
                 (void) snprintf(buf + strlen(buf), 64 - strlen(buf), "%sproblems", *buf ? "," : "");
 
@@ -52,8 +55,9 @@ int verb_list(Cli *c, char **args) {
                 json_object *o = json_object_array_get_idx(all, i);
 
                 r = table_add(t, (const char *[]) { json_text(o, "name"), json_text(o, "state"),
-                                                    json_list(o, "adapters", adapters), json_list(o, "domains", domains),
-                                                    json_text(o, "owner"), flags_of(o, flags) });
+                                                    json_list(o, "adapters", adapters),
+                                                    json_list(o, "domains", domains), json_text(o, "owner"),
+                                                    flags_of(o, flags) });
         }
         if (r < 0)
                 return cli_broken(c, r);
@@ -159,8 +163,11 @@ static int append_options(Cli *c, sd_bus_message *m) {
         static const struct {
                 CliOption option;
                 const char *name;
-        } flags[] = { { OPT_AUTOSTART, "autostart" }, { OPT_START, "start" }, { OPT_ALTERNATIVE, "alternative" },
-                      { OPT_FROM_HOST, "from-host" }, { OPT_STOP, "stop" } },
+        } flags[] = { { OPT_AUTOSTART, "autostart" },
+                      { OPT_START, "start" },
+                      { OPT_ALTERNATIVE, "alternative" },
+                      { OPT_FROM_HOST, "from-host" },
+                      { OPT_STOP, "stop" } },
           texts[] = { { OPT_GUEST, "guest" }, { OPT_SELF, "self" } };
         int r;
 
@@ -195,7 +202,7 @@ int verb_check(Cli *c, char **args) {
         if (r >= 0)
                 r = append_options(c, m);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         r = cli_call(c, m, "checking", &reply);
         if (r != CLI_DONE)
@@ -300,7 +307,7 @@ int verb_define(Cli *c, char **args) {
         if (r >= 0)
                 r = append_options(c, m);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         r = cli_call(c, m, "defining the matrix", &reply);
         return r == CLI_DONE ? tell_matrix(c, reply, args[0], defined_text(c)) : r;
@@ -348,7 +355,7 @@ int verb_define_xml(Cli *c, char **args) {
         if (r >= 0)
                 r = append_options(c, m);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         r = cli_call(c, m, "defining the matrix", &reply);
         return r == CLI_DONE ? tell_matrix(c, reply, args[0], defined_text(c)) : r;
@@ -363,7 +370,7 @@ static int set_autostart(Cli *c, const char *path, bool autostart) {
                 return r;
         r = sd_bus_message_append(m, "ba{sv}", (int) autostart, 0);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         return cli_call(c, m, "setting autostart", NULL);
 }
@@ -392,7 +399,7 @@ static int modify_sets(Cli *c, const char *path) {
         if (r >= 0)
                 r = sd_bus_message_append(m, "a{sv}", 0);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         return cli_call(c, m, "changing the matrix", NULL);
 }
@@ -405,7 +412,7 @@ int verb_modify(Cli *c, char **args) {
         int r;
 
         if (!sets && !on && !off)
-                return cli_usage(c, "'modify' needs something to change: --adapters, --domains, --control, --autostart or --no-autostart");
+                return cli_usage(c, "'modify' needs something to change; see 'guestcryptctl --help'");
         if (on && off)
                 return cli_usage(c, "--autostart and --no-autostart exclude each other");
 
@@ -441,7 +448,7 @@ static int act(Cli *c, const char *name, const char *method, const char *doing, 
 
         r = append_options(c, m);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
         if (asprintf(&now, "%s matrix %s", doing, name) < 0)
                 now = NULL;
         if (asprintf(&done, "Matrix %s is %s.", name, what) < 0)

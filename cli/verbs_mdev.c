@@ -27,12 +27,16 @@ int verb_mdev_types(Cli *c, char **args) {
 
                 for (size_t j = 0; types && j < json_object_array_length(types); j++) {
                         static const char *const keys[] = { "type", "name", "device_api", "available" };
-                        json_object *o = json_object_new_object(), *type = json_object_array_get_idx(types, j);
+                        json_object *o = json_object_new_object(),
+                                    *type = json_object_array_get_idx(types, j);
 
-                        (void) json_object_object_add(o, "parent", json_object_get(json_object_object_get(parent, "name")));
+                        (void) json_object_object_add(o, "parent",
+                                                      json_object_get(
+                                                              json_object_object_get(parent, "name")));
                         for (size_t k = 0; k < ELEMENTS(keys); k++)
                                 (void) json_object_object_add(o, keys[k],
-                                                              json_object_get(json_object_array_get_idx(type, k)));
+                                                              json_object_get(
+                                                                      json_object_array_get_idx(type, k)));
                         (void) json_object_array_add(all, o);
                 }
         }
@@ -73,8 +77,9 @@ int verb_mdev_list(Cli *c, char **args) {
         for (size_t i = 0; r >= 0 && i < json_object_array_length(all); i++) {
                 json_object *o = json_object_array_get_idx(all, i);
 
-                r = table_add(t, (const char *[]) { json_text(o, "uuid"), json_text(o, "parent"), json_text(o, "type"),
-                                                    json_text(o, "state"), json_flag(o, "ours") ? "yes" : "no",
+                r = table_add(t, (const char *[]) { json_text(o, "uuid"), json_text(o, "parent"),
+                                                    json_text(o, "type"), json_text(o, "state"),
+                                                    json_flag(o, "ours") ? "yes" : "no",
                                                     json_flag(o, "in_use") ? "yes" : "no" });
         }
         if (r < 0)
@@ -122,7 +127,7 @@ int verb_mdev_create(Cli *c, char **args) {
         if (r >= 0)
                 r = sd_bus_message_append(m, "a{sv}", 0);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         r = cli_call(c, m, "creating the device", &reply);
         if (r != CLI_DONE)
@@ -164,7 +169,7 @@ int verb_mdev_remove(Cli *c, char **args) {
                 return r;
         r = sd_bus_message_append(m, "a{sv}", 0);
         if (r < 0)
-                return cli_errno(c, r, "preparing a call");
+                return cli_unsendable(c, r);
 
         r = cli_call(c, m, "removing the device", NULL);
         if (r != CLI_DONE)

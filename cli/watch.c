@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The verb "watch": one line for each change, until it is interrupted. What the objects were like is kept, so that only
- * what has changed is told. */
+/* The verb "watch": one line for each change, until it is interrupted. What the objects were like is
+ * kept, so that only what has changed is told. */
 
 #include <errno.h>
 #include <string.h>
@@ -11,8 +11,8 @@
 
 typedef struct Watch {
         Cli *cli;
-        json_object *objects;        /* path -> properties, keys as in JSON output */
-        bool stale;                  /* the daemon was started anew */
+        json_object *objects; /* path -> properties, keys as in JSON output */
+        bool stale;           /* the daemon was started anew */
 } Watch;
 
 /* "/org/guestcrypt1/matrix/..." -> "matrix" */
@@ -53,13 +53,15 @@ static void print_value(FILE *f, const char *key, json_object *value) {
 
         if (is_id_array(value) && (strstr(key, "adapters") || strstr(key, "domains"))) {
                 mask = json_mask(value);
-                (void) fprintf(f, " %s=%s", key, ap_mask_is_empty(&mask) ? "-" : ap_mask_format_list(&mask, list));
+                (void) fprintf(f, " %s=%s", key,
+                               ap_mask_is_empty(&mask) ? "-" : ap_mask_format_list(&mask, list));
         } else
                 (void) fprintf(f, " %s=%s", key,
-                               json_object_is_type(value, json_type_string) ?
-                                       json_object_get_string(value) :
-                                       json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN |
-                                                                                     JSON_C_TO_STRING_NOSLASHESCAPE));
+                               json_object_is_type(value, json_type_string)
+                                       ? json_object_get_string(value)
+                                       : json_object_to_json_string_ext(
+                                                 value,
+                                                 JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
 }
 
 /* @event: "added", "changed", "removed". @what: properties, or NULL. */
@@ -80,10 +82,10 @@ static void tell(Watch *w, const char *event, const char *path, json_object *obj
                 (void) cli_print_json(w->cli, doc);
         } else {
                 (void) strftime(stamp, sizeof stamp, "%H:%M:%S", localtime_r(&now, &tm));
-                (void) fprintf(w->cli->out, "%s %s %s %s", stamp, kind_of(path, kind), name_of(object, path), event);
+                (void) fprintf(w->cli->out, "%s %s %s %s", stamp, kind_of(path, kind), name_of(object, path),
+                               event);
                 if (what) {
-                        json_object_object_foreach(what, key, value)
-                                print_value(w->cli->out, key, value);
+                        json_object_object_foreach(what, key, value) print_value(w->cli->out, key, value);
                 }
                 (void) fputc('\n', w->cli->out);
         }
@@ -101,8 +103,8 @@ static json_object *our_properties(json_object *interfaces) {
                         continue;
                 if (!o)
                         o = json_object_new_object();
-                json_object_object_foreach(properties, name, value)
-                        (void) json_object_object_add(o, json_key(name, key), json_object_get(value));
+                json_object_object_foreach(properties, name, value)(void)
+                        json_object_object_add(o, json_key(name, key), json_object_get(value));
         }
 
         return o;
@@ -175,17 +177,24 @@ static int on_changed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
 /* What there is now. An error is told; the exit status. */
 static int load(Watch *w) {
         CLEANUP(json_putp) json_object *all = NULL;
+        json_object *manager;
         int r;
 
-        r = cli_ask(w->cli, CLI_BUS_ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", "listing objects",
-                    &all);
+        r = cli_ask(w->cli, CLI_BUS_ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects",
+                    "listing objects", &all);
         if (r != CLI_DONE)
                 return r;
         if (!json_object_is_type(all, json_type_object))
                 return cli_broken(w->cli, -EBADMSG);
 
+        /* the object manager does not list itself */
+        r = cli_properties(w->cli, CLI_BUS_ROOT, CLI_INTERFACE("Manager"), &manager);
+        if (r != CLI_DONE)
+                return r;
+
         json_putp(&w->objects);
         w->objects = json_object_new_object();
+        (void) json_object_object_add(w->objects, CLI_BUS_ROOT, manager);
         json_object_object_foreach(all, path, interfaces) {
                 json_object *o = our_properties(interfaces);
 
@@ -215,7 +224,8 @@ static int match(Watch *w, const char *interface, const char *member, sd_bus_mes
 
         (void) snprintf(rule, sizeof rule,
                         "type='signal',sender='" CLI_BUS_NAME "',path_namespace='" CLI_BUS_ROOT
-                        "',interface='%s',member='%s'", interface, member);
+                        "',interface='%s',member='%s'",
+                        interface, member);
         return sd_bus_add_match(w->cli->bus, NULL, rule, handler, w);
 }
 
@@ -229,9 +239,11 @@ static int watch(Watch *w) {
         if (r >= 0)
                 r = match(w, "org.freedesktop.DBus.Properties", "PropertiesChanged", on_changed);
         if (r >= 0)
-                r = sd_bus_add_match(bus, NULL,
-                                     "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',"
-                                     "member='NameOwnerChanged',arg0='" CLI_BUS_NAME "'", on_owner, w);
+                r = sd_bus_add_match(
+                        bus, NULL,
+                        "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',"
+                        "member='NameOwnerChanged',arg0='" CLI_BUS_NAME "'",
+                        on_owner, w);
         if (r < 0)
                 return cli_errno(w->cli, r, "watching");
 
@@ -252,7 +264,8 @@ static int watch(Watch *w) {
                 if (r == 0)
                         r = sd_bus_wait(bus, UINT64_MAX);
                 if (r < 0 && r != -EINTR)
-                        return cli_error(w->cli, NULL, "the connection to the bus is lost: %s", strerror(-r));
+                        return cli_error(w->cli, NULL, "the connection to the bus is lost: %s",
+                                         strerror(-r));
                 if (ferror(w->cli->out))
                         return CLI_FAILED; /* whom we told has gone */
         }

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "sim/sim_sysfs.h"
+
+static_assert(SIM_NEVER == SYSFS_NEVER, "one number for what never returns");
 
 typedef struct SimSysfs {
         Sysfs sysfs;

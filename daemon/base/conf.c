@@ -34,7 +34,8 @@ static const struct {
         { "LogLevel", KEY_LOG_LEVEL, offsetof(Conf, log_level), LOG_EMERG, LOG_DEBUG },
 };
 
-static const char *const log_levels[] = { "emerg", "alert", "crit", "err", "warning", "notice", "info", "debug" };
+static const char *const log_levels[] = { "emerg",   "alert",  "crit", "err",
+                                          "warning", "notice", "info", "debug" };
 
 typedef struct Parser {
         Conf *conf;
@@ -84,7 +85,8 @@ static int parse_value(size_t key, const char *s, unsigned long *ret) {
 }
 
 static void set_value(Conf *c, size_t key, const void *value_of_type) {
-        static const size_t sizes[] = { [KEY_SECONDS] = sizeof(uint64_t), [KEY_NUMBER] = sizeof(unsigned),
+        static const size_t sizes[] = { [KEY_SECONDS] = sizeof(uint64_t),
+                                        [KEY_NUMBER] = sizeof(unsigned),
                                         [KEY_LOG_LEVEL] = sizeof(int) };
 
         memcpy((char *) c + keys[key].offset, value_of_type, sizes[keys[key].type]);
@@ -103,8 +105,8 @@ static void assign(Parser *p, size_t key, const char *s) {
                 if (keys[key].type == KEY_LOG_LEVEL)
                         warn(p, "'%s' is no log level, ignoring", s);
                 else
-                        warn(p, "%s=%s is no number from %lu to %lu, ignoring", keys[key].name, s, keys[key].min,
-                             keys[key].max);
+                        warn(p, "%s=%s is no number from %lu to %lu, ignoring", keys[key].name, s,
+                             keys[key].min, keys[key].max);
                 return;
         }
 

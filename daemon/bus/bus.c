@@ -29,7 +29,9 @@ int bus_new(sd_bus *bus, Engine *e, const BusConfig *config, Bus **ret) {
         if (!b)
                 return -ENOMEM;
 
-        *b = (Bus) { .bus = sd_bus_ref(bus), .event = sd_event_ref(sd_bus_get_event(bus)), .engine = e,
+        *b = (Bus) { .bus = sd_bus_ref(bus),
+                     .event = sd_event_ref(sd_bus_get_event(bus)),
+                     .engine = e,
                      .n_matrices = (unsigned) n };
         b->object.bus = b;
         b->signals_tail = &b->signals;
@@ -183,8 +185,8 @@ static int introspect_one(sd_bus *server, sd_bus *client, size_t i, FILE *f) {
         if (r < 0)
                 return r;
 
-        r = sd_bus_call_method_async(client, NULL, NULL, path, "org.freedesktop.DBus.Introspectable", "Introspect",
-                                     on_introspected, &xml, NULL);
+        r = sd_bus_call_method_async(client, NULL, NULL, path, "org.freedesktop.DBus.Introspectable",
+                                     "Introspect", on_introspected, &xml, NULL);
         while (r >= 0 && !xml) {
                 r = sd_bus_process(client, NULL);
                 if (r >= 0)
@@ -211,7 +213,8 @@ int bus_introspect(FILE *f) {
                 return r;
 
         if (fputs("<!DOCTYPE node PUBLIC \"-//freedesktop//DTD D-BUS Object Introspection 1.0//EN\"\n"
-                  "\"http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd\">\n<node>\n", f) < 0)
+                  "\"http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd\">\n<node>\n",
+                  f) < 0)
                 return -EIO;
 
         for (size_t i = 0; i < ELEMENTS(interfaces); i++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Root, and whoever the daemon runs as, may do everything. For all others polkit is asked, asynchronously: when it has answered, the
- * handler runs again from its start, finds the answer here, and goes on. */
+/* Root, and whoever the daemon runs as, may do everything. For all others polkit is asked,
+ * asynchronously: when it has answered, the handler runs again from its start, finds the answer here, and
+ * goes on. */
 
 #include <errno.h>
 #include <string.h>
@@ -9,12 +10,12 @@
 #include "base/log.h"
 #include "bus/bus_internal.h"
 
-#define POLKIT_NAME          "org.freedesktop.PolicyKit1"
-#define POLKIT_PATH          "/org/freedesktop/PolicyKit1/Authority"
-#define POLKIT_INTERFACE     "org.freedesktop.PolicyKit1.Authority"
-#define POLKIT_INTERACTIVE   1u
+#define POLKIT_NAME        "org.freedesktop.PolicyKit1"
+#define POLKIT_PATH        "/org/freedesktop/PolicyKit1/Authority"
+#define POLKIT_INTERFACE   "org.freedesktop.PolicyKit1.Authority"
+#define POLKIT_INTERACTIVE 1u
 
-#define PASSWORD_TIMEOUT_US  (120 * UINT64_C(1000000)) /* somebody is typing */
+#define PASSWORD_TIMEOUT_US (120 * UINT64_C(1000000)) /* somebody is typing */
 
 typedef enum AskState { ASK_WAITING, ASK_YES, ASK_NO, ASK_CHALLENGE, ASK_FAILED } AskState;
 
@@ -131,8 +132,8 @@ static int send_question(Ask *a) {
 }
 
 static int denied(const char *action, sd_bus_error *error) {
-        return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED, "polkit action '%s' is not allowed to the caller",
-                                 action);
+        return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
+                                 "polkit action '%s' is not allowed to the caller", action);
 }
 
 static int ask(Bus *b, sd_bus_message *m, const char *action, sd_bus_message_handler_t handler, uid_t uid,
@@ -144,15 +145,21 @@ static int ask(Bus *b, sd_bus_message *m, const char *action, sd_bus_message_han
         for (a = b->asks; a; a = a->next)
                 n += a->uid == uid;
         if (n >= b->config.max_asks_per_uid)
-                return bus_error_set_verdict(error, VERDICT_LIMIT_HIT, &(Refusal) {
-                        .text = (char *) "Too many calls of this user wait for polkit; wait for some answers first" });
+                return bus_error_set_verdict(
+                        error, VERDICT_LIMIT_HIT,
+                        &(Refusal) { .text = (char *) "Too many calls of this user wait for polkit" });
 
         a = malloc(sizeof *a);
         if (!a)
                 return -ENOMEM;
 
-        *a = (Ask) { .bus = b, .message = sd_bus_message_ref(m), .uid = uid, .action = action,
-                     .handler = handler, .next = b->asks, .link = &b->asks };
+        *a = (Ask) { .bus = b,
+                     .message = sd_bus_message_ref(m),
+                     .uid = uid,
+                     .action = action,
+                     .handler = handler,
+                     .next = b->asks,
+                     .link = &b->asks };
         if (a->next)
                 a->next->link = &a->next;
         b->asks = a;
@@ -182,8 +189,8 @@ static int answer(const Ask *a, const char *action, sd_bus_error *error) {
         }
 }
 
-int authz_check(Bus *b, sd_bus_message *m, const char *action, sd_bus_message_handler_t handler, uid_t *ret_uid,
-                sd_bus_error *error) {
+int authz_check(Bus *b, sd_bus_message *m, const char *action, sd_bus_message_handler_t handler,
+                uid_t *ret_uid, sd_bus_error *error) {
         uid_t uid;
         int r;
 

@@ -17,7 +17,11 @@ Call *bus_call_new(Bus *b, sd_bus_message *m, CallReply reply) {
         if (!c)
                 return NULL;
 
-        *c = (Call) { .bus = b, .message = sd_bus_message_ref(m), .reply = reply, .next = b->calls, .link = &b->calls };
+        *c = (Call) { .bus = b,
+                      .message = sd_bus_message_ref(m),
+                      .reply = reply,
+                      .next = b->calls,
+                      .link = &b->calls };
         if (c->next)
                 c->next->link = &c->next;
         b->calls = c;
@@ -92,7 +96,8 @@ static int reply_failure(Call *c, int r, const Refusal *refusal) {
         return sd_bus_reply_method_error(c->message, &error);
 }
 
-/* A reply that cannot be sent is lost with the connection or the memory: nothing is left to tell the caller with. */
+/* A reply that cannot be sent is lost with the connection or the memory: nothing is left to tell the
+ * caller with. */
 static void finish(Call *c, int r) {
         if (r < 0)
                 (void) bus_error_broken(c->message, r);
@@ -114,7 +119,8 @@ void bus_call_done(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
         finish(c, sd_bus_reply_method_return(c->message, NULL));
 }
 
-void bus_call_reconciled(void *userdata, int r, const Refusal *refusal, const EngineHealed *healed, size_t n) {
+void bus_call_reconciled(void *userdata, int r, const Refusal *refusal, const EngineHealed *healed,
+                         size_t n) {
         Call *c = userdata;
 
         if (r != 0)
@@ -127,9 +133,11 @@ void bus_call_rescanned(void *userdata, int r) {
         Call *c = userdata;
 
         if (r < 0)
-                return finish(c, reply_failure(c, VERDICT_BACKEND, &(Refusal) {
-                        .verdict = VERDICT_BACKEND, .error = r,
-                        .text = (char *) "The configuration was read, but the host could not be scanned" }));
+                return finish(c, reply_failure(c, VERDICT_BACKEND,
+                                               &(Refusal) {
+                                                       .verdict = VERDICT_BACKEND,
+                                                       .error = r,
+                                                       .text = (char *) "The host could not be scanned" }));
 
         finish(c, sd_bus_reply_method_return(c->message, NULL));
 }
@@ -138,7 +146,8 @@ static void on_refreshed(void *userdata, int r) {
         CLEANUP(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
         Call *c = userdata;
 
-        /* a scan that failed or is late is no reason to say nothing: the answer is from what is known then */
+        /* a scan that failed or is late is no reason to say nothing: the answer is from what is known
+         * then */
         r = sd_bus_message_rewind(c->message, 1);
         if (r >= 0)
                 r = c->answer(c->message, &c->bus->object, &error);

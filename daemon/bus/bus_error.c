@@ -9,8 +9,8 @@
 
 #define ERROR_NAME(name) BUS_NAME ".Error." name
 
-/* The names are interface: none changes its meaning, none is used again. The first two errnos are the kernel's own for the
- * same refusal. */
+/* The names are interface: none changes its meaning, none is used again. The first two errnos are the
+ * kernel's own for the same refusal. */
 static const struct {
         const char *name;
         int errnum;
@@ -19,7 +19,8 @@ static const struct {
         [VERDICT_OK] = { SD_BUS_ERROR_FAILED, EIO, "No reason was given" },
         [VERDICT_OVERLAP] = { ERROR_NAME("Overlap"), EADDRINUSE, "A queue belongs to another matrix" },
         [VERDICT_HOST_OWNED] = { ERROR_NAME("HostOwned"), EADDRNOTAVAIL, "A queue belongs to the host" },
-        [VERDICT_NOT_INSTALLED] = { ERROR_NAME("NotInstalled"), ENODEV, "An id is above the machine's maximum" },
+        [VERDICT_NOT_INSTALLED] = { ERROR_NAME("NotInstalled"), ENODEV,
+                                    "An id is above the machine's maximum" },
         [VERDICT_LIMIT_HIT] = { ERROR_NAME("LimitHit"), E2BIG, "A limit is reached" },
         [VERDICT_NO_SUCH_MATRIX] = { ERROR_NAME("NoSuchMatrix"), ENOENT, "There is no such matrix" },
         [VERDICT_NO_SUCH_MDEV] = { ERROR_NAME("NoSuchMdev"), ENOENT, "There is no such mediated device" },
@@ -28,11 +29,15 @@ static const struct {
         [VERDICT_EXISTS] = { ERROR_NAME("Exists"), EEXIST, "The name or UUID is taken" },
         [VERDICT_IN_USE] = { ERROR_NAME("InUse"), EBUSY, "A guest runs with it" },
         [VERDICT_BAD_STATE] = { ERROR_NAME("BadState"), EALREADY, "It is not in a state for that" },
-        [VERDICT_CONFIG_LOCKED] = { ERROR_NAME("ConfigLocked"), ETIMEDOUT, "Another program holds the AP lock" },
+        [VERDICT_CONFIG_LOCKED] = { ERROR_NAME("ConfigLocked"), ETIMEDOUT,
+                                    "Another program holds the AP lock" },
         [VERDICT_STUCK] = { ERROR_NAME("Stuck"), ETIME, "The kernel has not finished an operation" },
-        [VERDICT_NOT_OURS] = { ERROR_NAME("NotOurs"), EPERM, "It was made by somebody else and is left alone" },
-        [VERDICT_BAD_RECORD] = { ERROR_NAME("BadRecord"), EBADMSG, "Its record was set aside as unreadable" },
-        [VERDICT_BACKEND] = { ERROR_NAME("BackendUnavailable"), EHOSTDOWN, "The host's AP bus or our disk cannot be used" },
+        [VERDICT_NOT_OURS] = { ERROR_NAME("NotOurs"), EPERM,
+                               "It was made by somebody else and is left alone" },
+        [VERDICT_BAD_RECORD] = { ERROR_NAME("BadRecord"), EBADMSG,
+                                 "Its record was set aside as unreadable" },
+        [VERDICT_BACKEND] = { ERROR_NAME("BackendUnavailable"), EHOSTDOWN,
+                              "The host's AP bus or our disk cannot be used" },
         [VERDICT_KERNEL] = { ERROR_NAME("Kernel"), EIO, "The kernel refused" },
         [VERDICT_INVALID] = { SD_BUS_ERROR_INVALID_ARGS, EINVAL, "The request makes no sense" },
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Objects for what the machine has: parents of mediated devices, and crypto adapters. They have no methods. */
+/* Objects for what the machine has: parents of mediated devices, and crypto adapters. They have no
+ * methods. */
 
 #include <errno.h>
 #include <string.h>
@@ -34,8 +35,8 @@ static int append_type(sd_bus_message *m, const HostType *t) {
         return sd_bus_message_close_container(m);
 }
 
-static int get_types(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                     void *userdata, sd_bus_error *error) {
+static int get_types(sd_bus *bus, const char *path, const char *interface, const char *property,
+                     sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const BusObject *o = userdata;
         const Snapshot *s = engine_snapshot(o->bus->engine);
         int r;
@@ -82,7 +83,8 @@ static int find_parent(sd_bus *bus, const char *path, const char *interface, voi
         return 1;
 }
 
-static int enumerate_parents(sd_bus *bus, const char *prefix, void *userdata, char ***ret, sd_bus_error *error) {
+static int enumerate_parents(sd_bus *bus, const char *prefix, void *userdata, char ***ret,
+                             sd_bus_error *error) {
         Bus *b = userdata;
         const Snapshot *s = engine_snapshot(b->engine);
         int r;
@@ -169,7 +171,8 @@ const sd_bus_vtable bus_adapter_vtable[] = {
         SD_BUS_PROPERTY("Checkstopped", "b", get_adapter_flag, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Domains", "aq", get_adapter_domains, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("HostDomains", "aq", get_adapter_domains, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
-        SD_BUS_PROPERTY("AssignedDomains", "aq", get_adapter_domains, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("AssignedDomains", "aq", get_adapter_domains, 0,
+                        SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_VTABLE_END,
 };
 
@@ -194,7 +197,8 @@ static int find_adapter(sd_bus *bus, const char *path, const char *interface, vo
         return 0;
 }
 
-static int enumerate_adapters(sd_bus *bus, const char *prefix, void *userdata, char ***ret, sd_bus_error *error) {
+static int enumerate_adapters(sd_bus *bus, const char *prefix, void *userdata, char ***ret,
+                              sd_bus_error *error) {
         Bus *b = userdata;
         const Snapshot *s = engine_snapshot(b->engine);
         char path[BUS_PATH_SIZE];
@@ -210,7 +214,8 @@ static int enumerate_adapters(sd_bus *bus, const char *prefix, void *userdata, c
 int bus_host_add(Bus *b) {
         int r;
 
-        r = bus_add_objects(b, "parent", BUS_INTERFACE("Parent"), bus_parent_vtable, find_parent, enumerate_parents);
+        r = bus_add_objects(b, "parent", BUS_INTERFACE("Parent"), bus_parent_vtable, find_parent,
+                            enumerate_parents);
         if (r < 0)
                 return r;
 

@@ -76,8 +76,12 @@ static int find_self(Bus *b, const char *self, Uuid *ret, sd_bus_error *error) {
                 return 0;
 
         r = engine_find_matrix(b->engine, self, ret);
+        if (r == -EBADMSG)
+                return sd_bus_error_setf(error, bus_error_name(VERDICT_BAD_RECORD),
+                                         "The record of matrix '%s' was set aside as unreadable, see Problems", self);
         if (r < 0)
-                return sd_bus_error_setf(error, bus_error_name(VERDICT_NO_SUCH_MATRIX), "There is no matrix '%s'", self);
+                return sd_bus_error_setf(error, bus_error_name(VERDICT_NO_SUCH_MATRIX),
+                                         "There is no matrix '%s'", self);
 
         return 0;
 }
@@ -92,12 +96,14 @@ static int read_check(sd_bus_message *m, EngineCheck *ret, const char **ret_self
         if (r < 0)
                 return r;
 
-        return bus_read_options(m, (BusOption[]) {
-                { "alternative", 'b', &ret->alternative },
-                { "start", 'b', &ret->start },
-                { "from-host", 'b', &ret->from_host },
-                { "self", 's', ret_self },
-        }, 4, error);
+        return bus_read_options(m,
+                                (BusOption[]) {
+                                        { "alternative", 'b', &ret->alternative },
+                                        { "start", 'b', &ret->start },
+                                        { "from-host", 'b', &ret->from_host },
+                                        { "self", 's', ret_self },
+                                },
+                                4, error);
 }
 
 static int answer_check_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -162,13 +168,15 @@ static int method_get_matrix(sd_bus_message *m, void *userdata, sd_bus_error *er
 /* ---- changes ---- */
 
 static int read_define_options(sd_bus_message *m, EngineDefine *d, sd_bus_error *error) {
-        return bus_read_options(m, (BusOption[]) {
-                { "autostart", 'b', &d->autostart },
-                { "start", 'b', &d->start },
-                { "alternative", 'b', &d->alternative },
-                { "guest", 's', &d->guest },
-                { "from-host", 'b', &d->from_host },
-        }, 5, error);
+        return bus_read_options(m,
+                                (BusOption[]) {
+                                        { "autostart", 'b', &d->autostart },
+                                        { "start", 'b', &d->start },
+                                        { "alternative", 'b', &d->alternative },
+                                        { "guest", 's', &d->guest },
+                                        { "from-host", 'b', &d->from_host },
+                                },
+                                5, error);
 }
 
 static int method_define_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -222,7 +230,8 @@ static int method_define_matrix_xml(sd_bus_message *m, void *userdata, sd_bus_er
                 return r;
         size = strlen(xml);
         if (size > BUS_XML_MAX)
-                return bus_error_invalid(error, "the XML is %zu bytes long, at most %d are allowed", size, BUS_XML_MAX);
+                return bus_error_invalid(error, "the XML is %zu bytes long, at most %d are allowed", size,
+                                         BUS_XML_MAX);
         r = read_define_options(m, &d, error);
         if (r < 0)
                 return r;
@@ -240,7 +249,8 @@ static int method_define_matrix_xml(sd_bus_message *m, void *userdata, sd_bus_er
         return bus_call_submitted(c, r, &refusal, error);
 }
 
-static int read_attrs(sd_bus_message *m, EngineAttr attrs[static BUS_ATTRS_MAX], size_t *ret_n, sd_bus_error *error) {
+static int read_attrs(sd_bus_message *m, EngineAttr attrs[static BUS_ATTRS_MAX], size_t *ret_n,
+                      sd_bus_error *error) {
         size_t n = 0;
         int r;
 
@@ -261,8 +271,9 @@ static int read_attrs(sd_bus_message *m, EngineAttr attrs[static BUS_ATTRS_MAX],
                 if (r < 0)
                         return r;
                 if (strlen(attr.value) > BUS_ATTR_MAX)
-                        return bus_error_invalid(error, "the value of attribute '%s' is longer than %d bytes", attr.name,
-                                                 BUS_ATTR_MAX);
+                        return bus_error_invalid(error,
+                                                 "the value of attribute '%s' is longer than %d bytes",
+                                                 attr.name, BUS_ATTR_MAX);
                 attrs[n++] = attr;
 
                 r = sd_bus_message_exit_container(m);
@@ -313,7 +324,8 @@ static int method_create_mdev(sd_bus_message *m, void *userdata, sd_bus_error *e
                 return -ENOMEM;
 
         caller = bus_caller(m, uid);
-        r = engine_create_mdev(b->engine, parent, type, uuid, attrs, n_attrs, &caller, bus_call_done, c, &refusal);
+        r = engine_create_mdev(b->engine, parent, type, uuid, attrs, n_attrs, &caller, bus_call_done, c,
+                               &refusal);
         return bus_call_submitted(c, r, &refusal, error);
 }
 
@@ -398,14 +410,16 @@ static int read_filter(sd_bus_message *m, QueueFilter *ret, sd_bus_error *error)
         int r;
 
         *ret = (QueueFilter) {};
-        r = bus_read_options(m, (BusOption[]) {
-                { "adapter", 'q', &ret->adapter, &ret->has_adapter },
-                { "domain", 'q', &ret->domain, &ret->has_domain },
-                { "driver", 's', &ret->driver },
-                { "owner-kind", 's', &ret->kind },
-                { "owner", 's', &ret->owner },
-                { "free", 'b', &ret->free, &ret->has_free },
-        }, 6, error);
+        r = bus_read_options(m,
+                             (BusOption[]) {
+                                     { "adapter", 'q', &ret->adapter, &ret->has_adapter },
+                                     { "domain", 'q', &ret->domain, &ret->has_domain },
+                                     { "driver", 's', &ret->driver },
+                                     { "owner-kind", 's', &ret->kind },
+                                     { "owner", 's', &ret->owner },
+                                     { "free", 'b', &ret->free, &ret->has_free },
+                             },
+                             6, error);
         if (r < 0)
                 return r;
 
@@ -449,25 +463,31 @@ const sd_bus_vtable bus_manager_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_METHOD_WITH_ARGS("CheckMatrix",
                                 SD_BUS_ARGS("aq", adapters, "aq", domains, "aq", control, "a{sv}", options),
-                                SD_BUS_RESULT("a(qqss)", conflicts), method_check_matrix, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("DefineMatrix",
-                                SD_BUS_ARGS("s", name, "s", uuid, "aq", adapters, "aq", domains, "aq", control, "a{sv}",
-                                            options),
-                                SD_BUS_RESULT("o", matrix), method_define_matrix, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("DefineMatrixXML", SD_BUS_ARGS("s", xml, "a{sv}", options),
-                                SD_BUS_RESULT("o", matrix), method_define_matrix_xml, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("CreateMdev",
-                                SD_BUS_ARGS("s", parent, "s", type, "s", uuid, "a(ss)", attributes, "a{sv}", options),
-                                SD_BUS_RESULT("o", mdev), method_create_mdev, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("ListQueues", SD_BUS_ARGS("a{sv}", filter), SD_BUS_RESULT("a(qqssa{sv})", queues),
-                                method_list_queues, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("GetMatrix", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", matrix), method_get_matrix,
+                                SD_BUS_RESULT("a(qqss)", conflicts), method_check_matrix,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("DefineMatrix",
+                                SD_BUS_ARGS("s", name, "s", uuid, "aq", adapters, "aq", domains, "aq",
+                                            control, "a{sv}", options),
+                                SD_BUS_RESULT("o", matrix), method_define_matrix,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("DefineMatrixXML", SD_BUS_ARGS("s", xml, "a{sv}", options),
+                                SD_BUS_RESULT("o", matrix), method_define_matrix_xml,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("CreateMdev",
+                                SD_BUS_ARGS("s", parent, "s", type, "s", uuid, "a(ss)", attributes, "a{sv}",
+                                            options),
+                                SD_BUS_RESULT("o", mdev), method_create_mdev, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ListQueues", SD_BUS_ARGS("a{sv}", filter),
+                                SD_BUS_RESULT("a(qqssa{sv})", queues), method_list_queues,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetMatrix", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", matrix),
+                                method_get_matrix, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("SetHostMasks", SD_BUS_ARGS("aq", adapters, "aq", domains, "a{sv}", options),
                                 SD_BUS_NO_RESULT, method_set_host_masks, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, method_reload, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Reconcile", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ss)", healed), method_reconcile,
+        SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, method_reload,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Reconcile", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ss)", healed),
+                                method_reconcile, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Version", "s", get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Problems", "as", get_problems, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("HostAdapters", "aq", get_mask, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),

@@ -6,16 +6,16 @@
 
 /* ---- properties ---- */
 
-static int get_uuid(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                    void *userdata, sd_bus_error *error) {
+static int get_uuid(sd_bus *bus, const char *path, const char *interface, const char *property,
+                    sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const BusObject *o = userdata;
         char text[UUID_STRING_SIZE];
 
         return sd_bus_message_append_basic(reply, 's', uuid_format(o->matrix.uuid, text));
 }
 
-static int get_text(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                    void *userdata, sd_bus_error *error) {
+static int get_text(sd_bus *bus, const char *path, const char *interface, const char *property,
+                    sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const EngineMatrix *x = &((const BusObject *) userdata)->matrix;
 
         if (strcmp(property, "Name") == 0)
@@ -26,15 +26,15 @@ static int get_text(sd_bus *bus, const char *path, const char *interface, const 
         return sd_bus_message_append_basic(reply, 's', matrix_state_name(x->state));
 }
 
-static int get_mask(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                    void *userdata, sd_bus_error *error) {
+static int get_mask(sd_bus *bus, const char *path, const char *interface, const char *property,
+                    sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const EngineMatrix *x = &((const BusObject *) userdata)->matrix;
         const struct {
                 const char *property;
                 const ApMask *mask;
         } masks[] = {
-                { "Adapters", &x->matrix.adapters },       { "Domains", &x->matrix.domains },
-                { "ControlDomains", &x->matrix.control },  { "GuestAdapters", &x->guest_adapters },
+                { "Adapters", &x->matrix.adapters },      { "Domains", &x->matrix.domains },
+                { "ControlDomains", &x->matrix.control }, { "GuestAdapters", &x->guest_adapters },
                 { "GuestDomains", &x->guest_domains },
         };
 
@@ -45,14 +45,16 @@ static int get_mask(sd_bus *bus, const char *path, const char *interface, const 
         return -ENOENT;
 }
 
-static int get_flag(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                    void *userdata, sd_bus_error *error) {
+static int get_flag(sd_bus *bus, const char *path, const char *interface, const char *property,
+                    sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const EngineMatrix *x = &((const BusObject *) userdata)->matrix;
         const struct {
                 const char *property;
                 bool flag;
         } flags[] = {
-                { "Autostart", x->autostart }, { "Alternative", x->alternative }, { "FromHost", x->from_host },
+                { "Autostart", x->autostart },
+                { "Alternative", x->alternative },
+                { "FromHost", x->from_host },
                 { "InUse", x->in_use },
         };
 
@@ -63,8 +65,8 @@ static int get_flag(sd_bus *bus, const char *path, const char *interface, const 
         return -ENOENT;
 }
 
-static int get_uid(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                   void *userdata, sd_bus_error *error) {
+static int get_uid(sd_bus *bus, const char *path, const char *interface, const char *property,
+                   sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         uint32_t uid = ((const BusObject *) userdata)->matrix.uid;
 
         return sd_bus_message_append_basic(reply, 'u', &uid);
@@ -241,9 +243,12 @@ static int answer_explain(sd_bus_message *m, void *userdata, sd_bus_error *error
         if (r < 0)
                 return no_such_matrix(error);
 
-        return bus_reply_conflicts(b, m, &(EngineCheck) { .matrix = matrix.matrix, .self = uuid,
-                                                          .alternative = matrix.alternative, .start = true,
-                                                          .from_host = matrix.from_host });
+        return bus_reply_conflicts(b, m,
+                                   &(EngineCheck) { .matrix = matrix.matrix,
+                                                    .self = uuid,
+                                                    .alternative = matrix.alternative,
+                                                    .start = true,
+                                                    .from_host = matrix.from_host });
 }
 
 static int method_explain(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -294,12 +299,12 @@ const sd_bus_vtable bus_matrix_vtable[] = {
                                 SD_BUS_NO_RESULT, method_modify, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Undefine", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_undefine,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Explain", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(qqss)", conflicts), method_explain,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Explain", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(qqss)", conflicts),
+                                method_explain, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("GetXML", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", xml), method_get_xml,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("SetAutostart", SD_BUS_ARGS("b", autostart, "a{sv}", options), SD_BUS_NO_RESULT,
-                                method_set_autostart, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("SetAutostart", SD_BUS_ARGS("b", autostart, "a{sv}", options),
+                                SD_BUS_NO_RESULT, method_set_autostart, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("UUID", "s", get_uuid, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Name", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Adapters", "aq", get_mask, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
@@ -318,7 +323,8 @@ const sd_bus_vtable bus_matrix_vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret, sd_bus_error *error) {
+static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
+                sd_bus_error *error) {
         Bus *b = userdata;
         Uuid uuid;
         int r;

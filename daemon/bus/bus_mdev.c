@@ -6,8 +6,8 @@
 
 /* ---- properties ---- */
 
-static int get_text(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                    void *userdata, sd_bus_error *error) {
+static int get_text(sd_bus *bus, const char *path, const char *interface, const char *property,
+                    sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const BusObject *o = userdata;
         const Snapshot *s = engine_snapshot(o->bus->engine);
         char text[UUID_STRING_SIZE];
@@ -17,16 +17,17 @@ static int get_text(sd_bus *bus, const char *path, const char *interface, const 
         if (strcmp(property, "Type") == 0)
                 return bus_append_text(reply, snapshot_type_of(s, o->mdev)->id);
         if (strcmp(property, "State") == 0)
-                return sd_bus_message_append_basic(reply, 's', engine_mdev_state(o->bus->engine, o->mdev->uuid));
+                return sd_bus_message_append_basic(reply, 's',
+                                                   engine_mdev_state(o->bus->engine, o->mdev->uuid));
 
         return sd_bus_message_append_basic(reply, 's', uuid_format(o->mdev->uuid, text));
 }
 
-static int get_flag(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                    void *userdata, sd_bus_error *error) {
+static int get_flag(sd_bus *bus, const char *path, const char *interface, const char *property,
+                    sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const BusObject *o = userdata;
-        bool flag = strcmp(property, "InUse") == 0 ? o->mdev->use == MDEV_USE_GUEST :
-                                                     engine_is_ours(o->bus->engine, o->mdev->uuid);
+        bool flag = strcmp(property, "InUse") == 0 ? o->mdev->use == MDEV_USE_GUEST
+                                                   : engine_is_ours(o->bus->engine, o->mdev->uuid);
 
         return sd_bus_message_append(reply, "b", (int) flag);
 }
@@ -39,7 +40,8 @@ static int get_attributes(sd_bus *bus, const char *path, const char *interface, 
         if (!o->mdev->ap || !o->mdev->matrix_known)
                 return sd_bus_message_append(reply, "a(ss)", 0);
 
-        return sd_bus_message_append(reply, "a(ss)", 1, "ap_config", ap_matrix_format(&o->mdev->matrix, text));
+        return sd_bus_message_append(reply, "a(ss)", 1, "ap_config",
+                                     ap_matrix_format(&o->mdev->matrix, text));
 }
 
 /* ---- methods ---- */
@@ -87,7 +89,8 @@ const sd_bus_vtable bus_mdev_vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret, sd_bus_error *error) {
+static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
+                sd_bus_error *error) {
         Bus *b = userdata;
         Uuid uuid;
         int r;

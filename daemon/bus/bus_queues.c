@@ -7,14 +7,14 @@
 
 #include "bus/bus_internal.h"
 
-#define QUEUES_PER_TURN 4096 /* a few ms */
+#define QUEUES_PER_TURN 1024 /* a few ms */
 
 struct Listing {
         Bus *bus;
         sd_bus_message *call, *reply; /* the filter's strings are in the call */
         sd_event_source *source;
         QueueFilter filter;
-        unsigned next_queue;          /* adapter << 8 | domain */
+        unsigned next_queue; /* adapter << 8 | domain */
         Listing *next, **link;
 };
 
@@ -51,7 +51,9 @@ static const HostCard *find_card(const Snapshot *s, unsigned id) {
 
 const char *bus_card_mode(const HostCard *card) {
         static const char *const names[_CARD_MODE_MAX] = {
-                [CARD_MODE_UNKNOWN] = "unknown", [CARD_MODE_ACCEL] = "accelerator", [CARD_MODE_CCA] = "cca",
+                [CARD_MODE_UNKNOWN] = "unknown",
+                [CARD_MODE_ACCEL] = "accelerator",
+                [CARD_MODE_CCA] = "cca",
                 [CARD_MODE_EP11] = "ep11",
         };
 
@@ -101,7 +103,8 @@ static bool differs(const char *wanted, const char *is) {
         return wanted && strcmp(wanted, is) != 0;
 }
 
-static int list_queue(Listing *l, const Snapshot *s, const HostCard *card, const ApMask *host_owned, Apqn q) {
+static int list_queue(Listing *l, const Snapshot *s, const HostCard *card, const ApMask *host_owned,
+                      Apqn q) {
         char owner[ENGINE_OWNER_SIZE];
         const char *kind, *driver = "";
 

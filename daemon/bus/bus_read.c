@@ -22,7 +22,8 @@ int bus_read_mask(sd_bus_message *m, const char *what, ApMask *ret, sd_bus_error
         case -ERANGE:
                 for (const uint16_t *id = ids; id < (const uint16_t *) ids + size / sizeof *id; id++)
                         if (*id >= AP_IDS)
-                                return bus_error_invalid(error, "%s id %u is above %d", what, *id, AP_IDS - 1);
+                                return bus_error_invalid(error, "%s id %u is above %d", what, *id,
+                                                         AP_IDS - 1);
                 break;
         case -EEXIST:
                 return bus_error_invalid(error, "one of the %s ids was given twice", what);
@@ -49,7 +50,8 @@ static int check_length(const char *s, size_t max, const char *what, sd_bus_erro
         size_t n = strlen(s);
 
         if (n > max)
-                return bus_error_invalid(error, "%s is %zu bytes long, at most %zu are allowed", what, n, max);
+                return bus_error_invalid(error, "%s is %zu bytes long, at most %zu are allowed", what, n,
+                                         max);
 
         return 0;
 }
@@ -105,7 +107,8 @@ static int read_value(sd_bus_message *m, const BusOption *option, sd_bus_error *
 
         r = sd_bus_message_enter_container(m, 'v', signature);
         if (r == -ENXIO)
-                return bus_error_invalid(error, "option '%s' must be %s", option->name, type_name(option->type));
+                return bus_error_invalid(error, "option '%s' must be %s", option->name,
+                                         type_name(option->type));
         if (r < 0)
                 return r;
 

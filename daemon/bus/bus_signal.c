@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Signals wait for the loop's next turn, so that many changes of one object become one signal, and so that a host that changes as a
- * whole does not keep callers waiting: a turn sends a bounded number. */
+/* Signals wait for the loop's next turn, so that many changes of one object become one signal, and so
+ * that a host that changes as a whole does not keep callers waiting: a turn sends a bounded number. */
 
 #include <errno.h>
 #include <search.h>
@@ -15,9 +15,9 @@
 struct Signal {
         EngineKey key;
         EngineChange change;
-        bool counts;                 /* of the manager: nothing but its counters has changed */
+        bool counts; /* of the manager: nothing but its counters has changed */
         Signal *next, **link;
-        char name[];                 /* key.name's copy */
+        char name[]; /* key.name's copy */
 };
 
 static int key_compare(const void *pa, const void *pb) {
@@ -109,7 +109,8 @@ static void send_one(Bus *b, Signal *s) {
         r = emit(b, s);
         /* -ENOENT, -ESRCH: it went while its signal waited, and the one that says so waits too */
         if (r < 0 && r != -ENOENT && r != -ESRCH && r != -ENOTCONN)
-                log_debug("Signal of a changed '%s' was not sent: %s", interface_of(s->key.object), strerror(-r));
+                log_debug("Signal of a changed '%s' was not sent: %s", interface_of(s->key.object),
+                          strerror(-r));
         drop(b, s);
 }
 
@@ -209,7 +210,8 @@ void bus_signal(Bus *b, const EngineKey *key, EngineChange change) {
         int r;
 
         r = merge(b, &clean, change, false);
-        if (r >= 0 && change != ENGINE_CHANGED && (key->object == ENGINE_MATRIX || key->object == ENGINE_MDEV))
+        if (r >= 0 && change != ENGINE_CHANGED &&
+            (key->object == ENGINE_MATRIX || key->object == ENGINE_MDEV))
                 r = merge(b, &(EngineKey) { .object = ENGINE_MANAGER }, ENGINE_CHANGED, true);
         if (r < 0)
                 log_warning("A change signal is lost: %s", strerror(-r));

@@ -80,13 +80,18 @@ static void scan_now(Engine *e) {
         e->n_scans++;
         e->scan_is_detailed = e->detail_wanted;
         e->scan_wanted = e->detail_wanted = false;
+        (void) state_vouch(e, true); /* else what it would have said is unknown */
         r = e->host->ops->scan(e->host, e->scan_is_detailed ? HOST_SCAN_DETAIL : HOST_SCAN_BASIC, on_scanned, e);
         if (r < 0)
                 on_scanned(e, r, NULL);
 }
 
 void engine_host_changed(Engine *e) {
-        scan_now(e);
+        /* what we do ourselves stirs the host most: a batch that is under way brings its own view of it at its end */
+        if (e->executing && !e->fresh.first)
+                e->stirred = true;
+        else
+                scan_now(e);
 }
 
 static int on_rescan(sd_event_source *s, uint64_t usec, void *userdata) {
@@ -353,6 +358,18 @@ static int engine_load(Engine *e, const char *state_dir, const char *run_dir) {
                                           RESCAN_SLACK_US, on_rescan, e);
 }
 
+/* A child of the daemon before us may still be in the middle of a plan; it stops before its next write, and holds the AP
+ * lock until then. What it has left behind is looked at after that. */
+static void on_at_rest(void *userdata, int r, const HostOutcome *outcomes, size_t n, Snapshot *after) {
+        Engine *e = userdata;
+
+        if (r < 0)
+                log_warning("Cannot wait for the AP configuration lock before recovery, going on: %s", strerror(-r));
+        e->resting = false;
+        (void) snapshot_free(after);
+        scan_now(e);
+}
+
 int engine_new(sd_event *event, const EngineConfig *config, Host *host, int root_fd, const char *state_dir,
                const char *run_dir, engine_event_t event_cb, void *userdata, Engine **ret) {
         Engine *e;
@@ -376,7 +393,10 @@ int engine_new(sd_event *event, const EngineConfig *config, Host *host, int root
         e->event_cb = event_cb; /* nothing is told about what was just loaded */
         e->userdata = userdata;
         e->detail_wanted = true;
-        scan_now(e);
+        if (e->n_unresolved > 0 && host->ops->execute(host, NULL, 0, on_at_rest, e) >= 0)
+                e->resting = true;
+        else
+                scan_now(e);
         *ret = e;
         return 0;
 }
@@ -509,12 +529,26 @@ int engine_get_matrix(Engine *e, Uuid uuid, EngineMatrix *ret) {
         return 0;
 }
 
+/* Records are set aside under the name of their file, which has the UUID in it. */
+static bool is_set_aside(const Engine *e, Uuid uuid) {
+        char text[UUID_STRING_SIZE];
+
+        uuid_format(uuid, text);
+        for (size_t i = 0; i < e->loaded.n_bad; i++)
+                if (strstr(e->loaded.bad[i].file, text))
+                        return true;
+        return false;
+}
+
 int engine_find_matrix(Engine *e, const char *name, Uuid *ret) {
         const Matrix *m = state_find_name(e, name);
         Uuid uuid;
 
-        if (!m && uuid_parse(name, &uuid) >= 0)
+        if (!m && uuid_parse(name, &uuid) >= 0) {
                 m = state_find(e, uuid);
+                if (!m && is_set_aside(e, uuid))
+                        return -EBADMSG;
+        }
         if (!m || !m->visible)
                 return -ENOENT;
         *ret = m->rec.uuid;

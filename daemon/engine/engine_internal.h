@@ -153,6 +153,7 @@ struct Engine {
         size_t n_callers, allocated_callers;
 
         bool scanning, scan_wanted, detail_wanted, scan_is_detailed;
+        bool stirred;             /* the host changed while a batch was with it */
         bool mdevctl_reading, mdevctl_wanted;
         uint64_t n_scans;         /* begun */
         Waiter *waiters;
@@ -160,6 +161,7 @@ struct Engine {
 
         Unresolved *unresolved;
         size_t n_unresolved;
+        bool resting;             /* the AP lock is waited for before recovery begins */
         bool ready, settled, boot_done, closing;
         bool host_differs;        /* since autostart was last tried */
         unsigned n_autostarting;
@@ -195,6 +197,9 @@ int state_claim_mdevctl(Engine *e);
 
 /* Makes @s the present state (takes it over, also on error), renews claims, tells the bus. -ENOMEM. */
 int state_take_snapshot(Engine *e, Snapshot *s);
+
+/* Tells the host what our mdevs have, where the kernel gives no safe way to read it. -ENOMEM: they stay unknown. */
+int state_vouch(Engine *e, bool scan);
 
 Wanted state_wanted(const Matrix *m);
 MatrixState state_of(const Engine *e, const Matrix *m);
@@ -246,6 +251,8 @@ void recover_ready(Engine *e);
 /* An operation whose outcome is not known: @text is taken over. */
 int recover_add(Engine *e, const Op *op, char *text);
 void recover_free(Engine *e);
+/* The largest matrix that may be found of an interrupted operation, if that can be read safely. */
+bool recover_vouch(const Intent *i, ApMatrix *ret);
 
 /* ---- engine_text.c ---- */
 

@@ -679,6 +679,10 @@ static void on_executed(void *userdata, int r, const HostOutcome *outcomes, size
 
         commit_pump(e);
         exec_pump(e);
+        if (e->stirred && !e->executing) {
+                e->stirred = false;
+                engine_host_changed(e);
+        }
         if (after)
                 recover_step(e);
 }
@@ -711,6 +715,7 @@ static void exec_pump(Engine *e) {
         }
         e->n_executing = n;
 
+        (void) state_vouch(e, false);
         r = e->host->ops->execute(e->host, plans, n, on_executed, e);
         if (r < 0)
                 on_executed(e, r, NULL, 0, NULL);

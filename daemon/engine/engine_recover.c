@@ -22,6 +22,27 @@ static const ApMatrix *intent_target(const Intent *i) {
         return i->has_record ? &i->record.matrix : NULL;
 }
 
+bool recover_vouch(const Intent *i, ApMatrix *ret) {
+        unsigned n = 0;
+
+        for (size_t k = 0; k < i->plan.n_steps; k++) {
+                const PlanStep *step = &i->plan.steps[k];
+                const ApMatrix *found[2] = {};
+
+                if (step->type == PLAN_ASSIGN) {
+                        found[0] = &step->assign.before;
+                        found[1] = &step->assign.after;
+                } else if (step->type == PLAN_REMOVE && step->remove.ap)
+                        found[0] = &step->remove.before;
+                for (size_t f = 0; f < ELEMENTS(found); f++)
+                        if (found[f] && ap_matrix_n_queues(found[f]) > n) {
+                                n = ap_matrix_n_queues(found[f]);
+                                *ret = *found[f];
+                        }
+        }
+        return n > 0 && n < HOST_MATRIX_QUEUES_MAX;
+}
+
 /* Until it is known what came of it, nobody else may have what it wanted. */
 static int claim_unresolved(Engine *e, Unresolved *u) {
         const ApMatrix *target = intent_target(&u->intent);
@@ -512,7 +533,7 @@ void recover_ready(Engine *e) {
 }
 
 void recover_step(Engine *e) {
-        if (e->closing || e->scan_error < 0)
+        if (e->closing || e->resting || e->scan_error < 0)
                 return;
 
         for (size_t i = 0; i < e->n_unresolved && e->host_differs; i++)

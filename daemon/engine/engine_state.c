@@ -255,6 +255,47 @@ static void complete_mdev(Engine *e, const Snapshot *old, const Snapshot *s, Hos
         }
 }
 
+/* What a matrix of ours has. While it changes, the host is told of so many queues that it reads nothing unsafely whenever it looks. */
+static const ApMatrix *vouched(const Matrix *m, bool scan) {
+        const Op *op = m->op;
+        bool grows;
+
+        if (op && op->claims_live)
+                return &op->target;
+        if (m->mark != MARK_LIVE)
+                return NULL;
+        if (!op || op->kind != INTENT_MODIFY || op->plan.n_steps == 0)
+                return &m->rec.matrix;
+
+        grows = ap_matrix_n_queues(&m->rec.matrix) < HOST_MATRIX_QUEUES_MAX &&
+                ap_matrix_n_queues(&op->target) >= HOST_MATRIX_QUEUES_MAX;
+        return op->phase == OP_FINAL || op->phase == OP_UNDO || (grows && scan) ? &op->target : &m->rec.matrix;
+}
+
+int state_vouch(Engine *e, bool scan) {
+        CLEANUP(freep) HostKnown *known = NULL;
+        size_t n = 0;
+
+        if (e->scanned && (e->snapshot->has_ap_config || !e->snapshot->vfio_ap))
+                return 0;
+
+        known = calloc(e->n_matrices + e->n_unresolved + 1, sizeof *known);
+        if (!known)
+                return -ENOMEM;
+
+        for (size_t i = 0; i < e->n_unresolved; i++)
+                if (recover_vouch(&e->unresolved[i].intent, &known[n].matrix))
+                        known[n++].uuid = e->unresolved[i].intent.uuid;
+        for (size_t i = 0; i < e->n_matrices; i++) {
+                const Matrix *m = e->by_uuid[i];
+                const ApMatrix *matrix = m->unresolved ? NULL : vouched(m, scan);
+
+                if (matrix)
+                        known[n++] = (HostKnown) { .uuid = m->rec.uuid, .matrix = *matrix };
+        }
+        return e->host->ops->know(e->host, known, n);
+}
+
 static bool mdev_equal(const HostMdev *a, const HostMdev *b) {
         return a->type == b->type && a->use == b->use && a->matrix_known == b->matrix_known &&
                a->guest_known == b->guest_known && ap_matrix_equal(&a->matrix, &b->matrix) &&

@@ -19,7 +19,8 @@
 
 /* Reads the pid in @name; 0 if there is none (yet). */
 static int lock_read(int dir_fd, const char *name, pid_t *ret_pid, time_t *ret_mtime) {
-        CLEANUP(fd_closep) int fd = -1;
+        CLEANUP(fd_closep)
+        int fd = -1;
         struct stat st;
         char buf[32];
         char *end;
@@ -53,8 +54,8 @@ static bool lock_is_stale(pid_t pid, time_t mtime) {
         return kill(pid, 0) < 0 && errno == ESRCH;
 }
 
-/* Two waiters may find the same lock stale, and the slower must not remove what the faster has put in its place: so it is
- * moved aside, looked at again, and put back if it is another one. */
+/* Two waiters may find the same lock stale, and the slower must not remove what the faster has put in its
+ * place: so it is moved aside, looked at again, and put back if it is another one. */
 static int lock_break(int dir_fd, pid_t stale) {
         char aside[64];
         time_t mtime;
@@ -75,7 +76,8 @@ static int lock_break(int dir_fd, pid_t stale) {
 }
 
 int ap_lock_try(int dir_fd, pid_t *ret_holder) {
-        CLEANUP(fd_closep) int fd = -1;
+        CLEANUP(fd_closep)
+        int fd = -1;
         char temporary[64], content[16];
         pid_t holder = 0;
         int r, n;

@@ -20,13 +20,13 @@
 #include "host/host_wire.h"
 #include "host/uevent.h"
 
-#define CHILDREN_LEFT_MAX 8     /* that hang; with more the host is not touched any more */
+#define CHILDREN_LEFT_MAX 8 /* that hang; with more the host is not touched any more */
 #define READ_SIZE         65536
 
 typedef struct HostChild HostChild;
 
-/* One process. A child that is not the current one has been killed, and stays in the list until it has ended, which one
- * that hangs in the kernel does not. */
+/* One process. A child that is not the current one has been killed, and stays in the list until it has
+ * ended, which one that hangs in the kernel does not. */
 typedef struct Child {
         HostChild *host;
         struct Child *next;
@@ -37,10 +37,10 @@ typedef struct Child {
         size_t sent;
         uint8_t *in;
         size_t in_size, in_capacity;
-        uint64_t generation;       /* of what it was told to know */
-        uint64_t since;            /* when it began what it does */
-        bool hangs;                /* it missed its deadline */
-        bool in_details;           /* and did so in a scan */
+        uint64_t generation; /* of what it was told to know */
+        uint64_t since;      /* when it began what it does */
+        bool hangs;          /* it missed its deadline */
+        bool in_details;     /* and did so in a scan */
         char what[WIRE_WHAT_SIZE];
 } Child;
 
@@ -49,18 +49,18 @@ struct HostChild {
         HostConfig config;
         char *program;
         sd_event *event;
-        sd_event_source *timer;    /* of the running job */
-        sd_event_source *start;    /* begins the next job from the loop */
+        sd_event_source *timer; /* of the running job */
+        sd_event_source *start; /* begins the next job from the loop */
         Uevent *uevent;
         host_changed_t changed;
         void *userdata;
         int lock_fd;
-        Child *child;              /* NULL: one is started for the next job */
-        Child *left;               /* the oldest last */
+        Child *child; /* NULL: one is started for the next job */
+        Child *left;  /* the oldest last */
         HostJobs jobs;
         HostJob *running;
-        bool begun;                /* a plan of the running job has begun */
-        size_t plan;               /* that one */
+        bool begun;  /* a plan of the running job has begun */
+        size_t plan; /* that one */
         WirePhase phase;
         Snapshot *partial;
         HostKnown *known;
@@ -109,7 +109,8 @@ static int child_on_exit(sd_event_source *source, int fd, uint32_t events, void 
         return 0;
 }
 
-/* Parts with the current child: killed, if the kernel lets it. It may hang with the AP lock, which is taken from it. */
+/* Parts with the current child: killed, if the kernel lets it. It may hang with the AP lock, which is taken
+ * from it. */
 static void child_leave(HostChild *h) {
         Child *c = TAKE(h->child);
 
@@ -147,7 +148,8 @@ static int child_on_io(sd_event_source *source, int fd, uint32_t events, void *u
 
 static int child_spawn(HostChild *h) {
         char *argv[] = { h->program, (char *) "--host-child", NULL };
-        CLEANUP(fd_closep) int theirs = -1, root = -1;
+        CLEANUP(fd_closep)
+        int theirs = -1, root = -1;
         posix_spawn_file_actions_t actions;
         posix_spawnattr_t attributes;
         int pair[2], r;
@@ -202,7 +204,7 @@ static int child_spawn(HostChild *h) {
                 r = posix_spawnattr_setpgroup(&attributes, 0);
         if (r == 0)
                 r = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK |
-                                                          POSIX_SPAWN_SETPGROUP);
+                                                                          POSIX_SPAWN_SETPGROUP);
         if (r == 0)
                 r = posix_spawn(&c->pid, h->program, &actions, &attributes, argv, environ);
         (void) posix_spawn_file_actions_destroy(&actions);
@@ -256,8 +258,8 @@ static void job_finish(HostChild *h, int r, Snapshot *s) {
         host_job_finish(j, r, s);
 }
 
-/* The child will not end its job: it hangs (-ETIME) or has died (-EHOSTDOWN). What a plan that had begun has done is not
- * known: STUCK either way. The host may be gone when this returns. */
+/* The child will not end its job: it hangs (-ETIME) or has died (-EHOSTDOWN). What a plan that had begun has
+ * done is not known: STUCK either way. The host may be gone when this returns. */
 static void job_lost(HostChild *h, int error) {
         Snapshot *s = NULL;
         HostJob *j = h->running;
@@ -317,7 +319,8 @@ static int child_message(HostChild *h, WireType type, const uint8_t *message, si
                         return r;
                 switch (begin.phase) {
                 case WIRE_PHASE_LOCK:
-                        phase_begin(h, begin.phase, begin.what, h->config.lock_timeout_us + h->config.step_timeout_us);
+                        phase_begin(h, begin.phase, begin.what,
+                                    h->config.lock_timeout_us + h->config.step_timeout_us);
                         return 0;
                 case WIRE_PHASE_SCAN:
                         phase_begin(h, begin.phase, begin.what, h->config.scan_timeout_us);
@@ -329,7 +332,8 @@ static int child_message(HostChild *h, WireType type, const uint8_t *message, si
                         h->plan = begin.plan;
                         j->outcomes[begin.plan].step = begin.step;
                         phase_begin(h, begin.phase, begin.what,
-                                    h->config.step_timeout_us + MIN(begin.allowance_us, UINT64_C(3600000000)));
+                                    h->config.step_timeout_us +
+                                                    MIN(begin.allowance_us, UINT64_C(3600000000)));
                         return 0;
                 case _WIRE_PHASE_MAX:
                         break;
@@ -394,7 +398,8 @@ static int child_receive(Child *c) {
 /* Sends what is left; waits in the loop for room. */
 static int child_send(Child *c) {
         while (c->sent < c->out.size) {
-                ssize_t n = send(c->fd, c->out.data + c->sent, c->out.size - c->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+                ssize_t n = send(c->fd, c->out.data + c->sent, c->out.size - c->sent,
+                                 MSG_DONTWAIT | MSG_NOSIGNAL);
 
                 if (n < 0 && errno == EINTR)
                         continue;
@@ -433,7 +438,8 @@ static int child_on_io(sd_event_source *source, int fd, uint32_t events, void *u
 
                 if (type == WIRE_RESULT && (size_t) n == c->in_size) {
                         /* the last thing of a job: what it took need not stay while nothing happens */
-                        CLEANUP(freep) uint8_t *message = TAKE(c->in);
+                        CLEANUP(freep)
+                        uint8_t *message = TAKE(c->in);
 
                         c->in_size = c->in_capacity = 0;
                         r = child_message(h, type, message, (size_t) n);
@@ -455,8 +461,12 @@ static int child_on_io(sd_event_source *source, int fd, uint32_t events, void *u
 static int job_send(HostChild *h) {
         Child *c = h->child;
         WireJob job = {
-                .execute = h->running->execute, .careful = details_hang(h), .depth = h->running->depth,
-                .lock_timeout_us = h->config.lock_timeout_us, .plans = h->running->plans, .n_plans = h->running->n_plans,
+                .execute = h->running->execute,
+                .careful = details_hang(h),
+                .depth = h->running->depth,
+                .lock_timeout_us = h->config.lock_timeout_us,
+                .plans = h->running->plans,
+                .n_plans = h->running->n_plans,
         };
         int r;
 
@@ -517,7 +527,8 @@ static int host_scan_submit(Host *host, HostScan depth, host_scanned_t done, voi
         return host_submitted(h, host_jobs_add_scan(&h->jobs, depth, done, userdata));
 }
 
-static int host_execute_submit(Host *host, const Plan *plans, size_t n, host_executed_t done, void *userdata) {
+static int host_execute_submit(Host *host, const Plan *plans, size_t n, host_executed_t done,
+                               void *userdata) {
         HostChild *h = CHILD(host);
 
         if (n > WIRE_PLANS_MAX)
@@ -557,7 +568,8 @@ static void host_child_free(Host *host) {
         HostChild *h = CHILD(host);
 
         if (h->child) {
-                /* an idle one ends at once; a busy one ends before its next write, and nobody waits for it */
+                /* an idle one ends at once; a busy one ends before its next write, and nobody waits for it
+                 */
                 if (!h->running) {
                         (void) kill(h->child->pid, SIGKILL);
                         (void) waitpid(h->child->pid, NULL, 0);
@@ -618,7 +630,8 @@ int host_child_new(sd_event *event, const HostConfig *config, const char *progra
         if (r >= 0)
                 r = h->lock_fd = file_open_dir(h->config.root_fd, HOST_PATH_LOCK_DIR);
         if (r >= 0)
-                r = sd_event_add_time_relative(event, &h->timer, CLOCK_MONOTONIC, 0, 1000, host_on_deadline, h);
+                r = sd_event_add_time_relative(event, &h->timer, CLOCK_MONOTONIC, 0, 1000, host_on_deadline,
+                                               h);
         if (r >= 0)
                 r = sd_event_source_set_enabled(h->timer, SD_EVENT_OFF);
         if (r >= 0)

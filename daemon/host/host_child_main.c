@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The disposable child: takes one job after the other from the daemon's socket. When the daemon dies it stops before its
- * next write and undoes nothing: the journal decides what becomes of the half-made, and the next daemon waits at the
- * AP lock until this process has ended. Signals that end a service are ignored for the same reason. */
+/* The disposable child: takes one job after the other from the daemon's socket. When the daemon dies it
+ * stops before its next write and undoes nothing: the journal decides what becomes of the half-made, and the
+ * next daemon waits at the AP lock until this process has ended. Signals that end a service are ignored for
+ * the same reason. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -90,7 +91,9 @@ static int child_say_begin(ChildMain *c, const WireBegin *b) {
 }
 
 static int child_begin(void *userdata, const HostAccess *a) {
-        WireBegin b = { .phase = WIRE_PHASE_STEP, .plan = (uint32_t) a->plan, .step = (uint32_t) a->step,
+        WireBegin b = { .phase = WIRE_PHASE_STEP,
+                        .plan = (uint32_t) a->plan,
+                        .step = (uint32_t) a->step,
                         .allowance_us = a->allowance_us };
 
         (void) snprintf(b.what, sizeof b.what, "%s", a->what);
@@ -168,9 +171,13 @@ static int child_scan(ChildMain *c, const HostScanner *scanner, const WireJob *j
 static int child_execute(ChildMain *c, const HostScanner *scanner, const WireJob *job) {
         const WireBegin lock = { .phase = WIRE_PHASE_LOCK, .what = "wait for the AP lock" };
         const WireBegin scan = { .phase = WIRE_PHASE_SCAN, .what = "scan" };
-        HostExecution x = { .scanner = *scanner, .root_fd = c->root_fd, .begin = child_begin, .ended = child_ended,
+        HostExecution x = { .scanner = *scanner,
+                            .root_fd = c->root_fd,
+                            .begin = child_begin,
+                            .ended = child_ended,
                             .userdata = c };
-        CLEANUP(freep) HostOutcome *outcomes = calloc(job->n_plans + 1, sizeof *outcomes);
+        CLEANUP(freep)
+        HostOutcome *outcomes = calloc(job->n_plans + 1, sizeof *outcomes);
         Snapshot *after = NULL;
         pid_t holder = 0;
         int r;
@@ -243,7 +250,8 @@ static int child_handle(ChildMain *c, WireType type, const uint8_t *message, siz
 
 /* 0 at the end of the stream. */
 static int child_serve(ChildMain *c) {
-        CLEANUP(freep) uint8_t *in = NULL;
+        CLEANUP(freep)
+        uint8_t *in = NULL;
         size_t size = 0, capacity = 0;
 
         for (;;) {

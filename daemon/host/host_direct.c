@@ -12,8 +12,9 @@
 #include "host/host_job.h"
 #include "host/host_scan.h"
 
-/* Each job runs whole in one turn of the loop, since a simulated host answers at once. Where it answers "never",
- * the job ends when the deadline passes, as it would in the child. What hangs is not heard of again: stuck() only grows. */
+/* Each job runs whole in one turn of the loop, since a simulated host answers at once. Where it answers
+ * "never", the job ends when the deadline passes, as it would in the child. What hangs is not heard of
+ * again: stuck() only grows. */
 typedef struct HostDirect {
         Host host;
         HostConfig config;
@@ -22,18 +23,18 @@ typedef struct HostDirect {
         sd_event *event;
         sd_event_source *timer;
         HostJobs jobs;
-        HostJob *running;          /* waits for the lock, or for the deadline of what hangs */
+        HostJob *running; /* waits for the lock, or for the deadline of what hangs */
         bool hangs;
         bool locked;
         uint64_t lock_until;
-        Snapshot *previous;        /* the last scan */
-        Snapshot *partial;         /* what was read before what can hang */
+        Snapshot *previous; /* the last scan */
+        Snapshot *partial;  /* what was read before what can hang */
         HostKnown *known;
         size_t n_known;
         unsigned n_stuck;
         uint64_t stuck_since;
         char stuck_what[640];
-        char what[600];            /* the access being made */
+        char what[600]; /* the access being made */
 } HostDirect;
 
 #define DIRECT(h) CONTAINER_OF(h, HostDirect, host)
@@ -72,8 +73,12 @@ static int direct_risky(void *userdata, const Snapshot *s) {
 
 static HostScanner direct_scanner(HostDirect *h) {
         return (HostScanner) {
-                .sysfs = h->sysfs, .previous = h->previous, .known = h->known, .n_known = h->n_known,
-                .risky = direct_risky, .userdata = h,
+                .sysfs = h->sysfs,
+                .previous = h->previous,
+                .known = h->known,
+                .n_known = h->n_known,
+                .risky = direct_risky,
+                .userdata = h,
         };
 }
 
@@ -126,7 +131,10 @@ static int direct_hangs(HostDirect *h, uint64_t timeout_us) {
 }
 
 static int direct_execute(HostDirect *h) {
-        HostExecution x = { .scanner = direct_scanner(h), .root_fd = h->config.root_fd, .begin = direct_begin, .userdata = h };
+        HostExecution x = { .scanner = direct_scanner(h),
+                            .root_fd = h->config.root_fd,
+                            .begin = direct_begin,
+                            .userdata = h };
         HostJob *j = h->running;
         Snapshot *after = NULL;
         pid_t holder = 0;
@@ -215,8 +223,8 @@ static unsigned direct_stuck(Host *host, const char **ret_what) {
         HostDirect *h = DIRECT(host);
 
         if (ret_what && h->n_stuck > 0) {
-                (void) snprintf(h->what, sizeof h->what, "%.*s for %llu s", (int) sizeof h->what - 40, h->stuck_what,
-                                (unsigned long long) (now_us(h) - h->stuck_since) / 1000000);
+                (void) snprintf(h->what, sizeof h->what, "%.*s for %llu s", (int) sizeof h->what - 40,
+                                h->stuck_what, (unsigned long long) (now_us(h) - h->stuck_since) / 1000000);
                 *ret_what = h->what;
         }
         return h->n_stuck;

@@ -58,7 +58,9 @@ static int plan_run(StepContext *c, const Plan *p, HostOutcome *o) {
 
         verdict = plan_check(p, c->s, &apqn);
         if (verdict != PLAN_OK) {
-                *o = (HostOutcome) { .verdict = HOST_REFUSED, .plan = verdict, .apqn = apqn,
+                *o = (HostOutcome) { .verdict = HOST_REFUSED,
+                                     .plan = verdict,
+                                     .apqn = apqn,
                                      .has_apqn = verdict == PLAN_OVERLAP || verdict == PLAN_HOST_OWNED };
                 return 0;
         }
@@ -93,7 +95,8 @@ static int plan_run(StepContext *c, const Plan *p, HostOutcome *o) {
         if (is_fatal(c, r))
                 return r;
 
-        *o = (HostOutcome) { .verdict = r < 0 ? HOST_BROKEN : HOST_KERNEL, .step = i,
+        *o = (HostOutcome) { .verdict = r < 0 ? HOST_BROKEN : HOST_KERNEL,
+                             .step = i,
                              .error = error == STEP_IN_USE ? -EBUSY : error };
         o->has_apqn = only_queue(&p->steps[i], &o->apqn);
         return 0;
@@ -116,8 +119,8 @@ static int rescan(const HostScanner *first, Snapshot **s) {
         return 0;
 }
 
-/* Brings the snapshot up to date after a plan that was carried out and verified: its own effects are known, the wider
- * ones of masks and types without own counts are read. */
+/* Brings the snapshot up to date after a plan that was carried out and verified: its own effects are known,
+ * the wider ones of masks and types without own counts are read. */
 static int follow(StepContext *c, const Plan *p) {
         bool queues = false;
         int r;
@@ -128,8 +131,9 @@ static int follow(StepContext *c, const Plan *p) {
 
         for (size_t i = 0; i < p->n_steps; i++) {
                 const PlanStep *step = &p->steps[i];
-                const char *name = step->type == PLAN_CREATE ? step->create.parent
-                                   : step->type == PLAN_REMOVE ? step->remove.parent : NULL;
+                const char *name = step->type == PLAN_CREATE   ? step->create.parent
+                                   : step->type == PLAN_REMOVE ? step->remove.parent
+                                                               : NULL;
                 const HostParent *parent = name ? snapshot_find_parent(c->s, name) : NULL;
 
                 queues |= step->type == PLAN_MASKS || step->type == PLAN_OVERRIDE;
@@ -143,8 +147,10 @@ static int follow(StepContext *c, const Plan *p) {
         return queues ? host_scan_queues(c->sysfs, c->s) : 0;
 }
 
-int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcome *outcomes, Snapshot **ret_after) {
-        CLEANUP(snapshot_freep) Snapshot *s = NULL;
+int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcome *outcomes,
+                 Snapshot **ret_after) {
+        CLEANUP(snapshot_freep)
+        Snapshot *s = NULL;
         HostScanner scanner = x->scanner;
         bool changed = false;
         int r;
@@ -165,7 +171,8 @@ int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcom
                         if (r == SYSFS_NEVER)
                                 return r;
                         if (r < 0) {
-                                outcomes[i] = (HostOutcome) { .verdict = HOST_REFUSED, .plan = PLAN_CHANGED };
+                                outcomes[i] = (HostOutcome) { .verdict = HOST_REFUSED,
+                                                              .plan = PLAN_CHANGED };
                                 if (x->ended && (r = x->ended(x->userdata, i, &outcomes[i])) < 0)
                                         return r;
                                 continue;

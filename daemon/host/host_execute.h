@@ -11,20 +11,22 @@
 /* The next access is about to be made; it may hang. */
 typedef struct HostAccess {
         size_t plan, step;
-        const char *what;        /* "write of devices/vfio_ap/matrix/UUID/remove" */
-        uint64_t allowance_us;   /* how much longer than other accesses it may rightly take */
+        const char *what;      /* "write of devices/vfio_ap/matrix/UUID/remove" */
+        uint64_t allowance_us; /* how much longer than other accesses it may rightly take */
 } HostAccess;
 
 typedef struct HostExecution {
         HostScanner scanner;
-        int root_fd;             /* below it dev/vfio */
+        int root_fd; /* below it dev/vfio */
         /* Both may be NULL. Negative: stop at once, undo nothing, return it (the daemon has died). */
         int (*begin)(void *userdata, const HostAccess *a);
         int (*ended)(void *userdata, size_t plan, const HostOutcome *o);
         void *userdata;
 } HostExecution;
 
-/* Scans, then carries out @n plans in order. Each one's outcome is in @outcomes, which tells the truth at any moment: a plan not
- * yet begun is SKIPPED, one that has begun and not ended is STUCK. *ret_after: see host_executed_t; NULL if the scan at the
- * end failed. 0, or negative if the first scan failed (all are SKIPPED), if begin() or ended() said so, or SYSFS_NEVER. */
-int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcome *outcomes, Snapshot **ret_after);
+/* Scans, then carries out @n plans in order. Each one's outcome is in @outcomes, which tells the truth at
+ * any moment: a plan not yet begun is SKIPPED, one that has begun and not ended is STUCK. *ret_after: see
+ * host_executed_t; NULL if the scan at the end failed. 0, or negative if the first scan failed (all are
+ * SKIPPED), if begin() or ended() said so, or SYSFS_NEVER. */
+int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcome *outcomes,
+                 Snapshot **ret_after);

@@ -40,7 +40,8 @@ int host_jobs_add_scan(HostJobs *jobs, HostScan depth, host_scanned_t done, void
         return jobs_append(jobs, j);
 }
 
-int host_jobs_add_execute(HostJobs *jobs, const Plan *plans, size_t n, host_executed_t done, void *userdata) {
+int host_jobs_add_execute(HostJobs *jobs, const Plan *plans, size_t n, host_executed_t done,
+                          void *userdata) {
         HostJob *j;
 
         if (jobs->n >= HOST_JOBS_MAX)

@@ -125,7 +125,8 @@ int host_matrix_read(Sysfs *s, const char *mdev_path, const ApMatrix *expected, 
 }
 
 int host_matrix_read_text(Sysfs *s, const char *mdev_path, ApMatrix *ret) {
-        CLEANUP(freep) char *buf = malloc(TEXT_SIZE);
+        CLEANUP(freep)
+        char *buf = malloc(TEXT_SIZE);
         ApMatrix m;
         int r;
 
@@ -150,7 +151,8 @@ int host_matrix_read_text(Sysfs *s, const char *mdev_path, ApMatrix *ret) {
 }
 
 int host_matrix_read_guest(Sysfs *s, const char *mdev_path, ApMask *ret_adapters, ApMask *ret_domains) {
-        CLEANUP(freep) char *buf = malloc(TEXT_SIZE);
+        CLEANUP(freep)
+        char *buf = malloc(TEXT_SIZE);
         int r;
 
         if (!buf)

@@ -4,21 +4,19 @@
 /* host_matrix - reads what one vfio_ap mdev has, by the way that is safe on this kernel. Blocks. */
 
 #include "core/ap_matrix.h"
+#include "host/host.h"
 #include "host/sysfs.h"
-
-/* Above 512 queues `matrix` and `guest_matrix` exceed a page: old kernels write past it, new ones cut. The margin is for
- * what others may assign between the check and the reading. */
-#define HOST_MATRIX_QUEUES_MAX 500
 
 /* The attribute is there but is not what it should be. */
 #define HOST_MATRIX_ABSURD (-EBADMSG)
 
-/* From ap_config, which cannot hang; but reading takes no lock and may show a mixture while it is being written, so that a
- * value other than *@expected (may be NULL) counts only when it is seen twice in a row. -EAGAIN: it did not settle. */
+/* From ap_config, which cannot hang; but reading takes no lock and may show a mixture while it is being
+ * written, so that a value other than *@expected (may be NULL) counts only when it is seen twice in a row.
+ * -EAGAIN: it did not settle. */
 int host_matrix_read(Sysfs *s, const char *mdev_path, const ApMatrix *expected, ApMatrix *ret);
 
-/* From `matrix` and `control_domains`, for kernels without ap_config. These can hang, and may be read only if the
- * mdev has fewer queues than HOST_MATRIX_QUEUES_MAX. */
+/* From `matrix` and `control_domains`, for kernels without ap_config. These can hang, and may be read only
+ * if the mdev has fewer queues than HOST_MATRIX_QUEUES_MAX. */
 int host_matrix_read_text(Sysfs *s, const char *mdev_path, ApMatrix *ret);
 
 /* From `guest_matrix`; as above. */

@@ -269,7 +269,8 @@ static int scan_configuration(Sysfs *sysfs, Snapshot *s) {
 }
 
 /* An attribute that this kernel lacks or that makes no sense says nothing; a card that has gone does. */
-static int card_number(Sysfs *sysfs, const char *dir, const char *name, unsigned long otherwise, unsigned long *ret) {
+static int card_number(Sysfs *sysfs, const char *dir, const char *name, unsigned long otherwise,
+                       unsigned long *ret) {
         char path[HOST_PATH_SIZE];
         int r;
 
@@ -309,10 +310,17 @@ static int scan_card(Sysfs *sysfs, uint8_t id, HostCard *ret) {
         card.config = config != 0;
         card.chkstop = chkstop != 0;
         switch (card.type[0] ? card.type[strlen(card.type) - 1] : '\0') {
-        case 'A': card.mode = CARD_MODE_ACCEL; break;
-        case 'C': card.mode = CARD_MODE_CCA; break;
-        case 'P': card.mode = CARD_MODE_EP11; break;
-        default: card.mode = CARD_MODE_UNKNOWN;
+        case 'A':
+                card.mode = CARD_MODE_ACCEL;
+                break;
+        case 'C':
+                card.mode = CARD_MODE_CCA;
+                break;
+        case 'P':
+                card.mode = CARD_MODE_EP11;
+                break;
+        default:
+                card.mode = CARD_MODE_UNKNOWN;
         }
         *ret = card;
         return 0;
@@ -632,8 +640,8 @@ static const ApMatrix *scan_earlier(const HostScanner *c, Uuid uuid) {
         return m && m->ap && m->matrix_known ? &m->matrix : NULL;
 }
 
-/* The attributes of an mdev are gone and its directory is not: it waits for its guest to let go before it is removed,
- * and keeps its queues meanwhile. Its matrix cannot change any more. */
+/* The attributes of an mdev are gone and its directory is not: it waits for its guest to let go before it is
+ * removed, and keeps its queues meanwhile. Its matrix cannot change any more. */
 static int scan_leaving(const HostScanner *c, const char *path, HostMdev *m) {
         const ApMatrix *earlier = scan_earlier(c, m->uuid);
         int r;
@@ -733,7 +741,8 @@ static int scan_matrices_text(const HostScanner *c, Snapshot *s) {
                         r = scan_matrix(c, s, m, true);
                         if (r < 0)
                                 return r;
-                } else if (earlier) { /* what we gave it, or read while that was safe, is the best that can be had */
+                } else if (earlier) { /* what we gave it, or read while that was safe, is the best that can
+                                         be had */
                         m->matrix = *earlier;
                         m->matrix_known = true;
                 }
@@ -796,7 +805,8 @@ static int scan_details(const HostScanner *c, Snapshot *s) {
 }
 
 static int scan_once(const HostScanner *c, HostScan depth, Snapshot **ret) {
-        CLEANUP(snapshot_freep) Snapshot *s = snapshot_new();
+        CLEANUP(snapshot_freep)
+        Snapshot *s = snapshot_new();
         bool risky;
         int r;
 
@@ -813,7 +823,8 @@ static int scan_once(const HostScanner *c, HostScan depth, Snapshot **ret) {
         if (s->vfio_ap) {
                 char value[VALUE_SIZE], path[HOST_PATH_SIZE];
 
-                (void) path_join(path, sizeof path, snapshot_find_parent(s, HOST_PARENT_AP)->path, "features", NULL);
+                (void) path_join(path, sizeof path, snapshot_find_parent(s, HOST_PARENT_AP)->path,
+                                 "features", NULL);
                 r = value_read(c->sysfs, path, value, sizeof value);
                 if (r < 0 && r != -ENOENT)
                         return gone_is_again(r);

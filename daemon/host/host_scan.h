@@ -3,10 +3,11 @@
 
 /* host_scan - reads a whole host into a snapshot. Blocks.
  *
- * What can hang in the kernel: `status` of queues, `matrix`, `control_domains` and `guest_matrix` of every mdev, while one
- * queue's reset does not end. The rest is read first. On kernels without ap_config (before 6.10) a matrix comes from
- * `matrix`, and only where it surely has fewer queues than make that attribute overrun its page: because the host has not
- * more to give, or because the caller vouches for what the mdev has. Elsewhere it stays unknown. */
+ * What can hang in the kernel: `status` of queues, `matrix`, `control_domains` and `guest_matrix` of every
+ * mdev, while one queue's reset does not end. The rest is read first. On kernels without ap_config
+ * (before 6.10) a matrix comes from `matrix`, and only where it surely has fewer queues than make that
+ * attribute overrun its page: because the host has not more to give, or because the caller vouches for what
+ * the mdev has. Elsewhere it stays unknown. */
 
 #include "core/snapshot.h"
 #include "host/host.h"
@@ -19,14 +20,15 @@ typedef struct HostScanner {
                                     * cards not read again while masks, configuration and number of bound queues are the same */
         const HostKnown *known;    /* by uuid */
         size_t n_known;
-        bool careful;              /* leave out all that can hang; then detail_stuck is set if that was anything */
-        /* May be NULL. Called before the first reading that can hang, with what was read until then. Negative: stop and
-         * return it. */
+        bool careful; /* leave out all that can hang; then detail_stuck is set if that was anything */
+        /* May be NULL. Called before the first reading that can hang, with what was read until then.
+         * Negative: stop and return it. */
         int (*risky)(void *userdata, const Snapshot *s);
         void *userdata;
 } HostScanner;
 
-/* 0, or -errno: -EBADMSG, masks or maxima are not what a kernel writes; -EAGAIN, the host did not hold still; SYSFS_NEVER. */
+/* 0, or -errno: -EBADMSG, masks or maxima are not what a kernel writes; -EAGAIN, the host did not hold
+ * still; SYSFS_NEVER. */
 int host_scan(const HostScanner *c, HostScan depth, Snapshot **ret);
 
 /* Reads again which queues are there, bound to vfio_ap and overridden, and the masks. */
@@ -35,7 +37,8 @@ int host_scan_queues(Sysfs *sysfs, Snapshot *s);
 /* Reads available_instances of the types of @parent again. */
 int host_scan_available(Sysfs *sysfs, Snapshot *s, uint32_t parent);
 
-/* Whether a guest has @m, by the status of one queue that the guest would have. UNKNOWN if it has none. Can hang. */
+/* Whether a guest has @m, by the status of one queue that the guest would have. UNKNOWN if it has none. Can
+ * hang. */
 int host_scan_use(Sysfs *sysfs, const Snapshot *s, const ApMatrix *m, MdevUse *ret);
 
 /* "devices/vfio_ap/matrix/UUID[/NAME]". -ENAMETOOLONG. */

@@ -11,7 +11,8 @@
 #include "host/host_matrix.h"
 #include "host/host_paths.h"
 
-#define QUEUE_RESET_US 50000 /* each moved queue is reset and waited for within the write; 25 ms were measured */
+#define QUEUE_RESET_US \
+        50000 /* each moved queue is reset and waited for within the write; 25 ms were measured */
 
 /* Tells that an access begins that may hang. */
 static int access_begin(StepContext *c, const char *kind, const char *path, uint64_t allowance_us) {
@@ -56,9 +57,10 @@ static int masks_read(StepContext *c, ApMask *ret_apmask, ApMask *ret_aqmask) {
         return 0;
 }
 
-/* One relative write ("-3,-4" or "+3"): the kernel applies it atomically, so that bits which somebody else changes at the
- * same time stay as he wants them. */
-static int mask_write(StepContext *c, const char *path, const ApMask *ids, char sign, uint64_t allowance_us) {
+/* One relative write ("-3,-4" or "+3"): the kernel applies it atomically, so that bits which somebody else
+ * changes at the same time stay as he wants them. */
+static int mask_write(StepContext *c, const char *path, const ApMask *ids, char sign,
+                      uint64_t allowance_us) {
         char buf[AP_IDS * 5];
         size_t n = 0;
 
@@ -72,8 +74,8 @@ static int mask_write(StepContext *c, const char *path, const ApMask *ids, char 
 }
 
 /* How long moving the queues may take that change sides. */
-static uint64_t masks_allowance(const Snapshot *s, const ApMask *apmask, const ApMask *aqmask, const ApMask *to_apmask,
-                                const ApMask *to_aqmask) {
+static uint64_t masks_allowance(const Snapshot *s, const ApMask *apmask, const ApMask *aqmask,
+                                const ApMask *to_apmask, const ApMask *to_aqmask) {
         const ApMask none = {};
         uint64_t n = 0;
 
@@ -89,12 +91,14 @@ static uint64_t masks_allowance(const Snapshot *s, const ApMask *apmask, const A
         return n * QUEUE_RESET_US;
 }
 
-/* Changes the bits that differ between *from_* and *to_*. Bits are cleared before others are set: between two writes
- * rather nobody has a queue than the wrong one. */
-static int masks_write(StepContext *c, const ApMask *from_apmask, const ApMask *from_aqmask, const ApMask *to_apmask,
-                       const ApMask *to_aqmask) {
-        ApMask ap_clear = ap_mask_and_not(from_apmask, to_apmask), ap_set = ap_mask_and_not(to_apmask, from_apmask);
-        ApMask aq_clear = ap_mask_and_not(from_aqmask, to_aqmask), aq_set = ap_mask_and_not(to_aqmask, from_aqmask);
+/* Changes the bits that differ between *from_* and *to_*. Bits are cleared before others are set: between
+ * two writes rather nobody has a queue than the wrong one. */
+static int masks_write(StepContext *c, const ApMask *from_apmask, const ApMask *from_aqmask,
+                       const ApMask *to_apmask, const ApMask *to_aqmask) {
+        ApMask ap_clear = ap_mask_and_not(from_apmask, to_apmask),
+               ap_set = ap_mask_and_not(to_apmask, from_apmask);
+        ApMask aq_clear = ap_mask_and_not(from_aqmask, to_aqmask),
+               aq_set = ap_mask_and_not(to_aqmask, from_aqmask);
         uint64_t allowance = masks_allowance(c->s, from_apmask, from_aqmask, to_apmask, to_aqmask);
         int r;
 
@@ -117,8 +121,8 @@ static ApMask mask_towards(const ApMask *m, const ApMask *from, const ApMask *to
 }
 
 /* Brings the bits in which @from and @to differ to @to, from however they are, and looks. */
-static int masks_change(StepContext *c, const ApMask *from_apmask, const ApMask *from_aqmask, const ApMask *to_apmask,
-                        const ApMask *to_aqmask) {
+static int masks_change(StepContext *c, const ApMask *from_apmask, const ApMask *from_aqmask,
+                        const ApMask *to_apmask, const ApMask *to_aqmask) {
         ApMask apmask, aqmask, want_apmask, want_aqmask;
         int r;
 
@@ -136,7 +140,8 @@ static int masks_change(StepContext *c, const ApMask *from_apmask, const ApMask 
                 return r;
         want_apmask = mask_towards(&apmask, from_apmask, to_apmask);
         want_aqmask = mask_towards(&aqmask, from_aqmask, to_aqmask);
-        return ap_mask_equal(&apmask, &want_apmask) && ap_mask_equal(&aqmask, &want_aqmask) ? 0 : STEP_CHANGED;
+        return ap_mask_equal(&apmask, &want_apmask) && ap_mask_equal(&aqmask, &want_aqmask) ? 0
+                                                                                            : STEP_CHANGED;
 }
 
 static int masks_do(StepContext *c, const PlanStep *step) {
@@ -146,11 +151,12 @@ static int masks_do(StepContext *c, const PlanStep *step) {
         r = masks_read(c, &apmask, &aqmask);
         if (r < 0)
                 return r;
-        if (!ap_mask_equal(&apmask, &step->masks.apmask_before) || !ap_mask_equal(&aqmask, &step->masks.aqmask_before))
+        if (!ap_mask_equal(&apmask, &step->masks.apmask_before) ||
+            !ap_mask_equal(&aqmask, &step->masks.aqmask_before))
                 return STEP_CHANGED;
 
-        return masks_change(c, &step->masks.apmask_before, &step->masks.aqmask_before, &step->masks.apmask_after,
-                            &step->masks.aqmask_after);
+        return masks_change(c, &step->masks.apmask_before, &step->masks.aqmask_before,
+                            &step->masks.apmask_after, &step->masks.aqmask_after);
 }
 
 static void queue_path(Apqn q, const char *name, char *buf, size_t size) {
@@ -281,7 +287,8 @@ static int mdev_make(StepContext *c, const Plan *p, const char *parent_name, con
 
         if (!parent)
                 return STEP_CHANGED;
-        if ((size_t) snprintf(path, sizeof path, "%s/" HOST_DIR_TYPES "/%s/create", parent->path, type) >= sizeof path)
+        if ((size_t) snprintf(path, sizeof path, "%s/" HOST_DIR_TYPES "/%s/create", parent->path, type) >=
+            sizeof path)
                 return -ENAMETOOLONG;
 
         r = write_text(c, path, uuid_format(p->uuid, id), 0);
@@ -297,7 +304,8 @@ static int mdev_make(StepContext *c, const Plan *p, const char *parent_name, con
 /* A guest that has the mdev holds its VFIO group, which opens only once. */
 static int mdev_group_busy(StepContext *c, const Plan *p) {
         char path[HOST_PATH_SIZE], group[32], node[64];
-        CLEANUP(fd_closep) int fd = -1;
+        CLEANUP(fd_closep)
+        int fd = -1;
         int r;
 
         r = mdev_path(c, p, "iommu_group", path, sizeof path);
@@ -351,7 +359,8 @@ static int mdev_remove(StepContext *c, const Plan *p, const ApMatrix *matrix) {
         if (error == SYSFS_NEVER || c->stopped)
                 return error;
 
-        r = mdev_exists(c, p); /* whatever the write said: an interrupted one removes all the same, and so may others */
+        r = mdev_exists(c, p); /* whatever the write said: an interrupted one removes all the same, and so
+                                  may others */
         if (r == 0) {
                 c->removed = error >= 0;
                 c->made = false;
@@ -374,7 +383,8 @@ static int id_write(StepContext *c, const Plan *p, const char *name, unsigned id
 }
 
 /* One kind of id from *now, which follows, to @to. */
-static int ids_change(StepContext *c, const Plan *p, const char *name, ApMask *now, const ApMask *to, bool set) {
+static int ids_change(StepContext *c, const Plan *p, const char *name, ApMask *now, const ApMask *to,
+                      bool set) {
         ApMask ids = set ? ap_mask_and_not(to, now) : ap_mask_and_not(now, to);
 
         AP_MASK_FOREACH(id, &ids) {
@@ -390,7 +400,8 @@ static int ids_change(StepContext *c, const Plan *p, const char *name, ApMask *n
         return 0;
 }
 
-/* For kernels without ap_config. What goes goes first, so that no queue is held that is in neither matrix. */
+/* For kernels without ap_config. What goes goes first, so that no queue is held that is in neither matrix.
+ */
 static int assign_by_id(StepContext *c, const Plan *p, const ApMatrix *to) {
         ApMatrix *now = &c->assigned;
         int r;
@@ -468,7 +479,8 @@ static int assign_do(StepContext *c, const Plan *p, const ApMatrix *before, cons
         return assign_look(c, p, after);
 }
 
-/* A refused ap_config write leaves all as it was; what somebody else has written since is not ours to undo. */
+/* A refused ap_config write leaves all as it was; what somebody else has written since is not ours to undo.
+ */
 static int assign_undo(StepContext *c, const Plan *p, const ApMatrix *before, const ApMatrix *after) {
         int r;
 

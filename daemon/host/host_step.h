@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* host_step - one step of a plan, done or undone on the host. Doing writes only if the step's `before` holds at that
- * moment and looks afterwards whether its `after` does; undoing goes by what it finds, so that it is right however
- * far doing got. Blocks. */
+/* host_step - one step of a plan, done or undone on the host. Doing writes only if the step's `before` holds
+ * at that moment and looks afterwards whether its `after` does; undoing goes by what it finds, so that it is
+ * right however far doing got. Blocks. */
 
 #include "host/host_execute.h"
 
 /* Not the kernel's: the step's `before` does not hold, or somebody else was faster. */
 #define STEP_CHANGED (-ESTALE)
 /* A guest has the mdev. */
-#define STEP_IN_USE  (-EBUSY - 4096)
+#define STEP_IN_USE (-EBUSY - 4096)
 
 typedef struct StepContext {
         const HostExecution *execution;
         Sysfs *sysfs;
-        Snapshot *s;       /* the host before the plan */
+        Snapshot *s; /* the host before the plan */
         size_t plan, step;
         ApMatrix assigned; /* attribute by attribute: what the mdev has of us by now */
         bool assigning;    /* and that `assigned` means something */

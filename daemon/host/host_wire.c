@@ -213,7 +213,8 @@ int wire_put_know(WireBuffer *b, const HostKnown *known, size_t n) {
 int wire_get_know(const uint8_t *message, size_t size, WireKnow *ret) {
         Reader r = content(message, size);
         size_t n = get_count(&r, WIRE_ARRAY_MAX, sizeof(Uuid) + 3 * sizeof(ApMask));
-        CLEANUP(freep) HostKnown *known = NULL;
+        CLEANUP(freep)
+        HostKnown *known = NULL;
         int error = -EBADMSG;
 
         known = get_array(&r, n, sizeof *known, &error);
@@ -222,7 +223,8 @@ int wire_get_know(const uint8_t *message, size_t size, WireKnow *ret) {
         for (size_t i = 0; i < n; i++) {
                 get_bytes(&r, &known[i].uuid, sizeof known[i].uuid);
                 get_matrix(&r, &known[i].matrix);
-                r.failed |= i > 0 && uuid_compare(known[i - 1].uuid, known[i].uuid) >= 0; /* it is searched in */
+                r.failed |= i > 0 &&
+                            uuid_compare(known[i - 1].uuid, known[i].uuid) >= 0; /* it is searched in */
         }
         if (finished(&r) < 0)
                 return -EBADMSG;
@@ -240,7 +242,8 @@ int wire_put_job(WireBuffer *b, const WireJob *job) {
         put_u64(&w, job->lock_timeout_us);
         put_u32(&w, (uint32_t) job->n_plans);
         for (size_t i = 0; i < job->n_plans && w.error >= 0; i++) {
-                CLEANUP(freep) char *text = NULL;
+                CLEANUP(freep)
+                char *text = NULL;
 
                 w.error = plan_serialize(&job->plans[i], &text);
                 if (w.error >= 0)
@@ -258,7 +261,8 @@ void wire_job_clear(WireJob *job) {
 
 static int get_plan(Reader *r, Plan *ret) {
         size_t n = get_count(r, WIRE_MESSAGE_MAX, 1);
-        CLEANUP(freep) char *text = malloc(n + 1);
+        CLEANUP(freep)
+        char *text = malloc(n + 1);
 
         if (!text)
                 return -ENOMEM;
@@ -364,9 +368,11 @@ int wire_get_ended(const uint8_t *message, size_t size, WireEnded *ret) {
 }
 
 static void put_snapshot(Writer *w, const Snapshot *s) {
-        const bool flags[] = { s->ap, s->vfio_ap, s->has_ap_config, s->has_override,
-                               s->bindings_complete, s->detailed, s->detail_stuck };
-        const ApMask *const masks[] = { &s->apmask, &s->aqmask, &s->host_adapters, &s->host_domains, &s->host_control };
+        const bool flags[] = { s->ap,           s->vfio_ap,           s->has_ap_config,
+                               s->has_override, s->bindings_complete, s->detailed,
+                               s->detail_stuck };
+        const ApMask *const masks[] = { &s->apmask, &s->aqmask, &s->host_adapters, &s->host_domains,
+                                        &s->host_control };
 
         for (size_t i = 0; i < ELEMENTS(flags); i++)
                 put_bool(w, flags[i]);
@@ -491,14 +497,16 @@ static void get_mdevs(Reader *r, Snapshot *s, int *error) {
 }
 
 static int get_snapshot(Reader *r, Snapshot **ret) {
-        CLEANUP(snapshot_freep) Snapshot *s = snapshot_new();
+        CLEANUP(snapshot_freep)
+        Snapshot *s = snapshot_new();
         int error = -EBADMSG;
 
         if (!s)
                 return -ENOMEM;
         {
-                bool *const flags[] = { &s->ap, &s->vfio_ap, &s->has_ap_config, &s->has_override,
-                                        &s->bindings_complete, &s->detailed, &s->detail_stuck };
+                bool *const flags[] = { &s->ap,           &s->vfio_ap,           &s->has_ap_config,
+                                        &s->has_override, &s->bindings_complete, &s->detailed,
+                                        &s->detail_stuck };
                 ApMask *const masks[] = { &s->apmask, &s->aqmask, &s->host_adapters, &s->host_domains,
                                           &s->host_control };
 
@@ -540,7 +548,8 @@ int wire_put_snapshot(WireBuffer *b, WireType type, int error, const Snapshot *s
 
 int wire_get_snapshot(const uint8_t *message, size_t size, WireResult *ret) {
         Reader r = content(message, size);
-        CLEANUP(snapshot_freep) Snapshot *s = NULL;
+        CLEANUP(snapshot_freep)
+        Snapshot *s = NULL;
         int error = -(int) get_limited(&r, 4095);
 
         if (get_bool(&r)) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* host_wire - the messages between daemon and disposable child over a stream socket: a length and a type, then the
- * content, in the machine's byte order, since both ends are one binary. Decoding trusts nothing. */
+/* host_wire - the messages between daemon and disposable child over a stream socket: a length and a type,
+ * then the content, in the machine's byte order, since both ends are one binary. Decoding trusts nothing. */
 
 #include "core/plan.h"
 #include "core/snapshot.h"
@@ -14,17 +14,17 @@
 #define WIRE_PLANS_MAX   4096
 
 typedef enum WireType {
-        WIRE_KNOW,             /* to the child: HostKnown, replaces what it has */
-        WIRE_JOB,              /* to the child */
-        WIRE_BEGIN,            /* from the child: something begins that may hang */
-        WIRE_ENDED,            /* a plan has ended */
-        WIRE_PARTIAL,          /* what is known before reading what may hang */
-        WIRE_RESULT,           /* the job has ended */
+        WIRE_KNOW,    /* to the child: HostKnown, replaces what it has */
+        WIRE_JOB,     /* to the child */
+        WIRE_BEGIN,   /* from the child: something begins that may hang */
+        WIRE_ENDED,   /* a plan has ended */
+        WIRE_PARTIAL, /* what is known before reading what may hang */
+        WIRE_RESULT,  /* the job has ended */
         _WIRE_TYPE_MAX
 } WireType;
 
 typedef struct WireJob {
-        bool execute;          /* else scan */
+        bool execute; /* else scan */
         bool careful;
         HostScan depth;
         uint64_t lock_timeout_us;
@@ -47,8 +47,8 @@ typedef struct WireEnded {
 } WireEnded;
 
 typedef struct WireResult {
-        int error;             /* 0 or -errno */
-        Snapshot *snapshot;    /* may be NULL */
+        int error;          /* 0 or -errno */
+        Snapshot *snapshot; /* may be NULL */
 } WireResult;
 
 typedef struct WireKnow {
@@ -71,7 +71,8 @@ int wire_put_begin(WireBuffer *b, const WireBegin *begin);
 int wire_put_ended(WireBuffer *b, uint32_t plan, const HostOutcome *outcome);
 int wire_put_snapshot(WireBuffer *b, WireType partial_or_result, int error, const Snapshot *s);
 
-/* Looks at the first @size bytes received. 0: more are needed; else the size of the whole message; -EBADMSG: not one. */
+/* Looks at the first @size bytes received. 0: more are needed; else the size of the whole message; -EBADMSG:
+ * not one. */
 ssize_t wire_peek(const uint8_t *data, size_t size, WireType *ret_type);
 
 /* Decode the content of one whole message. 0, -EBADMSG or -ENOMEM; then *ret is untouched. */

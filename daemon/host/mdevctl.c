@@ -33,8 +33,8 @@ void mdevctl_content_clear(MdevctlContent *c) {
         *c = (MdevctlContent) {};
 }
 
-/* As kstrtoul(s, 0) in the kernel: an optional plus, 0x for hex, 0 for octal, one newline at the end. False: refused, or above
- * what an id can be. */
+/* As kstrtoul(s, 0) in the kernel: an optional plus, 0x for hex, 0 for octal, one newline at the end. False:
+ * refused, or above what an id can be. */
 static bool id_parse(const char *s, uint8_t *ret) {
         unsigned long v = 0, base = 10;
         const char *first;
@@ -48,9 +48,10 @@ static bool id_parse(const char *s, uint8_t *ret) {
                 base = 8;
 
         for (first = s; *s && *s != '\n'; s++) {
-                unsigned long d = *s >= '0' && *s <= '9' ? (unsigned long) (*s - '0')
+                unsigned long d = *s >= '0' && *s <= '9'   ? (unsigned long) (*s - '0')
                                   : *s >= 'a' && *s <= 'f' ? (unsigned long) (*s - 'a') + 10
-                                  : *s >= 'A' && *s <= 'F' ? (unsigned long) (*s - 'A') + 10 : 16;
+                                  : *s >= 'A' && *s <= 'F' ? (unsigned long) (*s - 'A') + 10
+                                                           : 16;
 
                 if (d >= base)
                         return false;
@@ -81,7 +82,9 @@ static bool config_parse(const char *s, ApMatrix *ret) {
                         return false;
                 s += n;
                 if (i < 2 && *s != ',') /* a newline after two fields leaves the third empty */
-                        return i == 1 && *s == '\n' ? (*ret = (ApMatrix) { masks[0], masks[1], masks[2] }, true) : false;
+                        return i == 1 && *s == '\n'
+                                               ? (*ret = (ApMatrix) { masks[0], masks[1], masks[2] }, true)
+                                               : false;
                 if (*s)
                         s++;
         }
@@ -90,8 +93,8 @@ static bool config_parse(const char *s, ApMatrix *ret) {
         return true;
 }
 
-/* What writing @value to attribute @name makes of @m. NULL, or what is wrong. Attributes that do not change the matrix
- * are none of ours. */
+/* What writing @value to attribute @name makes of @m. NULL, or what is wrong. Attributes that do not change
+ * the matrix are none of ours. */
 static const char *attribute_apply(ApMatrix *m, const char *name, const char *value) {
         const struct {
                 const char *name;
@@ -134,8 +137,10 @@ static const char *string_of(json_object *o) {
 
 /* NULL, or what is wrong with the file's content. */
 static const char *definition_parse(const char *text, size_t size, MdevctlDefinition *ret) {
-        CLEANUP(tokener_freep) json_tokener *tokener = json_tokener_new_ex(DEPTH_MAX);
-        CLEANUP(json_putp) json_object *root = NULL;
+        CLEANUP(tokener_freep)
+        json_tokener *tokener = json_tokener_new_ex(DEPTH_MAX);
+        CLEANUP(json_putp)
+        json_object *root = NULL;
         json_object *type, *start, *attrs;
         const char *type_name, *start_name;
         size_t end;
@@ -172,7 +177,8 @@ static const char *definition_parse(const char *text, size_t size, MdevctlDefini
         for (size_t i = 0; i < json_object_array_length(attrs); i++) {
                 json_object *element = json_object_array_get_idx(attrs, i);
 
-                if (!json_object_is_type(element, json_type_object) || json_object_object_length(element) != 1)
+                if (!json_object_is_type(element, json_type_object) ||
+                    json_object_object_length(element) != 1)
                         return "an attribute is not one name with one value";
                 json_object_object_foreach(element, name, value) {
                         const char *problem, *string = string_of(value);
@@ -233,7 +239,8 @@ static const char *reason_of(int r) {
 }
 
 static int file_add(int dir_fd, const char *name, MdevctlContent *c) {
-        CLEANUP(freep) char *text = NULL;
+        CLEANUP(freep)
+        char *text = NULL;
         MdevctlDefinition d = {};
         const char *problem;
         size_t size;
@@ -262,7 +269,8 @@ static int bad_compare(const void *a, const void *b) {
 }
 
 int mdevctl_read(int root_fd, MdevctlContent *ret) {
-        CLEANUP(closedirp) DIR *dir = NULL;
+        CLEANUP(closedirp)
+        DIR *dir = NULL;
         MdevctlContent c = {};
         int fd, r = 0;
 

@@ -3,22 +3,25 @@
 
 /* sysfs - how host/ reaches /sys, so that the same code runs on the kernel's and on a simulated one.
  *
- * Paths are relative to /sys ("bus/ap/apmask"), symbolic links in them are followed. All calls block; on the real
- * sysfs some of them for ever, so only the disposable child makes them (host_child.h). Results are 0 or more, or
- * -errno exactly as the kernel gave it for open(2) or the access itself. */
+ * Paths are relative to /sys ("bus/ap/apmask"), symbolic links in them are followed. All calls block; on the
+ * real sysfs some of them for ever, so only the disposable child makes them (host_child.h). Results are 0 or
+ * more, or -errno exactly as the kernel gave it for open(2) or the access itself. */
 
 #include <stddef.h>
 #include <sys/types.h>
 
 typedef struct Sysfs Sysfs;
 
-/* From a simulated /sys only: this access would hang. The caller must behave as if the call had not returned. */
+/* From a simulated /sys only: this access would hang. The caller must behave as if the call had not
+ * returned. */
 #define SYSFS_NEVER (-100000)
 
-typedef int (*sysfs_entry_t)(void *userdata, const char *name); /* nonzero ends the listing and is returned */
+typedef int (*sysfs_entry_t)(void *userdata,
+                             const char *name); /* nonzero ends the listing and is returned */
 
 typedef struct SysfsOps {
-        /* Reads a whole attribute into @buf, NUL-terminated. Returns its length; -EOVERFLOW if @size is too small. */
+        /* Reads a whole attribute into @buf, NUL-terminated. Returns its length; -EOVERFLOW if @size is too
+         * small. */
         ssize_t (*read)(Sysfs *s, const char *path, char *buf, size_t size);
         /* One write(2) of @size bytes. 0, or -errno; a short write is -EIO. */
         int (*write)(Sysfs *s, const char *path, const char *data, size_t size);

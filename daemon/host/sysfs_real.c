@@ -9,9 +9,9 @@
 #include "base/file.h"
 #include "host/sysfs.h"
 
-/* Attributes that every scan reads once an mdev stay open: reading at offset 0 makes sysfs generate the content anew,
- * which leaves one system call of three. A descriptor of an mdev that has gone answers ENODEV for ever, also after the
- * same uuid was made again. */
+/* Attributes that every scan reads once an mdev stay open: reading at offset 0 makes sysfs generate the
+ * content anew, which leaves one system call of three. A descriptor of an mdev that has gone answers ENODEV
+ * for ever, also after the same uuid was made again. */
 #define KEPT_NAME  "/ap_config"
 #define KEPT_SLOTS 16384 /* a power of two; a collision costs only the saving */
 
@@ -77,7 +77,8 @@ static ssize_t content_read(int fd, char *buf, size_t size) {
 
 static ssize_t real_read(Sysfs *sysfs, const char *path, char *buf, size_t size) {
         SysfsReal *s = REAL(sysfs);
-        CLEANUP(fd_closep) int fd = -1;
+        CLEANUP(fd_closep)
+        int fd = -1;
         Kept *k = NULL;
         ssize_t r;
 
@@ -105,7 +106,8 @@ static ssize_t real_read(Sysfs *sysfs, const char *path, char *buf, size_t size)
 }
 
 static int real_write(Sysfs *sysfs, const char *path, const char *data, size_t size) {
-        CLEANUP(fd_closep) int fd = attribute_open(REAL(sysfs), path, O_WRONLY);
+        CLEANUP(fd_closep)
+        int fd = attribute_open(REAL(sysfs), path, O_WRONLY);
         ssize_t n;
 
         if (fd < 0)
@@ -133,7 +135,8 @@ static ssize_t real_readlink(Sysfs *sysfs, const char *path, char *buf, size_t s
 }
 
 static int real_list(Sysfs *sysfs, const char *path, sysfs_entry_t fn, void *userdata) {
-        CLEANUP(closedirp) DIR *dir = NULL;
+        CLEANUP(closedirp)
+        DIR *dir = NULL;
         int fd;
 
         fd = attribute_open(REAL(sysfs), path, O_RDONLY | O_DIRECTORY);

@@ -180,7 +180,8 @@ int uevent_new(sd_event *event, uevent_changed_t changed, void *userdata, Uevent
         if (r >= 0)
                 r = sd_event_add_io(event, &u->io, u->fd, EPOLLIN, uevent_on_io, u);
         if (r >= 0)
-                r = sd_event_add_time_relative(event, &u->timer, CLOCK_MONOTONIC, 0, 1000, uevent_on_timer, u);
+                r = sd_event_add_time_relative(event, &u->timer, CLOCK_MONOTONIC, 0, 1000, uevent_on_timer,
+                                               u);
         if (r >= 0)
                 r = sd_event_source_set_enabled(u->timer, SD_EVENT_OFF);
         if (r < 0) {

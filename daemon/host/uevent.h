@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* uevent - the kernel's own uevents about AP devices and mdevs, heard without udev. A hint to scan, never data. */
+/* uevent - the kernel's own uevents about AP devices and mdevs, heard without udev. A hint to scan, never
+ * data. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,8 +13,8 @@
 typedef struct Uevent Uevent;
 typedef void (*uevent_changed_t)(void *userdata);
 
-/* @changed is called from the loop, once for all that happens within UEVENT_COALESCE_US of the first event. Events that were
- * lost count as a change. 0 or -errno. */
+/* @changed is called from the loop, once for all that happens within UEVENT_COALESCE_US of the first event.
+ * Events that were lost count as a change. 0 or -errno. */
 int uevent_new(sd_event *event, uevent_changed_t changed, void *userdata, Uevent **ret);
 
 /* Accepts NULL; returns NULL. */

@@ -10,9 +10,9 @@
 
 typedef enum MarkKind {
         MARK_NONE,
-        MARK_PENDING,          /* a definition to be started at this boot that never was yet */
-        MARK_LIVE,             /* a definition that was started and not stopped */
-        MARK_MDEV,             /* an mdev without definition that we made */
+        MARK_PENDING, /* a definition to be started at this boot that never was yet */
+        MARK_LIVE,    /* a definition that was started and not stopped */
+        MARK_MDEV,    /* an mdev without definition that we made */
         _MARK_KIND_MAX
 } MarkKind;
 

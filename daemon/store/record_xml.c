@@ -497,7 +497,6 @@ static int read_version(Reader *rd, const xmlNode *node, const char *value) {
         return 0;
 }
 
-/* Our own element. */
 static int read_uid(Reader *rd, const xmlNode *node, const char *value) {
         unsigned long uid;
         char *end;
@@ -511,6 +510,7 @@ static int read_uid(Reader *rd, const xmlNode *node, const char *value) {
         return 0;
 }
 
+/* Our own element. */
 static int read_matrix(Reader *rd, const xmlNode *node) {
         const char *version;
         int r;

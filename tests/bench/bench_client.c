@@ -251,11 +251,13 @@ static pid_t spawn(char *argv[]) {
         return pid;
 }
 
-/* One process for each matrix, one after the other; "{uuid}" in an argument stands for the matrix's. */
-static void run_many(size_t n, char *command[]) {
+/* One process for each matrix, one after the other, but none is started after @limit seconds; prints how many there were, too.
+ * "{uuid}" in an argument stands for the matrix's. */
+static void run_many(size_t n, double limit, char *command[]) {
         double start = now();
+        size_t i;
 
-        for (size_t i = 0; i < n; i++) {
+        for (i = 0; i < n && now() - start < limit; i++) {
                 char *argv[ARGS_MAX + 1] = {};
                 Shape s = shape(i);
                 int status;
@@ -276,7 +278,7 @@ static void run_many(size_t n, char *command[]) {
                         if (argv[j] != command[j])
                                 free(argv[j]);
         }
-        (void) printf("%.6f\n", now() - start);
+        (void) printf("%.6f %zu\n", now() - start, i);
 }
 
 /* What mdevctl's "define --jsonfile" takes, one file for each matrix. */
@@ -353,7 +355,7 @@ static void launch(sd_bus *bus, char *command[]) {
 static int usage(void) {
         (void) fprintf(stderr, "usage: bench_client define|define-auto|check|start|stop|undefine|list|property N WINDOW\n"
                                "       bench_client launch COMMAND [ARGUMENT]...\n"
-                               "       bench_client run N COMMAND [ARGUMENT]...\n"
+                               "       bench_client run N LIMIT COMMAND [ARGUMENT]...\n"
                                "       bench_client json N DIRECTORY auto|manual\n");
         return 2;
 }
@@ -370,8 +372,8 @@ int main(int argc, char *argv[]) {
                 write_json(n, argv[3], argv[4]);
                 return 0;
         }
-        if (strcmp(verb, "run") == 0 && argc > 3) {
-                run_many(n, argv + 3);
+        if (strcmp(verb, "run") == 0 && argc > 4) {
+                run_many(n, strtod(argv[3], NULL), argv + 4);
                 return 0;
         }
 

@@ -250,6 +250,7 @@ bool env_turn(Env *env, uint64_t timeout_us) {
         if (env->changed && env->engine) {
                 env->changed = false;
                 engine_host_changed(env->engine);
+                return true;
         }
         return r > 0;
 }
@@ -264,13 +265,20 @@ void env_wait(Env *env, const bool *flag) {
         }
 }
 
-/* Longer than any of the engine's timers for what is late on purpose, but the checkpoint's. */
-void env_settle(Env *env) {
+static void quiet_for(Env *env, uint64_t us) {
         uint64_t until = now_us() + DEADLINE_US;
 
-        while (env_turn(env, 130000))
+        while (env_turn(env, us))
                 if (now_us() > until)
                         fail_msg("it never comes to rest");
+}
+
+void env_settle(Env *env) {
+        quiet_for(env, 20000);
+}
+
+void env_rest(Env *env) {
+        quiet_for(env, 400000); /* sd-event lets timers be late by 250 ms */
 }
 
 static void on_rescanned(void *userdata, int r) {
@@ -464,6 +472,7 @@ static bool has_word(const char *const *lines, const char *word) {
 bool env_has_problem(Env *env, Uuid uuid, const char *word) {
         EngineMatrix m;
 
+        env_rest(env);
         return engine_get_matrix(env->engine, uuid, &m) == 0 && has_word(m.problems, word);
 }
 

@@ -63,8 +63,10 @@ void env_reboot(Env *env, const char *sim_command);
 /* One turn of the loop; false if nothing happened within @timeout_us. */
 bool env_turn(Env *env, uint64_t timeout_us);
 void env_wait(Env *env, const bool *flag);
-/* Until nothing is under way, also on disk. */
+/* Until nothing is under way. */
 void env_settle(Env *env);
+/* The same, also of what is late on purpose: ends and marks on disk, problems. */
+void env_rest(Env *env);
 void env_rescan(Env *env);
 
 void env_ctl(Env *env, const char *command);

@@ -20,7 +20,7 @@ static void result(const uint8_t *message, size_t size, WireType type) {
 
         FUZZ_CHECK(wire_put_snapshot(&again, type, w.error, w.snapshot) == 0);
         FUZZ_CHECK(again.size == size && memcmp(again.data + WIRE_HEADER_SIZE, message + WIRE_HEADER_SIZE,
-                                           size - WIRE_HEADER_SIZE) == 0);
+                                                size - WIRE_HEADER_SIZE) == 0);
         for (size_t i = 0; w.snapshot && i < w.snapshot->n_mdevs; i++) {
                 HostMdev *m = &w.snapshot->mdevs[i];
 

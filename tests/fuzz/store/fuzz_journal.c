@@ -15,10 +15,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define CHECK(condition)          \
-        do {                      \
+#define CHECK(condition) \
+        do { \
                 if (!(condition)) \
-                        abort();  \
+                        abort(); \
         } while (0)
 
 typedef struct Seen {

@@ -70,6 +70,12 @@ expect 1 'above this machine' ctl define high --adapters 255 --domains 6
 expect 1 "payments-1" ctl define payments-1 --adapters 3 --domains 6
 expect 1 'no UUID' ctl define bad-uuid --uuid 123 --adapters 3 --domains 6
 expect 1 'no matrix' ctl show nobody
+expect 2 'no UTF-8' ctl define $'\xff' --adapters 3 --domains 6
+expect 2 'no UTF-8' ctl show $'\xff'
+expect 1 'name is 10240 bytes long' ctl define "$(head -c 10240 /dev/zero | tr '\0' a)" --adapters 3 --domains 6
+for bad in a/b $'a\nb' ..; do
+        expect 1 'name' ctl define "$bad" --adapters 200 --domains 6
+done
 expect 0 'is changed' ctl modify payments-1 --domains 6 --autostart
 json 'd["domains"] == [6] and d["adapters"] == [4, 5] and d["autostart"]' ctl --json show payments-1
 expect 0 "<name>|<uuid>|<device" ctl dumpxml payments-1
@@ -124,12 +130,18 @@ watch_pid=$!
 something_happens() { # it listens once it has connected: until then nobody tells it
         ctl define gamma --adapters 3 --domains 6 > /dev/null
         ctl undefine gamma > /dev/null
-        grep -q removed "$b/events"
+        grep -q '"added".*gamma' "$b/events" && grep -q '"removed".*gamma' "$b/events"
 }
 until_true 10 something_happens || :
 kill $watch_pid
 expect 0 '^{"event":"added","object":"matrix","name":"gamma",.*"adapters":\[3\]' cat "$b/events"
+expect 0 '^{"event":"changed","object":"manager",.*"properties":{"n_matrices":[0-9]+}}$' cat "$b/events"
 expect 0 '^{"event":"removed","object":"matrix","name":"gamma"' cat "$b/events"
+
+# the whole tree
+expect 0 '/org/guestcrypt1/adapter/05' busctl --address="$address" tree org.guestcrypt1
+expect 0 '/org/guestcrypt1/parent/mtty' busctl --address="$address" tree org.guestcrypt1
+expect 0 '^\.NMatrices +property +u +2 +emits-change' busctl --address="$address" introspect org.guestcrypt1 /org/guestcrypt1
 
 # what is closed before all is written is a failure, not silence
 expect 1 '' sh -c "'$build/cli/guestcryptctl' status > /dev/full"

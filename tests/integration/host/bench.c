@@ -30,12 +30,14 @@ int bench_prepare(void) {
 }
 
 int bench_has_fuse(void) {
-        CLEANUP(fd_closep) int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+        CLEANUP(fd_closep)
+        int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 
         return ret_errno(fd);
 }
 
-/* Between the host and the model: counts writes, lets somebody act before one of them, and tells "never" as host/ knows it. */
+/* Between the host and the model: counts writes, lets somebody act before one of them, and tells "never" as
+ * host/ knows it. */
 typedef struct Tap {
         Sysfs sysfs;
         Sysfs *inner;
@@ -89,7 +91,11 @@ static void tap_free(Sysfs *s) {
 }
 
 static const SysfsOps tap_ops = {
-        .read = tap_read, .write = tap_write, .readlink = tap_readlink, .list = tap_list, .exists = tap_exists,
+        .read = tap_read,
+        .write = tap_write,
+        .readlink = tap_readlink,
+        .list = tap_list,
+        .exists = tap_exists,
         .free = tap_free,
 };
 
@@ -158,7 +164,10 @@ Bench *bench_new(bool child, const char *profile, const char *dialect) {
         assert_true(b->lock_fd >= 0);
         assert_int_equal(sd_event_new(&b->event), 0);
         b->config = (HostConfig) {
-                .root_fd = b->root_fd, .lock_timeout_us = 300000, .step_timeout_us = 5000000, .scan_timeout_us = 5000000,
+                .root_fd = b->root_fd,
+                .lock_timeout_us = 300000,
+                .step_timeout_us = 5000000,
+                .scan_timeout_us = 5000000,
         };
 
         if (child)

@@ -1,14 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* bench - a Host over a simulated machine, either in-process or through the child and a mounted file system, and the view of
- * somebody else on the same machine. */
-
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+/* bench - a Host over a simulated machine, either in-process or through the child and a mounted file system,
+ * and the view of somebody else on the same machine. */
 
 #include <stdlib.h>
 #include <systemd/sd-event.h>
@@ -16,6 +10,7 @@
 #include "host/host.h"
 #include "host/sysfs.h"
 #include "sim/sim.h"
+#include "tests/lib/core/test.h"
 
 #define BENCH_STATE_SIZE (1 << 20)
 
@@ -26,15 +21,15 @@ typedef struct Bench {
         int root_fd, lock_fd;
         sd_event *event;
         Host *host;
-        Sim *sim;               /* in-process */
-        Sysfs *tap;             /* in-process: what the host uses */
-        Sysfs *eye;             /* what somebody else sees */
-        pid_t server;           /* of the file system */
+        Sim *sim;     /* in-process */
+        Sysfs *tap;   /* in-process: what the host uses */
+        Sysfs *eye;   /* what somebody else sees */
+        pid_t server; /* of the file system */
         HostConfig config;
         /* in-process: called before write number `hook_at` (0: none) */
         unsigned writes, hook_at;
         void (*hook)(struct Bench *b);
-        unsigned changed;       /* how often the host said so */
+        unsigned changed; /* how often the host said so */
 } Bench;
 
 /* What an asynchronous call came to. The snapshot and outcomes are copies. */
@@ -46,13 +41,14 @@ typedef struct Answer {
         size_t n;
 } Answer;
 
-/* Once for the process, before the first bench: own mount and network namespaces. -errno: not possible here. */
+/* Once for the process, before the first bench: own mount and network namespaces. -errno: not possible here.
+ */
 int bench_prepare(void);
 int bench_has_fuse(void);
 
 Bench *bench_new(bool child, const char *profile, const char *dialect);
 void bench_free(Bench *b);
-void bench_host(Bench *b);      /* drops the host and makes a new one */
+void bench_host(Bench *b); /* drops the host and makes a new one */
 
 void bench_ctl(Bench *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 unsigned long bench_counter(Bench *b, const char *name); /* of .sim/ctl */

@@ -31,9 +31,10 @@ static void test_keys(void **state) {
         Warnings w = {};
         Conf c = CONF_DEFAULT;
 
-        conf_parse("# a comment\n[Manager]\nRescanSec=60\n LockTimeoutSec = 1 \nStepTimeoutSec=2\nScanTimeoutSec=3\n"
-                   ";\n\nMaxMatrices=4\nMaxMatricesPerUser=0\nMaxCallsPerCaller=6\nLogLevel=debug",
-                   &c, on_warning, &w);
+        conf_parse(
+                "# a comment\n[Manager]\nRescanSec=60\n LockTimeoutSec = 1 \nStepTimeoutSec=2\nScanTimeoutSec=3\n"
+                ";\n\nMaxMatrices=4\nMaxMatricesPerUser=0\nMaxCallsPerCaller=6\nLogLevel=debug",
+                &c, on_warning, &w);
         assert_int_equal(w.n, 0);
         assert_int_equal(c.rescan_us, 60000000);
         assert_int_equal(c.lock_timeout_us, 1000000);
@@ -57,7 +58,8 @@ static void test_what_is_wrong_is_told_and_ignored(void **state) {
         } cases[] = {
                 { "unknown key", "[Manager]\nFrob=1\n", "unknown key 'Frob'", 2 },
                 { "case", "[Manager]\nrescansec=1\n", "unknown key 'rescansec'", 2 },
-                { "no number", "[Manager]\n\nRescanSec=soon\n", "RescanSec=soon is no number from 1 to 86400", 3 },
+                { "no number", "[Manager]\n\nRescanSec=soon\n",
+                  "RescanSec=soon is no number from 1 to 86400", 3 },
                 { "unit", "[Manager]\nRescanSec=5s\n", "RescanSec=5s", 2 },
                 { "zero", "[Manager]\nRescanSec=0\n", "RescanSec=0", 2 },
                 { "negative", "[Manager]\nMaxMatrices=-1\n", "MaxMatrices=-1", 2 },
@@ -115,7 +117,8 @@ static void test_files(void **state) {
         assert_int_equal(conf_load(fd, CONF_PATH, &c), 0);
         assert_int_equal(c.rescan_us, 30000000);
 
-        put(fd, "etc/guestcrypt", "guestcrypt.conf", "[Manager]\nRescanSec=1\nMaxMatrices=1\nMaxCallsPerCaller=1\n");
+        put(fd, "etc/guestcrypt", "guestcrypt.conf",
+            "[Manager]\nRescanSec=1\nMaxMatrices=1\nMaxCallsPerCaller=1\n");
         put(fd, "etc/guestcrypt/guestcrypt.conf.d", "20-b.conf", "[Manager]\nRescanSec=3\n");
         put(fd, "etc/guestcrypt/guestcrypt.conf.d", "10-a.conf", "[Manager]\nRescanSec=2\nMaxMatrices=2\n");
         put(fd, "etc/guestcrypt/guestcrypt.conf.d", "30-c.conf.bak", "[Manager]\nRescanSec=4\n");

@@ -18,14 +18,17 @@ typedef struct Later {
 
 static int on_turn(sd_event_source *s, void *userdata) {
         CLEANUP(freep) Later *l = userdata;
-        Refusal refusal = { .verdict = (Verdict) MAX(fake.later, 0), .error = fake.kernel_errno, .text = (char *) FAKE_TEXT };
+        Refusal refusal = { .verdict = (Verdict) MAX(fake.later, 0),
+                            .error = fake.kernel_errno,
+                            .text = (char *) FAKE_TEXT };
         const EngineHealed healed[] = { { .name = "payments-1", .what = "started again" } };
 
         sd_event_source_unref(s);
         if (l->done)
                 l->done(l->userdata, fake.later, fake.later > 0 ? &refusal : NULL, fake.uuid);
         if (l->reconciled)
-                l->reconciled(l->userdata, fake.later, fake.later > 0 ? &refusal : NULL, healed, fake.later == 0);
+                l->reconciled(l->userdata, fake.later, fake.later > 0 ? &refusal : NULL, healed,
+                              fake.later == 0);
         if (l->plain)
                 l->plain(l->userdata, fake.later);
         return 0;
@@ -43,7 +46,9 @@ static int begin(const char *asked, const EngineCaller *c, Later l, Refusal *ret
         }
 
         if (fake.at_once > 0)
-                *reterr = (Refusal) { .verdict = (Verdict) fake.at_once, .error = fake.kernel_errno, .text = strdup(FAKE_TEXT) };
+                *reterr = (Refusal) { .verdict = (Verdict) fake.at_once,
+                                      .error = fake.kernel_errno,
+                                      .text = strdup(FAKE_TEXT) };
         if (fake.at_once != 0)
                 return fake.at_once;
         if (fake.hang)
@@ -62,19 +67,21 @@ static void keep(const EngineDefine *d) {
         fake.asked_uuid = d->uuid;
 }
 
-int engine_define(Engine *e, const EngineDefine *d, const EngineCaller *c, engine_done_t done, void *u, Refusal *reterr) {
+int engine_define(Engine *e, const EngineDefine *d, const EngineCaller *c, engine_done_t done, void *u,
+                  Refusal *reterr) {
         keep(d);
         return begin("define", c, (Later) { .done = done, .userdata = u }, reterr);
 }
 
-int engine_define_xml(Engine *e, const char *xml, size_t size, const EngineDefine *d, const EngineCaller *c, engine_done_t done,
-                      void *u, Refusal *reterr) {
+int engine_define_xml(Engine *e, const char *xml, size_t size, const EngineDefine *d, const EngineCaller *c,
+                      engine_done_t done, void *u, Refusal *reterr) {
         keep(d);
         fake.xml_size = size;
         return begin("define_xml", c, (Later) { .done = done, .userdata = u }, reterr);
 }
 
-int engine_start(Engine *e, Uuid uuid, bool from_host, const EngineCaller *c, engine_done_t done, void *u, Refusal *reterr) {
+int engine_start(Engine *e, Uuid uuid, bool from_host, const EngineCaller *c, engine_done_t done, void *u,
+                 Refusal *reterr) {
         fake.asked_uuid = uuid;
         fake.flag = from_host;
         return begin("start", c, (Later) { .done = done, .userdata = u }, reterr);
@@ -85,40 +92,43 @@ int engine_stop(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done,
         return begin("stop", c, (Later) { .done = done, .userdata = u }, reterr);
 }
 
-int engine_modify(Engine *e, Uuid uuid, const ApMatrix *m, const EngineCaller *c, engine_done_t done, void *u, Refusal *reterr) {
+int engine_modify(Engine *e, Uuid uuid, const ApMatrix *m, const EngineCaller *c, engine_done_t done,
+                  void *u, Refusal *reterr) {
         fake.asked_uuid = uuid;
         fake.matrix = *m;
         return begin("modify", c, (Later) { .done = done, .userdata = u }, reterr);
 }
 
-int engine_undefine(Engine *e, Uuid uuid, bool stop, const EngineCaller *c, engine_done_t done, void *u, Refusal *reterr) {
+int engine_undefine(Engine *e, Uuid uuid, bool stop, const EngineCaller *c, engine_done_t done, void *u,
+                    Refusal *reterr) {
         fake.asked_uuid = uuid;
         fake.flag = stop;
         return begin("undefine", c, (Later) { .done = done, .userdata = u }, reterr);
 }
 
-int engine_set_autostart(Engine *e, Uuid uuid, bool autostart, const EngineCaller *c, engine_done_t done, void *u,
-                         Refusal *reterr) {
+int engine_set_autostart(Engine *e, Uuid uuid, bool autostart, const EngineCaller *c, engine_done_t done,
+                         void *u, Refusal *reterr) {
         fake.asked_uuid = uuid;
         fake.flag = autostart;
         return begin("set_autostart", c, (Later) { .done = done, .userdata = u }, reterr);
 }
 
-int engine_create_mdev(Engine *e, const char *parent, const char *type, Uuid uuid, const EngineAttr *attrs, size_t n_attrs,
-                       const EngineCaller *c, engine_done_t done, void *u, Refusal *reterr) {
+int engine_create_mdev(Engine *e, const char *parent, const char *type, Uuid uuid, const EngineAttr *attrs,
+                       size_t n_attrs, const EngineCaller *c, engine_done_t done, void *u, Refusal *reterr) {
         fake.asked_uuid = uuid;
         fake.n_attrs = n_attrs;
         (void) snprintf(fake.name, sizeof fake.name, "%s/%s", parent, type);
         return begin("create_mdev", c, (Later) { .done = done, .userdata = u }, reterr);
 }
 
-int engine_remove_mdev(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done, void *u, Refusal *reterr) {
+int engine_remove_mdev(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done, void *u,
+                       Refusal *reterr) {
         fake.asked_uuid = uuid;
         return begin("remove_mdev", c, (Later) { .done = done, .userdata = u }, reterr);
 }
 
-int engine_set_host_masks(Engine *e, const ApMask *adapters, const ApMask *domains, const EngineCaller *c, engine_done_t done,
-                          void *u, Refusal *reterr) {
+int engine_set_host_masks(Engine *e, const ApMask *adapters, const ApMask *domains, const EngineCaller *c,
+                          engine_done_t done, void *u, Refusal *reterr) {
         fake.matrix = (ApMatrix) { .adapters = *adapters, .domains = *domains };
         return begin("set_host_masks", c, (Later) { .done = done, .userdata = u }, reterr);
 }
@@ -142,7 +152,8 @@ int engine_refresh(Engine *e, void (*done)(void *, int), void *u) {
         return sd_event_add_defer(fake.event, &s, on_turn, copy);
 }
 
-int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size_t *ret_n, Verdict *ret_verdict, char **ret_text) {
+int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size_t *ret_n,
+                 Verdict *ret_verdict, char **ret_text) {
         fake.asked = "check";
         fake.n_asked++;
         fake.check = *check;
@@ -203,7 +214,8 @@ const char *engine_mdev_state(const Engine *e, Uuid uuid) {
         return "active";
 }
 
-void engine_queue_owner(const Engine *e, Apqn q, const char **ret_kind, char ret_owner[static ENGINE_OWNER_SIZE]) {
+void engine_queue_owner(const Engine *e, Apqn q, const char **ret_kind,
+                        char ret_owner[static ENGINE_OWNER_SIZE]) {
         *ret_kind = q.domain == 0x47 ? "definition" : "free";
         (void) snprintf(ret_owner, ENGINE_OWNER_SIZE, "%s", q.domain == 0x47 ? "payments-1" : "");
 }

@@ -9,11 +9,11 @@ typedef struct FakeEngine {
         sd_event *event;
 
         /* what it answers */
-        int at_once;                  /* 0: accept; else this, with a refusal if > 0 */
-        int later;                    /* then done() with this, from the loop */
-        int kernel_errno;             /* of refusals: negative */
-        bool hang;                    /* done() is never called */
-        Uuid uuid;                    /* of what is made */
+        int at_once;      /* 0: accept; else this, with a refusal if > 0 */
+        int later;        /* then done() with this, from the loop */
+        int kernel_errno; /* of refusals: negative */
+        bool hang;        /* done() is never called */
+        Uuid uuid;        /* of what is made */
         EngineConflict *conflicts;
         size_t n_conflicts;
         EngineMatrix *matrices;
@@ -22,14 +22,14 @@ typedef struct FakeEngine {
         const char *const *problems;
 
         /* what it was asked last */
-        const char *asked;            /* name of the function; NULL: nothing */
+        const char *asked; /* name of the function; NULL: nothing */
         unsigned n_asked;
         char name[300], guest[300], unknown[64];
         Uuid asked_uuid;
         ApMatrix matrix;
         EngineDefine define;
         EngineCheck check;
-        bool flag;                    /* from_host, stop, autostart */
+        bool flag; /* from_host, stop, autostart */
         uid_t uid;
         char caller[64];
         size_t n_attrs, xml_size;

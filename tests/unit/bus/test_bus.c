@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The bus's surface over a socket pair: every method, what it hands to the engine, every error name, limits on arguments, polkit. */
+/* The bus's surface over a socket pair: every method, what it hands to the engine, every error name,
+ * limits on arguments, polkit. */
 
 #include <errno.h>
 #include <setjmp.h>
@@ -31,7 +32,7 @@ typedef struct World {
         sd_bus *server, *client;
         Bus *bus;
         /* polkit, which the client plays */
-        const char *polkit;            /* "yes", "no", "challenge", "gone", "hang" */
+        const char *polkit; /* "yes", "no", "challenge", "gone", "hang" */
         unsigned n_asked;
         char action[64], subject[64];
         uint32_t flags;
@@ -77,19 +78,22 @@ static int on_polkit(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         if (strcmp(w.polkit, "gone") == 0)
                 return sd_bus_error_set(error, SD_BUS_ERROR_SERVICE_UNKNOWN, "no polkit");
 
-        return sd_bus_reply_method_return(m, "(bba{ss})", strcmp(w.polkit, "yes") == 0, strcmp(w.polkit, "challenge") == 0, 0);
+        return sd_bus_reply_method_return(m, "(bba{ss})", strcmp(w.polkit, "yes") == 0,
+                                          strcmp(w.polkit, "challenge") == 0, 0);
 }
 
 static const sd_bus_vtable polkit_vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD("CheckAuthorization", "(sa{sv})sa{ss}us", "(bba{ss})", on_polkit, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD("CheckAuthorization", "(sa{sv})sa{ss}us", "(bba{ss})", on_polkit,
+                      SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END,
 };
 
 static int on_signal(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         const char *what = sd_bus_message_get_member(m), *path = sd_bus_message_get_path(m);
 
-        if (sd_bus_message_is_signal(m, NULL, "InterfacesAdded") || sd_bus_message_is_signal(m, NULL, "InterfacesRemoved"))
+        if (sd_bus_message_is_signal(m, NULL, "InterfacesAdded") ||
+            sd_bus_message_is_signal(m, NULL, "InterfacesRemoved"))
                 assert_true(sd_bus_message_read(m, "o", &path) > 0);
         assert_true(w.n_signals < ELEMENTS(w.signals));
         (void) snprintf(w.signals[w.n_signals++], sizeof w.signals[0], "%s %s", what, path);
@@ -121,7 +125,8 @@ static int set_up_with(const BusConfig *config) {
         assert_true(sd_bus_start(w.client) >= 0);
         assert_true(sd_bus_attach_event(w.client, w.event, 0) >= 0);
         assert_true(sd_bus_add_object_vtable(w.client, NULL, "/org/freedesktop/PolicyKit1/Authority",
-                                             "org.freedesktop.PolicyKit1.Authority", polkit_vtable, NULL) >= 0);
+                                             "org.freedesktop.PolicyKit1.Authority", polkit_vtable,
+                                             NULL) >= 0);
         assert_true(sd_bus_match_signal(w.client, NULL, NULL, NULL, NULL, NULL, on_signal, NULL) >= 0);
 
         fake.event = w.event;
@@ -158,7 +163,8 @@ static void run_until(sd_bus_message **reply) {
         }
 }
 
-static sd_bus_message *new_call(const char *sender, const char *path, const char *interface, const char *method) {
+static sd_bus_message *new_call(const char *sender, const char *path, const char *interface,
+                                const char *method) {
         sd_bus_message *m;
 
         assert_true(sd_bus_message_new_method_call(w.client, &m, NULL, path, interface, method) >= 0);
@@ -182,7 +188,8 @@ static sd_bus_message *succeeds(sd_bus_message *m) {
         sd_bus_message *reply = send_call(m);
 
         if (sd_bus_message_is_method_error(reply, NULL))
-                fail_msg("%s: %s", sd_bus_message_get_error(reply)->name, sd_bus_message_get_error(reply)->message);
+                fail_msg("%s: %s", sd_bus_message_get_error(reply)->name,
+                         sd_bus_message_get_error(reply)->message);
         return reply;
 }
 
@@ -215,14 +222,15 @@ static void append_matrix(sd_bus_message *m) {
         assert_true(sd_bus_message_append(m, "aqaqaqa{sv}", 2, 4, 5, 1, 0x47, 1, 6, 0) >= 0);
 }
 static void append_define(sd_bus_message *m) {
-        assert_true(sd_bus_message_append(m, "ssaqaqaqa{sv}", "payments-1", UUID1_TEXT, 2, 4, 5, 1, 0x47, 1, 6, 2, "guest",
-                                          "s", "vm1", "start", "b", 1) >= 0);
+        assert_true(sd_bus_message_append(m, "ssaqaqaqa{sv}", "payments-1", UUID1_TEXT, 2, 4, 5, 1, 0x47, 1,
+                                          6, 2, "guest", "s", "vm1", "start", "b", 1) >= 0);
 }
 static void append_xml(sd_bus_message *m) {
         assert_true(sd_bus_message_append(m, "sa{sv}", "<device/>", 1, "autostart", "b", 1) >= 0);
 }
 static void append_create(sd_bus_message *m) {
-        assert_true(sd_bus_message_append(m, "sssa(ss)a{sv}", "mtty", "mtty-2", "", 1, "name", "value", 0) >= 0);
+        assert_true(sd_bus_message_append(m, "sssa(ss)a{sv}", "mtty", "mtty-2", "", 1, "name", "value", 0) >=
+                    0);
 }
 static void append_masks(sd_bus_message *m) {
         assert_true(sd_bus_message_append(m, "aqaqa{sv}", 1, 7, 2, 8, 9, 0) >= 0);
@@ -249,12 +257,17 @@ static const Method changing[] = {
         { "create", MANAGER, "CreateMdev", AUTHZ_MANAGE_MDEV, "create_mdev", append_create },
         { "masks", MANAGER, "SetHostMasks", AUTHZ_MANAGE_HOST, "set_host_masks", append_masks },
         { "reconcile", MANAGER, "Reconcile", AUTHZ_MANAGE_MATRIX, "reconcile", append_nothing },
-        { "start", MATRIX1, BUS_INTERFACE("Matrix"), "Start", AUTHZ_MANAGE_MATRIX, "start", append_from_host },
+        { "start", MATRIX1, BUS_INTERFACE("Matrix"), "Start", AUTHZ_MANAGE_MATRIX, "start",
+          append_from_host },
         { "stop", MATRIX1, BUS_INTERFACE("Matrix"), "Stop", AUTHZ_MANAGE_MATRIX, "stop", append_options },
-        { "modify", MATRIX1, BUS_INTERFACE("Matrix"), "Modify", AUTHZ_MANAGE_MATRIX, "modify", append_matrix },
-        { "undefine", MATRIX1, BUS_INTERFACE("Matrix"), "Undefine", AUTHZ_MANAGE_MATRIX, "undefine", append_stop },
-        { "autostart", MATRIX1, BUS_INTERFACE("Matrix"), "SetAutostart", AUTHZ_MANAGE_MATRIX, "set_autostart", append_autostart },
-        { "remove", MDEV1, BUS_INTERFACE("Mdev"), "Remove", AUTHZ_MANAGE_MDEV, "remove_mdev", append_options },
+        { "modify", MATRIX1, BUS_INTERFACE("Matrix"), "Modify", AUTHZ_MANAGE_MATRIX, "modify",
+          append_matrix },
+        { "undefine", MATRIX1, BUS_INTERFACE("Matrix"), "Undefine", AUTHZ_MANAGE_MATRIX, "undefine",
+          append_stop },
+        { "autostart", MATRIX1, BUS_INTERFACE("Matrix"), "SetAutostart", AUTHZ_MANAGE_MATRIX,
+          "set_autostart", append_autostart },
+        { "remove", MDEV1, BUS_INTERFACE("Mdev"), "Remove", AUTHZ_MANAGE_MDEV, "remove_mdev",
+          append_options },
 };
 
 static sd_bus_message *call_of(const Method *method, const char *sender) {
@@ -268,7 +281,9 @@ static void add_objects(void) {
         static EngineMatrix matrix;
         HostMdev mdev = { .uuid = uuid1, .ap = true, .matrix_known = true };
 
-        matrix = (EngineMatrix) { .uuid = uuid1, .name = "payments-1", .guest = "vm1", .state = MATRIX_STARTED, .uid = USER };
+        matrix = (EngineMatrix) {
+                .uuid = uuid1, .name = "payments-1", .guest = "vm1", .state = MATRIX_STARTED, .uid = USER
+        };
         ap_mask_set(&matrix.matrix.adapters, 5);
         ap_mask_set(&matrix.matrix.domains, 0x47);
         fake.matrices = &matrix;
@@ -307,7 +322,8 @@ static void test_define_arguments(void **state) {
         assert_string_equal(fake.name, "payments-1");
         assert_string_equal(fake.guest, "vm1");
         assert_true(uuid_equal(fake.asked_uuid, uuid1));
-        assert_true(fake.define.start && !fake.define.autostart && !fake.define.alternative && !fake.define.from_host);
+        assert_true(fake.define.start && !fake.define.autostart && !fake.define.alternative &&
+                    !fake.define.from_host);
         assert_int_equal(ap_mask_count(&fake.matrix.adapters), 2);
         assert_true(ap_mask_test(&fake.matrix.adapters, 5) && ap_mask_test(&fake.matrix.domains, 0x47));
         assert_true(ap_mask_test(&fake.matrix.control, 6));
@@ -335,7 +351,8 @@ static void test_errors_have_names(void **state) {
                         fails(call_of(&changing[i], NULL), bus_error_name(v), FAKE_TEXT);
                         fake.later = 0;
                 }
-                assert_int_equal(sd_bus_error_get_errno(&(sd_bus_error) { .name = bus_error_name(v), .message = "" }),
+                assert_int_equal(sd_bus_error_get_errno(
+                                         &(sd_bus_error) { .name = bus_error_name(v), .message = "" }),
                                  bus_error_errno(v));
         }
 }
@@ -371,7 +388,8 @@ static void test_reload(void **state) {
 }
 
 static void test_reconcile(void **state) {
-        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = succeeds(new_call(NULL, MANAGER, "Reconcile"));
+        CLEANUP(sd_bus_message_unrefp)
+        sd_bus_message *reply = succeeds(new_call(NULL, MANAGER, "Reconcile"));
         const char *name, *what;
 
         assert_true(sd_bus_message_read(reply, "a(ss)", 1, &name, &what) > 0);
@@ -382,7 +400,9 @@ static void test_reconcile(void **state) {
 /* ---- questions ---- */
 
 static void test_check(void **state) {
-        EngineConflict conflict = { .adapter = 5, .domain = 0x47, .kind = "definition", .owner = "payments-1" };
+        EngineConflict conflict = {
+                .adapter = 5, .domain = 0x47, .kind = "definition", .owner = "payments-1"
+        };
         sd_bus_message *m = new_call(NULL, MANAGER, "CheckMatrix");
         CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         const char *kind, *owner;
@@ -391,8 +411,8 @@ static void test_check(void **state) {
         add_objects();
         fake.conflicts = &conflict;
         fake.n_conflicts = 1;
-        assert_true(sd_bus_message_append(m, "aqaqaqa{sv}", 1, 5, 1, 0x47, 0, 3, "start", "b", 1, "self", "s", "payments-1",
-                                          "from-host", "b", 1) >= 0);
+        assert_true(sd_bus_message_append(m, "aqaqaqa{sv}", 1, 5, 1, 0x47, 0, 3, "start", "b", 1, "self",
+                                          "s", "payments-1", "from-host", "b", 1) >= 0);
         reply = succeeds(m);
         assert_true(sd_bus_message_read(reply, "a(qqss)", 1, &a, &d, &kind, &owner) > 0);
         assert_true(a == 5 && d == 0x47);
@@ -403,7 +423,8 @@ static void test_check(void **state) {
         assert_int_equal(fake.n_refreshed, 1); /* the host was looked at first */
 
         m = new_call(NULL, MANAGER, "CheckMatrix");
-        assert_true(sd_bus_message_append(m, "aqaqaqa{sv}", 1, 5, 1, 0x47, 0, 1, "self", "s", "nobody") >= 0);
+        assert_true(sd_bus_message_append(m, "aqaqaqa{sv}", 1, 5, 1, 0x47, 0, 1, "self", "s", "nobody") >=
+                    0);
         fails(m, BUS_NAME ".Error.NoSuchMatrix", "'nobody'");
 }
 
@@ -444,10 +465,14 @@ static void test_list_queues(void **state) {
                 };
                 unsigned want;
         } cases[] = {
-                { "adapter", "adapter", "q", .n = 5, .want = 2 },       { "no such", "adapter", "q", .n = 6, .want = 0 },
-                { "domain", "domain", "q", .n = 0x47, .want = 1 },      { "driver", "driver", "s", .s = "vfio_ap", .want = 1 },
-                { "kind", "owner-kind", "s", .s = "free", .want = 1 },  { "owner", "owner", "s", .s = "payments-1", .want = 1 },
-                { "free", "free", "b", .n = 1, .want = 1 },             { "not free", "free", "b", .n = 0, .want = 1 },
+                { "adapter", "adapter", "q", .n = 5, .want = 2 },
+                { "no such", "adapter", "q", .n = 6, .want = 0 },
+                { "domain", "domain", "q", .n = 0x47, .want = 1 },
+                { "driver", "driver", "s", .s = "vfio_ap", .want = 1 },
+                { "kind", "owner-kind", "s", .s = "free", .want = 1 },
+                { "owner", "owner", "s", .s = "payments-1", .want = 1 },
+                { "free", "free", "b", .n = 1, .want = 1 },
+                { "not free", "free", "b", .n = 0, .want = 1 },
         };
         sd_bus_message *m = new_call(NULL, MANAGER, "ListQueues");
 
@@ -458,18 +483,21 @@ static void test_list_queues(void **state) {
         for (size_t i = 0; i < ELEMENTS(cases); i++) {
                 m = new_call(NULL, MANAGER, "ListQueues");
                 if (*cases[i].type == 's')
-                        assert_true(sd_bus_message_append(m, "a{sv}", 1, cases[i].key, "s", cases[i].s) >= 0);
+                        assert_true(sd_bus_message_append(m, "a{sv}", 1, cases[i].key, "s", cases[i].s) >=
+                                    0);
                 else
-                        assert_true(sd_bus_message_append(m, "a{sv}", 1, cases[i].key, cases[i].type, cases[i].n) >= 0);
+                        assert_true(sd_bus_message_append(m, "a{sv}", 1, cases[i].key, cases[i].type,
+                                                          cases[i].n) >= 0);
                 assert_int_equal(count_queues(m), cases[i].want);
         }
 
         /* so many that the answer is made in slices, and all of them */
         for (unsigned a = 0; a < AP_IDS; a++)
                 fake.snapshot->queue_present[a] = AP_MASK_ALL;
+        ap_mask_clear(&fake.snapshot->queue_present[0], 7); /* so that slices do not end where adapters do */
         m = new_call(NULL, MANAGER, "ListQueues");
         append_options(m);
-        assert_int_equal(count_queues(m), 65536);
+        assert_int_equal(count_queues(m), 65535);
         m = new_call(NULL, MANAGER, "ListQueues");
         assert_true(sd_bus_message_append(m, "a{sv}", 1, "domain", "q", 3) >= 0);
         assert_int_equal(count_queues(m), 256);
@@ -522,7 +550,8 @@ static void test_bad_options(void **state) {
         fails(m, SD_BUS_ERROR_INVALID_ARGS, "option 'start' must be a boolean");
 
         m = new_call(NULL, MANAGER, "DefineMatrixXML");
-        assert_true(sd_bus_message_append(m, "sa{sv}", "<device/>", 2, "start", "b", 1, "start", "b", 0) >= 0);
+        assert_true(sd_bus_message_append(m, "sa{sv}", "<device/>", 2, "start", "b", 1, "start", "b", 0) >=
+                    0);
         fails(m, SD_BUS_ERROR_INVALID_ARGS, "'start' was given twice");
         assert_null(fake.asked);
 }
@@ -572,14 +601,17 @@ static void test_bad_attributes(void **state) {
 
 static void test_paths(void **state) {
         static const char *const wrong[] = {
-                BUS_ROOT "/matrix/C2010203_0405_0607_0809_0a0b0c0d0eab", BUS_ROOT "/matrix/" UUID1_PATH "/x",
-                BUS_ROOT "/matrix/x/" UUID1_PATH,                         BUS_ROOT "/matrix/5",
+                BUS_ROOT "/matrix/C2010203_0405_0607_0809_0a0b0c0d0eab",
+                BUS_ROOT "/matrix/" UUID1_PATH "/x",
+                BUS_ROOT "/matrix/x/" UUID1_PATH,
+                BUS_ROOT "/matrix/5",
         };
         Uuid untouched = uuid1;
 
         add_objects();
         for (size_t i = 0; i < ELEMENTS(wrong); i++) {
-                fails(new_call(NULL, wrong[i], BUS_INTERFACE("Matrix"), "GetXML"), SD_BUS_ERROR_UNKNOWN_OBJECT, "");
+                fails(new_call(NULL, wrong[i], BUS_INTERFACE("Matrix"), "GetXML"),
+                      SD_BUS_ERROR_UNKNOWN_OBJECT, "");
                 assert_int_equal(bus_path_parse_uuid(wrong[i], "matrix", &untouched), -EINVAL);
                 assert_true(uuid_equal(untouched, uuid1));
         }
@@ -597,7 +629,8 @@ static void test_polkit_decides(void **state) {
                 assert_string_equal(w.action, changing[i].action);
                 assert_string_equal(w.subject, ":1.u5");
                 w.polkit = "challenge";
-                fails(call_of(&changing[i], ":1.u5"), SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED, changing[i].action);
+                fails(call_of(&changing[i], ":1.u5"), SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED,
+                      changing[i].action);
                 w.polkit = "gone";
                 fails(call_of(&changing[i], ":1.u5"), SD_BUS_ERROR_ACCESS_DENIED, "polkit did not answer");
                 assert_null(fake.asked); /* nothing was done before the answer */
@@ -619,7 +652,10 @@ static void test_polkit_is_asked_to_inspect(void **state) {
                 sd_bus_message *m = new_call(":1.u5", MANAGER, members[i]);
 
                 w.polkit = "no";
-                assert_true(sd_bus_message_append(m, i == 0 ? "aqaqaqa{sv}" : i == 1 ? "a{sv}" : "s",
+                assert_true(sd_bus_message_append(m,
+                                                  i == 0   ? "aqaqaqa{sv}"
+                                                  : i == 1 ? "a{sv}"
+                                                           : "s",
                                                   i == 2 ? "x" : NULL, 0, 0, 0) >= 0);
                 fails(m, SD_BUS_ERROR_ACCESS_DENIED, AUTHZ_INSPECT);
         }
@@ -638,7 +674,8 @@ static void test_interactive_flag(void **state) {
 }
 
 static int set_up_impatient(void **state) {
-        return set_up_with(&(BusConfig) { .sender_uid = sender_uid, .authz_timeout_us = 50000, .max_asks_per_uid = 3 });
+        return set_up_with(
+                &(BusConfig) { .sender_uid = sender_uid, .authz_timeout_us = 50000, .max_asks_per_uid = 3 });
 }
 
 static void test_hanging_polkit(void **state) {
@@ -665,7 +702,8 @@ static void test_waiting_for_polkit_is_limited(void **state) {
 
         w.polkit = "hang";
         for (size_t i = 0; i < 3; i++) {
-                m = call_of(&changing[0], i % 2 ? ":1.u5" : ":1.u6"); /* of one user, from several connections */
+                m = call_of(&changing[0],
+                            i % 2 ? ":1.u5" : ":1.u6"); /* of one user, from several connections */
                 assert_true(sd_bus_call_async(w.client, NULL, m, on_reply, &replies[i], 0) >= 0);
                 (void) sd_bus_message_unref(m);
         }
@@ -722,7 +760,8 @@ static void test_managed_objects(void **state) {
         int r;
 
         add_objects();
-        reply = succeeds(new_call(NULL, BUS_ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"));
+        reply = succeeds(
+                new_call(NULL, BUS_ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"));
         assert_true(sd_bus_message_enter_container(reply, 'a', "{oa{sa{sv}}}") > 0);
         while ((r = sd_bus_message_enter_container(reply, 'e', "oa{sa{sv}}")) > 0) {
                 assert_true(sd_bus_message_read(reply, "o", &path) > 0);
@@ -742,9 +781,15 @@ static void test_text_is_made_fit_for_the_bus(void **state) {
         static const struct {
                 const char *name, *in, *out;
         } cases[] = {
-                { "ascii", "abc", "abc" },           { "utf-8", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x94\x91", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x94\x91" },
-                { "lone byte", "a\xff" "b", "a?b" }, { "cut off", "a\xe2\x82", "a??" },
-                { "overlong", "\xc0\xaf", "??" },    { "surrogate", "\xed\xa0\x80", "???" },
+                { "ascii", "abc", "abc" },
+                { "utf-8", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x94\x91", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x94\x91" },
+                { "lone byte",
+                  "a\xff"
+                  "b",
+                  "a?b" },
+                { "cut off", "a\xe2\x82", "a??" },
+                { "overlong", "\xc0\xaf", "??" },
+                { "surrogate", "\xed\xa0\x80", "???" },
                 { "too high", "\xf4\x90\x80\x80", "????" },
         };
 
@@ -761,7 +806,9 @@ static void settle(void) {
 }
 
 static void change(EngineObject object, EngineChange what) {
-        bus_on_engine_event(&w.bus, &(EngineKey) { .object = object, .uuid = uuid1, .id = 5, .name = "mtty-é.1" }, what);
+        bus_on_engine_event(&w.bus,
+                            &(EngineKey) { .object = object, .uuid = uuid1, .id = 5, .name = "mtty-é.1" },
+                            what);
 }
 
 static unsigned heard(const char *what) {
@@ -832,7 +879,7 @@ static void test_reply_comes_after_its_signal(void **state) {
 }
 
 int main(void) {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define TEST(f)      cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 #define IMPATIENT(f) cmocka_unit_test_setup_teardown(f, set_up_impatient, tear_down)
         const struct CMUnitTest tests[] = {
                 TEST(test_methods_reach_the_engine),

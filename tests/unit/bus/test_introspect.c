@@ -15,7 +15,7 @@
 #include "bus/bus.h"
 
 #define FILE_MAX (256 * 1024)
-#define DOC "annotation name=\"org.gtk.GDBus.DocString\""
+#define DOC      "annotation name=\"org.gtk.GDBus.DocString\""
 
 static char *read_file(FILE *f) {
         char *s = calloc(1, FILE_MAX);

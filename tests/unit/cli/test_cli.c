@@ -44,10 +44,14 @@ static void test_usage(void **state) {
                 { { "show" }, CLI_USAGE, "missing argument" },
                 { { "show", "a", "b" }, CLI_USAGE, "one too many argument" },
                 { { "define", "x", "--adapters" }, CLI_USAGE, "--adapters needs a value" },
-                { { "define", "x", "--adapters", "1", "--adapters", "2" }, CLI_USAGE, "--adapters was given twice" },
+                { { "define", "x", "--adapters", "1", "--adapters", "2" },
+                  CLI_USAGE,
+                  "--adapters was given twice" },
                 { { "define", "x", "--adapters", "1" }, CLI_USAGE, "needs --adapters and --domains" },
                 { { "check", "--domains", "1" }, CLI_USAGE, "needs --adapters and --domains" },
-                { { "define", "x", "--adapters", "banana", "--domains", "1" }, CLI_USAGE, "'banana' is no list" },
+                { { "define", "x", "--adapters", "banana", "--domains", "1" },
+                  CLI_USAGE,
+                  "'banana' is no list" },
                 { { "define", "x", "--adapters", "", "--domains", "1" }, CLI_USAGE, "'' is no list" },
                 { { "define", "x", "--adapters", "-1", "--domains", "1" }, CLI_USAGE, "'-1' is no list" },
                 { { "define", "x", "--adapters", "4000", "--domains", "1" }, CLI_USAGE, "above 255" },
@@ -56,7 +60,9 @@ static void test_usage(void **state) {
                 { { "mdev-remove", "1234" }, CLI_USAGE, "'1234' is no UUID" },
                 { { "mdev-create", "mtty", "mtty-1", "--attr", "x" }, CLI_USAGE, "'x' is not NAME=VALUE" },
                 { { "masks", "--adapters", "1" }, CLI_USAGE, "both" },
-                { { "frob", "--json" }, CLI_USAGE, "{\"error\":{\"name\":\"Usage\",\"message\":\"unknown verb 'frob'" },
+                { { "frob", "--json" },
+                  CLI_USAGE,
+                  "{\"error\":{\"name\":\"Usage\",\"message\":\"unknown verb 'frob'" },
                 { { "--json", "--frob" }, CLI_USAGE, "{\"error\":{" },
                 { { "define-xml", "/nonexistent" }, CLI_FAILED, "cannot open '/nonexistent'" },
                 { { "list", "--address", "unix:path=/nonexistent" }, CLI_FAILED, "cannot connect" },
@@ -118,7 +124,8 @@ static void assert_file(const char *name, const char *is) {
 
 static void test_grid(void **state) {
         Grid *g = calloc(1, sizeof *g);
-        GridOwner owners[] = { { .name = "payments-1 (started)", .live = true }, { .name = "audit-1 (defined)" } };
+        GridOwner owners[] = { { .name = "payments-1 (started)", .live = true },
+                               { .name = "audit-1 (defined)" } };
         CLEANUP(freep) char *plain = NULL, *colour = NULL;
 
         g->owners = owners;
@@ -187,7 +194,8 @@ static void test_table(void **state) {
         FILE *f;
 
         for (unsigned i = 0; i < 20; i++)
-                assert_int_equal(table_add(t, (const char *[]) { i == 3 ? "zürich-1" : "a", "", "last" }), 0);
+                assert_int_equal(table_add(t, (const char *[]) { i == 3 ? "zürich-1" : "a", "", "last" }),
+                                 0);
         f = open_memstream(&s, &size);
         table_print(t, f, false);
         (void) fclose(f);
@@ -198,8 +206,12 @@ static void test_table(void **state) {
 static void test_keys(void **state) {
         static const struct {
                 const char *property, *key;
-        } cases[] = { { "UUID", "uuid" }, { "UID", "uid" }, { "GuestAdapters", "guest_adapters" }, { "NMatrices", "n_matrices" },
-                      { "Id", "id" }, { "InUse", "in_use" } };
+        } cases[] = { { "UUID", "uuid" },
+                      { "UID", "uid" },
+                      { "GuestAdapters", "guest_adapters" },
+                      { "NMatrices", "n_matrices" },
+                      { "Id", "id" },
+                      { "InUse", "in_use" } };
         char buf[64];
 
         for (size_t i = 0; i < ELEMENTS(cases); i++)
@@ -215,7 +227,8 @@ static void test_json_from_message(void **state) {
         assert_true(sd_bus_set_address(bus, "unix:path=/nonexistent") >= 0);
         (void) sd_bus_start(bus);
         assert_true(sd_bus_message_new_signal(bus, &m, "/x", "x.y", "Z") >= 0);
-        assert_true(sd_bus_message_append(m, "a{sv}a(qs)bt", 2, "a", "s", "x", "b", "aq", 2, 1, 2, 1, 5, "y", 1, UINT64_MAX) >= 0);
+        assert_true(sd_bus_message_append(m, "a{sv}a(qs)bt", 2, "a", "s", "x", "b", "aq", 2, 1, 2, 1, 5, "y",
+                                          1, UINT64_MAX) >= 0);
         assert_true(sd_bus_message_seal(m, 1, 0) >= 0);
         assert_int_equal(json_from_message(m, &o), 0);
         assert_string_equal(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN),
@@ -224,14 +237,10 @@ static void test_json_from_message(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_usage),
-                cmocka_unit_test(test_grid),
-                cmocka_unit_test(test_grid_wide),
-                cmocka_unit_test(test_grid_full),
-                cmocka_unit_test(test_grid_empty),
-                cmocka_unit_test(test_table),
-                cmocka_unit_test(test_keys),
-                cmocka_unit_test(test_json_from_message),
+                cmocka_unit_test(test_usage),      cmocka_unit_test(test_grid),
+                cmocka_unit_test(test_grid_wide),  cmocka_unit_test(test_grid_full),
+                cmocka_unit_test(test_grid_empty), cmocka_unit_test(test_table),
+                cmocka_unit_test(test_keys),       cmocka_unit_test(test_json_from_message),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

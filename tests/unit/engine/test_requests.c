@@ -228,9 +228,9 @@ static void test_names(void **state) {
         assert_reply(&reply, 0, NULL, __FILE__, __LINE__);
         d.uuid = uuid_n(2);
         d.matrix = matrix_of("3", "6", "");
-        d.name = "00000000-0000-4000-8000-000000000001";
+        d.name = "00000000-0000-4000-8000-000000000001"; /* of another */
         env_define(env, &d, &reply);
-        assert_reply(&reply, VERDICT_EXISTS, "00000000-0000-4000-8000-000000000001", __FILE__, __LINE__);
+        assert_reply(&reply, VERDICT_INVALID, "UUID", __FILE__, __LINE__);
 }
 
 static void test_alternatives(void **state) {
@@ -288,6 +288,7 @@ static void test_masks(void **state) {
         Env *env = *state;
         ApMatrix masks = matrix_of("0,1,5", ALL_MASKS, "");
         CLEANUP(freep) char *text = NULL;
+        Reply reply;
 
         env_do(env, "masks", (Uuid) {}, &masks);
         text = env_host_text(env);
@@ -296,7 +297,8 @@ static void test_masks(void **state) {
         env_write(env, "bus/ap/apmask", "-5");
         env_settle(env);
         assert_true(env_has_general_problem(env, "host masks"));
-        env_do(env, "reconcile", (Uuid) {}, NULL);
+        env_request(env, "reconcile", (Uuid) {}, NULL, &reply);
+        assert_reply(&reply, 0, "host masks healed", __FILE__, __LINE__);
         env_settle(env);
         assert_false(env_has_general_problem(env, "host masks"));
 }
@@ -670,7 +672,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_life, setup_612, teardown),
                 cmocka_unit_test_setup_teardown(test_unknown_matrix, setup_61, teardown),
                 cmocka_unit_test_setup_teardown(test_refusals, setup_612, teardown),
-                cmocka_unit_test_setup_teardown(test_race_for_a_queue, setup_61, teardown),
+                cmocka_unit_test_setup_teardown(test_race_for_a_queue, setup_612, teardown),
                 cmocka_unit_test(test_pairs), cmocka_unit_test(test_big), cmocka_unit_test(test_big_61),
         };
 

@@ -22,12 +22,14 @@ int main(int argc, char **argv) {
         }
 
         for (size_t i = 0; i < c.n_definitions; i++) {
-                char uuid[UUID_STRING_SIZE], a[AP_MASK_LIST_SIZE], d[AP_MASK_LIST_SIZE], k[AP_MASK_LIST_SIZE];
+                char uuid[UUID_STRING_SIZE], a[AP_MASK_LIST_SIZE], d[AP_MASK_LIST_SIZE],
+                                k[AP_MASK_LIST_SIZE];
                 const MdevctlDefinition *m = &c.definitions[i];
 
                 (void) printf("%s %s adapters=%s domains=%s control=%s\n", uuid_format(m->uuid, uuid),
                               m->autostart ? "auto" : "manual", ap_mask_format_list(&m->matrix.adapters, a),
-                              ap_mask_format_list(&m->matrix.domains, d), ap_mask_format_list(&m->matrix.control, k));
+                              ap_mask_format_list(&m->matrix.domains, d),
+                              ap_mask_format_list(&m->matrix.control, k));
         }
         for (size_t i = 0; i < c.n_bad; i++)
                 (void) printf("bad %s: %s\n", c.bad[i].file, c.bad[i].reason);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # mdevctl_golden.sh PROGRAM FIXTURES: reads the fixtures, and what git cannot keep, and compares. REGENERATE=1 rewrites.
 set -eu
-program=$1 fixtures=$2
+program=$(realpath "$1") fixtures=$(realpath "$2")
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 

@@ -1,9 +1,4 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "host/ap_lock.h"
+#include "tests/lib/core/test.h"
 
 #define LOCK "s390apconfig.lock"
 
@@ -83,10 +79,9 @@ static void test_others(void **state) {
                 long age_s;
                 int r;
         } cases[] = {
-                { "1\n", 0, 1 },       { "1\n", 100000, 1 }, /* alive, however old */
-                { "", 0, 1 },          { "", 119, 1 },       { "", 125, 0 },
-                { "0\n", 0, 1 },       { "0\n", 125, 0 },    { "-5\n", 0, 1 },
-                { "banana\n", 125, 0 }, { "99999999999\n", 0, 1 },
+                { "1\n", 0, 1 },   { "1\n", 100000, 1 }, /* alive, however old */
+                { "", 0, 1 },      { "", 119, 1 },       { "", 125, 0 },         { "0\n", 0, 1 },
+                { "0\n", 125, 0 }, { "-5\n", 0, 1 },     { "banana\n", 125, 0 }, { "99999999999\n", 0, 1 },
         };
 
         for (size_t i = 0; i < ELEMENTS(cases); i++) {
@@ -172,11 +167,8 @@ static void test_race(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_take),
-                cmocka_unit_test(test_others),
-                cmocka_unit_test(test_stale),
-                cmocka_unit_test(test_absurd),
-                cmocka_unit_test(test_race),
+                cmocka_unit_test(test_take),   cmocka_unit_test(test_others), cmocka_unit_test(test_stale),
+                cmocka_unit_test(test_absurd), cmocka_unit_test(test_race),
         };
 
         return cmocka_run_group_tests(tests, setup, teardown);

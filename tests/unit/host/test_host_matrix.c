@@ -1,9 +1,4 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 
 #include <errno.h>
 #include <stdio.h>
@@ -12,6 +7,7 @@
 #include "base/cleanup.h"
 #include "host/host_matrix.h"
 #include "host/host_scan.h"
+#include "tests/lib/core/test.h"
 
 static void test_text(void **state) {
         static const struct {
@@ -22,7 +18,7 @@ static void test_text(void **state) {
                 { "03.0006\n03.0047\n04.0006\n04.0047\n", "0x03-0x04", "0x06,0x47", 0 },
                 { "03.\n04.\n", "0x03-0x04", "", 0 },
                 { ".0006\n.00ff\n", "", "0x06,0xff", 0 },
-                { "03.0006", NULL, NULL, -EBADMSG },          /* cut in the middle of a line */
+                { "03.0006", NULL, NULL, -EBADMSG }, /* cut in the middle of a line */
                 { "03.0006\n04.00", NULL, NULL, -EBADMSG },
                 { "03.0100\n", NULL, NULL, -EBADMSG },
                 { "banana\n", NULL, NULL, -EBADMSG },

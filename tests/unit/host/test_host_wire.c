@@ -1,9 +1,4 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 
 #include <errno.h>
 #include <stdio.h>
@@ -12,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "host/host_wire.h"
+#include "tests/lib/core/test.h"
 
 #define MDEVS 4000
 
@@ -28,7 +24,9 @@ static Snapshot *make_snapshot(size_t n_mdevs) {
         ap_mask_set(&s->queue_vfio[255], 255);
         s->cards = calloc(2, sizeof *s->cards);
         s->n_cards = 2;
-        s->cards[0] = (HostCard) { .id = 3, .mode = CARD_MODE_EP11, .hwtype = 14, .type = "CEX8P", .online = true };
+        s->cards[0] = (HostCard) {
+                .id = 3, .mode = CARD_MODE_EP11, .hwtype = 14, .type = "CEX8P", .online = true
+        };
         s->cards[1] = (HostCard) { .id = 4, .config = true };
         s->parents = calloc(2, sizeof *s->parents);
         s->n_parents = 2;
@@ -36,7 +34,8 @@ static Snapshot *make_snapshot(size_t n_mdevs) {
         s->parents[1] = (HostParent) { "mtty", "devices/virtual/mtty/mtty" };
         s->types = calloc(2, sizeof *s->types);
         s->n_types = 2;
-        s->types[0] = (HostType) { 0, "vfio_ap-passthrough", "VFIO AP Passthrough Device", "vfio-ap", 65536 };
+        s->types[0] = (HostType) { 0, "vfio_ap-passthrough", "VFIO AP Passthrough Device", "vfio-ap",
+                                   65536 };
         s->types[1] = (HostType) { 1, "mtty-1", "", "vfio-pci", 24 };
         s->mdevs = calloc(n_mdevs + 1, sizeof *s->mdevs);
         for (; s->n_mdevs < n_mdevs; s->n_mdevs++) {
@@ -92,8 +91,12 @@ static void test_snapshot(void **state) {
 }
 
 static void test_small(void **state) {
-        const HostOutcome outcome = { .verdict = HOST_KERNEL, .has_apqn = true, .apqn = { 5, 0x47 },
-                                      .error = -EADDRINUSE, .step = 3, .holder = 77 };
+        const HostOutcome outcome = { .verdict = HOST_KERNEL,
+                                      .has_apqn = true,
+                                      .apqn = { 5, 0x47 },
+                                      .error = -EADDRINUSE,
+                                      .step = 3,
+                                      .holder = 77 };
         const WireBegin begin = { WIRE_PHASE_STEP, 2, 5, 1000, "write of a/b" };
         HostKnown known[3] = { { .uuid = { { 1 } } }, { .uuid = { { 2 } } }, { .uuid = { { 3 } } } };
         WireBuffer b = {};
@@ -108,7 +111,8 @@ static void test_small(void **state) {
         assert_int_equal(ended.outcome.error, -EADDRINUSE);
         assert_int_equal(ended.outcome.step, 3);
         assert_int_equal(ended.outcome.holder, 77);
-        assert_true(ended.outcome.has_apqn && ended.outcome.apqn.adapter == 5 && ended.outcome.apqn.domain == 0x47);
+        assert_true(ended.outcome.has_apqn && ended.outcome.apqn.adapter == 5 &&
+                    ended.outcome.apqn.domain == 0x47);
 
         b.size = 0;
         assert_int_equal(wire_put_begin(&b, &begin), 0);
@@ -131,7 +135,12 @@ static void test_small(void **state) {
 static void test_job(void **state) {
         PlanStep create = { .type = PLAN_CREATE, .create = { "matrix", "vfio_ap-passthrough" } };
         Plan plans[2] = { { .uuid = { { 1 } } }, { .uuid = { { 2 } } } };
-        WireJob job = { .execute = true, .careful = true, .lock_timeout_us = 5, .plans = plans, .n_plans = 2 }, again;
+        WireJob job = { .execute = true,
+                        .careful = true,
+                        .lock_timeout_us = 5,
+                        .plans = plans,
+                        .n_plans = 2 },
+                again;
         WireBuffer b = {};
 
         assert_int_equal(plan_append(&plans[0], &create), 0);
@@ -160,10 +169,10 @@ static void test_garbage(void **state) {
         size_t rows = 3 * sizeof s->queue_present; /* any bits are right there */
 
         assert_int_equal(wire_put_snapshot(&b, WIRE_RESULT, 0, s), 0);
-        for (size_t n = 0; n < b.size; n += n > 400 && n < rows ? 997 : 1)
+        for (size_t n = 0; n<b.size; n += n> 400 && n < rows ? 997 : 1)
                 assert_int_equal(wire_get_snapshot(b.data, n, &result), -EBADMSG);
 
-        for (size_t i = WIRE_HEADER_SIZE; i < b.size; i += i > 400 && i < rows ? 997 : 1) {
+        for (size_t i = WIRE_HEADER_SIZE; i<b.size; i += i> 400 && i < rows ? 997 : 1) {
                 static const uint8_t masks[] = { 0xff, 0x01, 0x80 };
 
                 for (size_t j = 0; j < ELEMENTS(masks); j++) {
@@ -174,7 +183,9 @@ static void test_garbage(void **state) {
                         assert_true(r == 0 || r == -EBADMSG);
                         if (r == 0) {
                                 for (size_t k = 0; result.snapshot && k < result.snapshot->n_mdevs; k++)
-                                        (void) snapshot_parent_of(result.snapshot, &result.snapshot->mdevs[k])->name[0];
+                                        (void) snapshot_parent_of(result.snapshot,
+                                                                  &result.snapshot->mdevs[k])
+                                                        ->name[0];
                                 (void) snapshot_free(result.snapshot);
                         }
                         b.data[i] ^= masks[j];

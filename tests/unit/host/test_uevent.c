@@ -1,25 +1,25 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 
 #include "base/cleanup.h"
 #include "host/uevent.h"
+#include "tests/lib/core/test.h"
 
 static void test_matters(void **state) {
-#define CASE(text, matters) { text, sizeof text, matters }
+#define CASE(text, matters) \
+        { text, sizeof text, matters }
         static const struct {
                 const char *message;
                 size_t size;
                 bool matters;
         } cases[] = {
-                CASE("change@/devices/ap\0ACTION=change\0DEVPATH=/devices/ap\0SUBSYSTEM=ap\0BINDINGS=complete", true),
+                CASE("change@/devices/ap\0ACTION=change\0DEVPATH=/devices/ap\0SUBSYSTEM=ap\0BINDINGS=complete",
+                     true),
                 CASE("add@/devices/x\0ACTION=add\0DEVPATH=/devices/x/uuid\0SUBSYSTEM=mdev", true),
                 CASE("change@/x\0ACTION=change\0DEVPATH=/x\0SUBSYSTEM=misc\0MDEV_STATE=registered", true),
-                CASE("bind@/devices/ap/card03\0ACTION=bind\0DEVPATH=/devices/ap/card03\0DRIVER=vfio_ap", true),
-                CASE("change@/devices/apparatus\0ACTION=change\0DEVPATH=/devices/apparatus\0SUBSYSTEM=usb", false),
+                CASE("bind@/devices/ap/card03\0ACTION=bind\0DEVPATH=/devices/ap/card03\0DRIVER=vfio_ap",
+                     true),
+                CASE("change@/devices/apparatus\0ACTION=change\0DEVPATH=/devices/apparatus\0SUBSYSTEM=usb",
+                     false),
                 CASE("add@/devices/virtual/net/veth0\0ACTION=add\0SUBSYSTEM=net", false),
                 CASE("add@/devices/x\0SUBSYSTEM=apx", false),
                 CASE("", false),
