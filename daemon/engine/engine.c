@@ -304,7 +304,9 @@ static int load_marks(Engine *e) {
         for (size_t i = 0; i < n && r >= 0; i++) {
                 Matrix *m = state_find(e, marks[i].uuid);
 
-                if (m && marks[i].kind != MARK_MDEV)
+                if (uuid_is_null(marks[i].uuid))
+                        e->masks_pending = marks[i].kind == MARK_PENDING;
+                else if (m && marks[i].kind != MARK_MDEV)
                         m->mark = marks[i].kind;
                 else if (!m && marks[i].kind == MARK_MDEV)
                         r = state_add_own_mdev(e, marks[i].uuid);
