@@ -9,10 +9,10 @@
 #include "base/file.h"
 #include "host/sysfs.h"
 
-/* Attributes that every scan reads once an mdev stay open: reading at offset 0 makes sysfs generate the
- * content anew, which leaves one system call of three. A descriptor of an mdev that has gone answers ENODEV
- * for ever, also after the same uuid was made again. */
-#define KEPT_NAME  "/ap_config"
+/* Attributes that every scan reads stay open: reading at offset 0 makes sysfs generate the content anew, which leaves one
+ * system call of three and no walk along the path. A descriptor of what has gone answers ENODEV for ever, also after the same
+ * uuid was made again. */
+#define KEPT_BUS   "bus/ap/"
 #define KEPT_SLOTS 16384 /* a power of two; a collision costs only the saving */
 
 typedef struct Kept {
@@ -45,9 +45,18 @@ static Kept *kept_slot(SysfsReal *s, const char *path) {
 }
 
 static bool is_kept(const char *path) {
-        size_t n = strlen(path), suffix = strlen(KEPT_NAME);
+        static const char *const names[] = { "ap_config", "available_instances", "device_api", "features", "name" };
+        const char *name = strrchr(path, '/');
 
-        return n > suffix && strcmp(path + n - suffix, KEPT_NAME) == 0;
+        if (!name)
+                return false;
+        name++;
+        if (strncmp(path, KEPT_BUS, strlen(KEPT_BUS)) == 0)
+                return name == path + strlen(KEPT_BUS); /* the bus's own, no device's */
+        for (size_t i = 0; i < ELEMENTS(names); i++)
+                if (strcmp(name, names[i]) == 0)
+                        return true;
+        return false;
 }
 
 static int attribute_open(SysfsReal *s, const char *path, int flags) {

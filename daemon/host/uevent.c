@@ -18,6 +18,7 @@ struct Uevent {
         int fd;
         sd_event_source *io, *timer;
         bool waiting; /* the timer runs */
+        uint64_t last; /* when it last ended, CLOCK_MONOTONIC */
         uevent_changed_t changed;
         void *userdata;
 };
@@ -58,10 +59,18 @@ bool uevent_matters(const char *message, size_t size) {
         return false;
 }
 
+static uint64_t now_us(void) {
+        struct timespec t;
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
+}
+
 static int uevent_on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         Uevent *u = userdata;
 
         u->waiting = false;
+        u->last = now_us();
         u->changed(u->userdata);
         return 0;
 }
@@ -70,7 +79,7 @@ static void uevent_notice(Uevent *u) {
         if (u->waiting)
                 return;
 
-        u->waiting = sd_event_source_set_time_relative(u->timer, UEVENT_COALESCE_US) >= 0 &&
+        u->waiting = sd_event_source_set_time(u->timer, MAX(now_us() + UEVENT_COALESCE_US, u->last + UEVENT_PERIOD_US)) >= 0 &&
                      sd_event_source_set_enabled(u->timer, SD_EVENT_ONESHOT) >= 0;
 }
 

@@ -9,6 +9,7 @@
 #include <systemd/sd-event.h>
 
 #define UEVENT_COALESCE_US 20000
+#define UEVENT_PERIOD_US   200000 /* a host that is always busy is not looked at all the time */
 
 typedef struct Uevent Uevent;
 typedef void (*uevent_changed_t)(void *userdata);
