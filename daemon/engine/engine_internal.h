@@ -112,6 +112,7 @@ typedef struct Waiter {
 } Waiter;
 
 typedef struct Healing Healing;
+typedef struct Resolving Resolving;
 
 struct Engine {
         sd_event *event;
@@ -164,10 +165,12 @@ struct Engine {
         size_t n_unresolved;
         bool resting;             /* the AP lock is waited for before recovery begins */
         bool ready, settled, boot_done, closing;
-        bool host_differs;        /* since autostart was last tried */
+        bool host_differs;        /* since what has failed was last tried again */
+        bool start_wanted;        /* what is pending is to be tried again when nothing is being undone */
         bool masks_pending;       /* the masks that we keep are still to be set at this boot */
         unsigned n_autostarting;
         Healing *healing;
+        Resolving *resolving;     /* what is being undone, at most one batch */
         void (*ready_cb)(void *userdata);
         void *ready_userdata;
 

@@ -32,6 +32,7 @@ struct CommitJob {
         size_t n_entries, allocated_entries;
         Mark *marks;
         size_t n_marks, allocated_marks;
+        size_t n_first_marks;     /* of what has ended: before their intents end, since a crash between leaves those to recovery */
         OpQueue ops;
         int marks_result;
 };
@@ -325,23 +326,28 @@ static int job_add_final(CommitJob *job, const Op *op) {
         return job_add_mark(job, op->uuid, MARK_NONE);
 }
 
+static void job_set_marks(CommitJob *job, size_t from, size_t to) {
+        for (size_t i = from; i < to; i++) {
+                int r = marks_set(job->marks_fd, job->marks[i].uuid, job->marks[i].kind);
+
+                if (r < 0 && job->marks_result >= 0)
+                        job->marks_result = r;
+        }
+}
+
 static int commit_run(Work *w) {
         CommitJob *job = CONTAINER_OF(w, CommitJob, work);
         int r = 0;
 
+        job_set_marks(job, 0, job->n_first_marks);
         if (job->reopen)
                 r = store_reopen(job->store);
         if (r >= 0 && job->n_entries > 0)
                 r = store_commit(job->store, job->entries, job->n_entries);
         if (r >= 0 && job->checkpoint)
                 r = store_checkpoint(job->store);
-
-        for (size_t i = 0; i < job->n_marks && r >= 0; i++) {
-                int k = marks_set(job->marks_fd, job->marks[i].uuid, job->marks[i].kind);
-
-                if (k < 0 && job->marks_result >= 0)
-                        job->marks_result = k;
-        }
+        if (r >= 0)
+                job_set_marks(job, job->n_first_marks, job->n_marks);
         return r;
 }
 
@@ -453,7 +459,7 @@ static CommitJob *commit_job_new(Engine *e) {
         job->allocated_entries = e->allocated_lazy;
         e->n_lazy = e->allocated_lazy = 0;
         job->marks = TAKE(e->lazy_marks);
-        job->n_marks = e->n_lazy_marks;
+        job->n_marks = job->n_first_marks = e->n_lazy_marks;
         job->allocated_marks = e->allocated_lazy_marks;
         e->n_lazy_marks = e->allocated_lazy_marks = 0;
         e->lazy_timer = sd_event_source_disable_unref(e->lazy_timer);

@@ -140,6 +140,17 @@ static void healing_free(Healing *h) {
         free(h);
 }
 
+struct Resolving {
+        Engine *engine;
+        size_t n;
+        uint64_t *ids;
+};
+
+static void resolving_free(Resolving *r) {
+        free(r->ids);
+        free(r);
+}
+
 void recover_free(Engine *e) {
         for (size_t i = 0; i < e->n_unresolved; i++) {
                 intent_clear(&e->unresolved[i].intent);
@@ -148,6 +159,8 @@ void recover_free(Engine *e) {
         free(e->unresolved);
         if (e->healing)
                 healing_free(e->healing);
+        if (e->resolving)
+                resolving_free(e->resolving);
 }
 
 int recover_load(Engine *e) {
@@ -271,17 +284,6 @@ static int finish(Engine *e, Unresolved *u) {
         return r;
 }
 
-typedef struct Resolving {
-        Engine *engine;
-        size_t n;
-        uint64_t *ids;
-} Resolving;
-
-static void resolving_free(Resolving *r) {
-        free(r->ids);
-        free(r);
-}
-
 static Unresolved *find_unresolved(Engine *e, uint64_t id) {
         for (size_t i = 0; i < e->n_unresolved; i++)
                 if (e->unresolved[i].id == id)
@@ -305,6 +307,7 @@ static void on_undone(void *userdata, int r, const HostOutcome *outcomes, size_t
                              intent_kind_name(u->intent.kind)) < 0)
                         u->text = NULL;
         }
+        e->resolving = NULL;
         resolving_free(resolving);
 
         if (after) {
@@ -317,11 +320,16 @@ static void on_undone(void *userdata, int r, const HostOutcome *outcomes, size_t
 
 /* Those that are to be undone, in one batch. */
 static void undo_all(Engine *e) {
-        CLEANUP(freep) Plan *plans = calloc(e->n_unresolved + 1, sizeof *plans);
-        Resolving *resolving = calloc(1, sizeof *resolving);
+        CLEANUP(freep) Plan *plans = NULL;
+        Resolving *resolving;
         size_t n = 0;
         int r;
 
+        if (e->resolving) /* the rest when that has ended */
+                return;
+
+        plans = calloc(e->n_unresolved + 1, sizeof *plans);
+        resolving = calloc(1, sizeof *resolving);
         if (resolving)
                 resolving->ids = calloc(e->n_unresolved + 1, sizeof *resolving->ids);
         if (!plans || !resolving || !resolving->ids) {
@@ -347,6 +355,7 @@ static void undo_all(Engine *e) {
         }
         resolving->n = n;
 
+        e->resolving = n > 0 ? resolving : NULL;
         r = n > 0 ? e->host->ops->execute(e->host, plans, n, on_undone, resolving) : 0;
         for (size_t i = 0; i < n; i++)
                 plan_clear(&plans[i]);
@@ -426,7 +435,7 @@ static void settle(Engine *e) {
 static void on_autostarted(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
         Engine *e = userdata;
         Matrix *m = state_find(e, uuid);
-        const char *why = refusal ? refusal->text : r < 0 ? strerror(-r) : NULL;
+        const char *why = refusal ? refusal->text : strerror(-r);
 
         e->n_autostarting--;
         if (m && r == 0)
@@ -558,6 +567,8 @@ void recover_step(Engine *e) {
 
         for (size_t i = 0; i < e->n_unresolved && e->host_differs; i++)
                 e->unresolved[i].tried = false;
+        e->start_wanted |= e->host_differs;
+        e->host_differs = false; /* each change is one reason to try again */
         resolve_all(e);
         if (!is_recovered(e))
                 return;
@@ -573,9 +584,9 @@ void recover_step(Engine *e) {
                 boot(e);
         else if (e->n_autostarting > 0)
                 return; /* again when these have ended */
-        else if (e->host_differs)
+        else if (e->start_wanted)
                 start_pending(e);
-        e->host_differs = false;
+        e->start_wanted = false;
 }
 
 /* ---- Reconcile() ---- */

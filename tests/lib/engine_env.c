@@ -125,10 +125,15 @@ static int pass_exists(Sysfs *s, const char *path) {
 }
 
 static const SysfsOps pass_ops = {
-        .read = pass_read, .write = pass_write, .readlink = pass_readlink, .list = pass_list, .exists = pass_exists,
+        .read = pass_read,
+        .write = pass_write,
+        .readlink = pass_readlink,
+        .list = pass_list,
+        .exists = pass_exists,
 };
 
-static void on_uevent(void *userdata, const char *action, const char *devpath, const char *env_text, size_t size) {
+static void on_uevent(void *userdata, const char *action, const char *devpath, const char *env_text,
+                      size_t size) {
         Env *env = userdata;
 
         env->changed = true;
@@ -137,10 +142,11 @@ static void on_uevent(void *userdata, const char *action, const char *devpath, c
 /* ---- life ---- */
 
 Env *env_new(const char *dialect, const char *extra) {
-        static const char small[] = "card 0x00 cca\ncard 0x01 accel\ncard 0x02 cca\ncard 0x03 accel\ncard 0x04 ep11\ncard 0x05 ep11\n"
-                                    "domains 0x06,0x10,0x1b,0x47\ncontrol 0x06,0x10,0x11,0x1b,0x47\nmax 63 84\n"
-                                    "apmask 0xc000000000000000000000000000000000000000000000000000000000000000\n"
-                                    "aqmask 0xffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\nparent mtty mtty 4\n";
+        static const char small[] =
+                "card 0x00 cca\ncard 0x01 accel\ncard 0x02 cca\ncard 0x03 accel\ncard 0x04 ep11\ncard 0x05 ep11\n"
+                "domains 0x06,0x10,0x1b,0x47\ncontrol 0x06,0x10,0x11,0x1b,0x47\nmax 63 84\n"
+                "apmask 0xc000000000000000000000000000000000000000000000000000000000000000\n"
+                "aqmask 0xffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\nparent mtty mtty 4\n";
         CLEANUP(freep) char *text = NULL;
         Env *env = calloc(1, sizeof *env);
         CLEANUP(fd_closep) int etc_fd = -1;
@@ -149,7 +155,8 @@ Env *env_new(const char *dialect, const char *extra) {
 
         assert_non_null(env);
         log_set_max(getenv("ENGINE_TEST_LOG") ? LOG_DEBUG : -1);
-        assert_true(asprintf(&text, "dialect %s\n%s%s", dialect, extra && strstr(extra, "card ") ? "" : small, extra ?: "") > 0);
+        assert_true(asprintf(&text, "dialect %s\n%s%s", dialect,
+                             extra && strstr(extra, "card ") ? "" : small, extra ?: "") > 0);
         if (sim_profile_parse(text, &profile, &line) < 0)
                 fail_msg("line %u of the profile", line);
         assert_int_equal(sim_new(&profile, &env->sim), 0);
@@ -199,8 +206,9 @@ void env_launch(Env *env) {
 
         env->ready = false;
         assert_int_equal(host_direct_new(env->event, &config, &env->sysfs, lock_fd, &env->host), 0);
-        assert_int_equal(engine_new(env->event, &env->config, env->host, env->root_fd, ENV_STATE, ENV_RUN, on_event, env,
-                                    &env->engine), 0);
+        assert_int_equal(engine_new(env->event, &env->config, env->host, env->root_fd, ENV_STATE, ENV_RUN,
+                                    on_event, env, &env->engine),
+                         0);
         engine_when_ready(env->engine, on_ready, env);
 }
 
@@ -274,8 +282,8 @@ void env_wait(Env *env, const bool *flag) {
 static bool is_busy(const Env *env) {
         const Engine *e = env->engine;
 
-        if (env->changed || e->n_ops > 0 || e->committing || e->executing || e->scanning || e->scan_wanted || e->mdevctl_reading ||
-            e->waiters)
+        if (env->changed || e->n_ops > 0 || e->committing || e->executing || e->scanning || e->scan_wanted ||
+            e->mdevctl_reading || e->waiters)
                 return true;
         for (size_t i = 0; i < e->n_unresolved; i++)
                 if (e->unresolved[i].busy)
@@ -314,13 +322,13 @@ void env_rest(Env *env) {
 }
 
 /* The engine's timers run twenty times as fast and are not late, for the sake of many tests. */
-int __real_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec, uint64_t accuracy,
-                                      sd_event_time_handler_t callback, void *userdata);
-int __wrap_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec, uint64_t accuracy,
-                                      sd_event_time_handler_t callback, void *userdata);
+int __real_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec,
+                                      uint64_t accuracy, sd_event_time_handler_t callback, void *userdata);
+int __wrap_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec,
+                                      uint64_t accuracy, sd_event_time_handler_t callback, void *userdata);
 
-int __wrap_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec, uint64_t accuracy,
-                                      sd_event_time_handler_t callback, void *userdata) {
+int __wrap_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec,
+                                      uint64_t accuracy, sd_event_time_handler_t callback, void *userdata) {
         return __real_sd_event_add_time_relative(e, ret, clock, usec / 20, 1, callback, userdata);
 }
 
@@ -423,7 +431,8 @@ static Names *list_mdevs(Env *env) {
         return names;
 }
 
-static void read_sim(Env *env, char buf[static SIM_PAGE_SIZE + 1], const char *dir, const char *name, const char *attr) {
+static void read_sim(Env *env, char buf[static SIM_PAGE_SIZE + 1], const char *dir, const char *name,
+                     const char *attr) {
         char path[256];
         ssize_t n;
 
@@ -467,8 +476,9 @@ char *env_matrix_text(Env *env) {
                 EngineMatrix m;
 
                 assert_int_equal(engine_get_matrix(env->engine, uuids[i], &m), 0);
-                (void) fprintf(f, "matrix %s %s %s %s%s%s%s\n", m.name, uuid_format(m.uuid, id), ap_matrix_format(&m.matrix, config),
-                               matrix_state_name(m.state), m.autostart ? " autostart" : "", m.alternative ? " alternative" : "",
+                (void) fprintf(f, "matrix %s %s %s %s%s%s%s\n", m.name, uuid_format(m.uuid, id),
+                               ap_matrix_format(&m.matrix, config), matrix_state_name(m.state),
+                               m.autostart ? " autostart" : "", m.alternative ? " alternative" : "",
                                m.from_host ? " from_host" : "");
         }
         (void) fclose(f);
@@ -493,7 +503,9 @@ void env_assert_no_overlap(Env *env) {
         for (size_t i = 0; i <= names->n; i++)
                 for (size_t j = 0; j < i; j++)
                         if (ap_matrix_overlaps(&all[i], &all[j]))
-                                fail_msg("%s and %s overlap", i < names->n ? names->name[i] : "the host's drivers", names->name[j]);
+                                fail_msg("%s and %s overlap",
+                                         i < names->n ? names->name[i] : "the host's drivers",
+                                         names->name[j]);
         free(all);
 }
 
@@ -539,14 +551,16 @@ void on_reply(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
         }
 }
 
-static void on_reconciled(void *userdata, int r, const Refusal *refusal, const EngineHealed *healed, size_t n) {
+static void on_reconciled(void *userdata, int r, const Refusal *refusal, const EngineHealed *healed,
+                          size_t n) {
         Reply *reply = userdata;
 
         on_reply(userdata, r, refusal, (Uuid) {});
         for (size_t i = 0; i < n; i++) {
                 size_t used = strlen(reply->text);
 
-                (void) snprintf(reply->text + used, sizeof reply->text - used, "%s %s\n", healed[i].name, healed[i].what);
+                (void) snprintf(reply->text + used, sizeof reply->text - used, "%s %s\n", healed[i].name,
+                                healed[i].what);
         }
 }
 
@@ -571,8 +585,12 @@ void env_begin(Env *env, const char *what, Uuid uuid, const ApMatrix *m, Reply *
         *reply = (Reply) {};
         (void) snprintf(name, sizeof name, "m%s", uuid_format(uuid, text) + 33);
         if (strcmp(what, "define") == 0 || strncmp(what, "define-", 7) == 0) {
-                EngineDefine d = { .name = name, .uuid = uuid, .matrix = *m, .start = strstr(what, "-start"),
-                                   .autostart = strstr(what, "-autostart"), .alternative = strstr(what, "-alternative"),
+                EngineDefine d = { .name = name,
+                                   .uuid = uuid,
+                                   .matrix = *m,
+                                   .start = strstr(what, "-start"),
+                                   .autostart = strstr(what, "-autostart"),
+                                   .alternative = strstr(what, "-alternative"),
                                    .from_host = strstr(what, "-fromhost") };
 
                 if (d.autostart) /* both have "start" in them */
@@ -592,7 +610,8 @@ void env_begin(Env *env, const char *what, Uuid uuid, const ApMatrix *m, Reply *
                 char config[AP_MATRIX_STRING_SIZE];
                 EngineAttr attr = { "ap_config", ap_matrix_format(m, config) };
 
-                r = engine_create_mdev(e, "matrix", "vfio_ap-passthrough", uuid, &attr, 1, c, on_reply, reply, &refusal);
+                r = engine_create_mdev(e, "matrix", "vfio_ap-passthrough", uuid, &attr, 1, c, on_reply,
+                                       reply, &refusal);
         } else if (strcmp(what, "create") == 0)
                 r = engine_create_mdev(e, "mtty", "mtty-1", uuid, NULL, 0, c, on_reply, reply, &refusal);
         else if (strcmp(what, "remove") == 0)
@@ -638,8 +657,8 @@ void assert_reply(const Reply *reply, int verdict, const char *words, const char
                 }
 }
 
-void env_expect_at(Env *env, const char *what, Uuid uuid, const ApMatrix *m, int verdict, const char *words, const char *file,
-                   int line) {
+void env_expect_at(Env *env, const char *what, Uuid uuid, const ApMatrix *m, int verdict, const char *words,
+                   const char *file, int line) {
         CLEANUP(freep) char *before = env_host_text(env), *after = NULL;
         CLEANUP(freep) char *matrices = env_matrix_text(env), *matrices_after = NULL;
         Reply reply;

@@ -27,21 +27,22 @@ typedef struct Env {
         int root_fd;
         sd_event *event;
         Sim *sim;
-        Sysfs sysfs;              /* in front of the simulator's */
+        Sysfs sysfs; /* in front of the simulator's */
         Sysfs *inner;
         Host *host;
         Engine *engine;
         EngineConfig config;
         uint64_t step_timeout_us;
-        bool changed;             /* there were uevents */
+        bool changed; /* there were uevents */
         bool ready;
-        void (*before_write)(struct Env *env, const char *path, const char *data); /* somebody else acts just before our write */
-        unsigned n_events;        /* from the engine */
+        void (*before_write)(struct Env *env, const char *path,
+                             const char *data); /* somebody else acts just before our write */
+        unsigned n_events;                      /* from the engine */
 } Env;
 
 typedef struct Reply {
         bool done;
-        int r;                    /* 0, a Verdict, -errno */
+        int r; /* 0, a Verdict, -errno */
         int error;
         char text[1024];
         Uuid uuid;
@@ -102,10 +103,11 @@ void on_reply(void *userdata, int r, const Refusal *refusal, Uuid uuid);
 void env_begin(Env *env, const char *what, Uuid uuid, const ApMatrix *m, Reply *reply);
 
 /* Both: the request, and its reply must be as said; @words: words apart by "|" that must be in the refusal's text. */
-#define env_do(env, what, uuid, m)                     env_expect_at(env, what, uuid, m, 0, NULL, __FILE__, __LINE__)
-#define env_expect(env, what, uuid, m, verdict, words) env_expect_at(env, what, uuid, m, verdict, words, __FILE__, __LINE__)
-void env_expect_at(Env *env, const char *what, Uuid uuid, const ApMatrix *m, int verdict, const char *words, const char *file,
-                   int line);
+#define env_do(env, what, uuid, m) env_expect_at(env, what, uuid, m, 0, NULL, __FILE__, __LINE__)
+#define env_expect(env, what, uuid, m, verdict, words) \
+        env_expect_at(env, what, uuid, m, verdict, words, __FILE__, __LINE__)
+void env_expect_at(Env *env, const char *what, Uuid uuid, const ApMatrix *m, int verdict, const char *words,
+                   const char *file, int line);
 void assert_reply(const Reply *reply, int verdict, const char *words, const char *file, int line);
 MatrixState env_state_of(Env *env, Uuid uuid);
 bool env_has_problem(Env *env, Uuid uuid, const char *word);

@@ -104,8 +104,8 @@ char outcome_which(Env *env, const Outcome *was, const Outcome *is, const char *
 
         env_assert_no_overlap(env);
         if (!old && !new) { /* longer than cmocka's messages may be */
-                (void) fprintf(stderr, "it is\n%s%snot\n%s%snor\n%s%s", now.host, now.matrices, was->host, was->matrices, is->host,
-                               is->matrices);
+                (void) fprintf(stderr, "it is\n%s%snot\n%s%snor\n%s%s", now.host, now.matrices, was->host,
+                               was->matrices, is->host, is->matrices);
                 fail_msg("%s: neither the old nor the new state", when);
         }
         return old && new ? '=' : old ? 'o' : 'n';

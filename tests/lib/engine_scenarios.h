@@ -7,8 +7,9 @@
 
 typedef struct Scenario {
         const char *name, *dialect;
-        const char *setup[8];         /* what is done before, as for env_begin(), on m001.. with the matrices below: "define 1 a" */
-        const char *op;               /* "modify 1 b" */
+        const char *setup
+                [8]; /* what is done before, as for env_begin(), on m001.. with the matrices below: "define 1 a" */
+        const char *op; /* "modify 1 b" */
 } Scenario;
 
 extern const Scenario scenarios[];

@@ -38,7 +38,8 @@ static void assert_clean(Env *env, const char *when) {
 }
 
 /* The faults are over: whatever waited for that is healed, and what was asked for works. */
-static void assert_recovers(Env *env, const Scenario *s, const Outcome *was, const Outcome *is, bool restart, const char *when) {
+static void assert_recovers(Env *env, const Scenario *s, const Outcome *was, const Outcome *is, bool restart,
+                            const char *when) {
         Reply reply;
         char which;
 
@@ -72,14 +73,17 @@ static unsigned count_writes(const Scenario *s) {
         return n;
 }
 
-static void fail_one(const Scenario *s, unsigned n, const char *error, bool forever, const Outcome *was, const Outcome *is) {
+static void fail_one(const Scenario *s, unsigned n, const char *error, bool forever, const Outcome *was,
+                     const Outcome *is) {
         char command[80], when[160];
         Env *env = scenario_new(s);
         Reply reply;
         char which;
 
-        (void) snprintf(when, sizeof when, "%s, write %u, %s%s", s->name, n + 1, error, forever ? " from then on" : "");
-        (void) snprintf(command, sizeof command, "fault write * %s count=%u skip=%u", error, forever ? 0 : 1, n);
+        (void) snprintf(when, sizeof when, "%s, write %u, %s%s", s->name, n + 1, error,
+                        forever ? " from then on" : "");
+        (void) snprintf(command, sizeof command, "fault write * %s count=%u skip=%u", error, forever ? 0 : 1,
+                        n);
         env_ctl(env, command);
         scenario_do(env, s->op, &reply);
         if (reply.r < 0)
@@ -121,7 +125,8 @@ static void hang_one(const Scenario *s, unsigned n, bool released, const Outcome
         Env *env = scenario_new(s);
         Reply reply;
 
-        (void) snprintf(when, sizeof when, "%s, write %u hangs%s", s->name, n + 1, released ? " for a while" : "");
+        (void) snprintf(when, sizeof when, "%s, write %u hangs%s", s->name, n + 1,
+                        released ? " for a while" : "");
         (void) snprintf(command, sizeof command, "fault write * hang 1 skip=%u", n);
         env_ctl(env, command);
         scenario_do(env, s->op, &reply);
@@ -173,7 +178,8 @@ static size_t journal_size(Env *env) {
         return fstatat(env->root_fd, ENV_STATE "/journal", &st, 0) < 0 ? 0 : (size_t) st.st_size;
 }
 
-static void full_one(const Scenario *s, size_t room, bool restart, const Outcome *was, const Outcome *is, bool *ret_done) {
+static void full_one(const Scenario *s, size_t room, bool restart, const Outcome *was, const Outcome *is,
+                     bool *ret_done) {
         Env *env = scenario_new(s);
         char when[160], which;
         Reply reply;
@@ -248,7 +254,8 @@ static void test_marks_fail(void **state) {
                 env_start(env);
                 which = outcome_which(env, &was, &is, when);
                 if (reply.r > 0 ? which == 'n' : which == 'o')
-                        fail_msg("%s: after a crash it is '%c', but %d was answered: %s", when, which, reply.r, reply.text);
+                        fail_msg("%s: after a crash it is '%c', but %d was answered: %s", when, which,
+                                 reply.r, reply.text);
                 (void) env_free(env);
         }
 }
@@ -273,7 +280,8 @@ static void test_small_disk(void **state) {
         Reply reply;
         Env *env;
 
-        if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0 ||
+            mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
                 skip();
 
         env = env_new("7.2", NULL);
@@ -328,10 +336,8 @@ static void test_small_disk(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_every_write_fails),
-                cmocka_unit_test(test_every_write_hangs),
-                cmocka_unit_test(test_disk_full),
-                cmocka_unit_test(test_marks_fail),
+                cmocka_unit_test(test_every_write_fails), cmocka_unit_test(test_every_write_hangs),
+                cmocka_unit_test(test_disk_full),         cmocka_unit_test(test_marks_fail),
                 cmocka_unit_test(test_small_disk), /* last: it leaves the mount namespace */
         };
 

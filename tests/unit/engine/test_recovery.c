@@ -25,7 +25,8 @@ static unsigned count_turns(const Scenario *s) {
         return n;
 }
 
-static void crash_after(const Scenario *s, unsigned n, unsigned again, const Outcome *was, const Outcome *is) {
+static void crash_after(const Scenario *s, unsigned n, unsigned again, const Outcome *was,
+                        const Outcome *is) {
         char when[160], which;
         Env *env = scenario_new(s);
         Reply reply, next;
@@ -239,8 +240,10 @@ static void test_interrupted_start_is_pending(void **state) {
                 Env *env = autostarting();
                 Reply reply;
 
-                env_begin(env, n % 2 ? "start" : "modify", uuid_n(1), &(ApMatrix) { matrix_of("2,3", "6", "").adapters,
-                                                                                  matrix_of("2,3", "6", "").domains }, &reply);
+                env_begin(env, n % 2 ? "start" : "modify", uuid_n(1),
+                          &(ApMatrix) { matrix_of("2,3", "6", "").adapters,
+                                        matrix_of("2,3", "6", "").domains },
+                          &reply);
                 for (unsigned i = 0; i < n; i++)
                         (void) env_turn(env, 1000);
                 env_reboot(env, "reboot");
@@ -259,7 +262,8 @@ static void test_interrupted_start_is_pending(void **state) {
 
 /* Masks that we keep give 01 to guests; m001 lives on that. */
 static Env *keeping_masks(void) {
-        ApMatrix masks = matrix_of("0", "0-255", ""), a = matrix_of("1", "6", ""), b = matrix_of("5", "6", ""), c = matrix_of("4", "6", "");
+        ApMatrix masks = matrix_of("0", "0-255", ""), a = matrix_of("1", "6", ""),
+                 b = matrix_of("5", "6", ""), c = matrix_of("4", "6", "");
         Env *env = env_new("7.2", NULL);
 
         env_start(env);
@@ -429,6 +433,32 @@ static void test_name_of_what_hangs(void **state) {
         (void) env_free(env);
 }
 
+/* The AP lock is somebody else's when there is something to undo: the daemon answers all the same, and undoes it later. */
+static void test_locked_at_start(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("2", "6", "");
+        char pid[16];
+        Reply reply;
+
+        env_start(env);
+        env_ctl(env, "fault write ap_config hang 1");
+        env_request(env, "define-start", uuid_n(1), &m, &reply);
+        assert_reply(&reply, VERDICT_STUCK, "m001", __FILE__, __LINE__);
+        env_crash(env);
+        (void) snprintf(pid, sizeof pid, "%d\n", getppid());
+        env_put_file(env, "run/lock/s390apconfig.lock", pid);
+        env_launch(env);
+        env_wait(env, &env->ready);
+        assert_true(env_has_general_problem(env, "could not be undone yet"));
+        env_expect(env, "define", uuid_n(2), &m, VERDICT_OVERLAP, "02.0006|m001");
+        assert_int_equal(unlinkat(env->root_fd, "run/lock/s390apconfig.lock", 0), 0);
+        env_do(env, "reconcile", (Uuid) {}, NULL);
+        env_settle(env);
+        assert_false(env_has_general_problem(env, ""));
+        env_do(env, "define-start", uuid_n(2), &m);
+        (void) env_free(env);
+}
+
 /* An intent whose mark could not be written is over: it must not come back at the next start. */
 static void test_ended_intents_stay_ended(void **state) {
         Env *env = env_new("7.2", NULL);
@@ -470,6 +500,7 @@ int main(void) {
                 cmocka_unit_test(test_changed),
                 cmocka_unit_test(test_lost_to_somebody),
                 cmocka_unit_test(test_name_of_what_hangs),
+                cmocka_unit_test(test_locked_at_start),
                 cmocka_unit_test(test_ended_intents_stay_ended),
         };
 

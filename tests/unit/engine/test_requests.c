@@ -94,7 +94,7 @@ static void test_by_id(void **state) {
 typedef struct Case {
         const char *name;
         const char *what;
-        unsigned n;               /* uuid */
+        unsigned n; /* uuid */
         const char *adapters, *domains, *control;
         int verdict;
         const char *words;
@@ -105,9 +105,10 @@ typedef struct Case {
 static void furnish(Env *env) {
         ApMatrix a = matrix_of("2,3", "6", ""), b = matrix_of("4", "6", ""), c = matrix_of("5", "6", "");
 
-        env_put_file(env, "etc/mdevctl.d/matrix/" MDEVCTL,
-                     "{\"mdev_type\":\"vfio_ap-passthrough\",\"start\":\"manual\",\"attrs\":[{\"assign_adapter\":\"3\"},"
-                     "{\"assign_domain\":\"0x10\"}]}");
+        env_put_file(
+                env, "etc/mdevctl.d/matrix/" MDEVCTL,
+                "{\"mdev_type\":\"vfio_ap-passthrough\",\"start\":\"manual\",\"attrs\":[{\"assign_adapter\":\"3\"},"
+                "{\"assign_domain\":\"0x10\"}]}");
         env_foreign(env, FOREIGN, "2", "0x10");
         env_do(env, "define-start", uuid_n(1), &a);
         env_do(env, "define", uuid_n(2), &b);
@@ -118,26 +119,32 @@ static void furnish(Env *env) {
 }
 
 static const Case cases[] = {
-        { "overlaps a started one", "define", 9, "3", "6", "", VERDICT_OVERLAP, "03.0006|m001|free instead" },
+        { "overlaps a started one", "define", 9, "3", "6", "", VERDICT_OVERLAP,
+          "03.0006|m001|free instead" },
         { "overlaps a definition", "define", 9, "4", "6,0x1b", "", VERDICT_OVERLAP, "04.0006|m002" },
         { "overlaps an alternative", "define", 9, "5", "6", "", VERDICT_OVERLAP, "05.0006|m00" },
-        { "alternative over exclusive", "define-alternative", 9, "4", "6", "", VERDICT_OVERLAP, "04.0006|m002" },
+        { "alternative over exclusive", "define-alternative", 9, "4", "6", "", VERDICT_OVERLAP,
+          "04.0006|m002" },
         { "overlaps a foreign mdev", "define", 9, "2", "0x10", "", VERDICT_OVERLAP, "02.0010|" FOREIGN },
-        { "alternative over a foreign mdev", "define-alternative", 9, "2", "0x10", "", VERDICT_OVERLAP, "02.0010|" FOREIGN },
+        { "alternative over a foreign mdev", "define-alternative", 9, "2", "0x10", "", VERDICT_OVERLAP,
+          "02.0010|" FOREIGN },
         { "overlaps mdevctl's", "define", 9, "3", "0x10", "", VERDICT_OVERLAP, "03.0010|mdevctl|" MDEVCTL },
         { "is the host's", "define", 9, "1", "6", "", VERDICT_HOST_OWNED, "01.0006|host" },
         { "is the host's, start", "define-start", 9, "1", "6", "", VERDICT_HOST_OWNED, "01.0006|host" },
         { "adapter above the maximum", "define", 9, "64", "6", "", VERDICT_NOT_INSTALLED, "0x40|0x3f" },
         { "domain above the maximum", "define", 9, "4", "85", "", VERDICT_NOT_INSTALLED, "0x55|0x54" },
-        { "control above the maximum", "define", 9, "4", "0x1b", "85", VERDICT_NOT_INSTALLED, "control|0x55|0x54" },
+        { "control above the maximum", "define", 9, "4", "0x1b", "85", VERDICT_NOT_INSTALLED,
+          "control|0x55|0x54" },
         { "no adapter", "define", 9, "", "6", "", VERDICT_INVALID, "adapter" },
         { "no domain", "define", 9, "4", "", "", VERDICT_INVALID, "domain" },
         { "uuid taken", "define", 1, "4", "0x1b", "", VERDICT_EXISTS, "m001" },
         { "uuid of the own mdev", "define", 8, "4", "0x1b", "", VERDICT_EXISTS, "000000000008" },
         { "modify into a definition", "modify", 1, "2,4", "6", "", VERDICT_OVERLAP, "04.0006|m002" },
-        { "modify into a foreign mdev", "modify", 1, "2", "6,0x10", "", VERDICT_OVERLAP, "02.0010|" FOREIGN },
+        { "modify into a foreign mdev", "modify", 1, "2", "6,0x10", "", VERDICT_OVERLAP,
+          "02.0010|" FOREIGN },
         { "modify into the host's", "modify", 1, "0", "6", "", VERDICT_HOST_OWNED, "00.0006|host" },
-        { "modify a definition into a started one", "modify", 2, "3", "6", "", VERDICT_OVERLAP, "03.0006|m001" },
+        { "modify a definition into a started one", "modify", 2, "3", "6", "", VERDICT_OVERLAP,
+          "03.0006|m001" },
         { "modify to nothing", "modify", 1, "", "6", "", VERDICT_INVALID, "adapter" },
         { "modify above the maximum", "modify", 2, "4", "200", "", VERDICT_NOT_INSTALLED, "0xc8|0x54" },
         { "modify unknown", "modify", 9, "4", "0x1b", "", VERDICT_NO_SUCH_MATRIX, "000000000009" },
@@ -155,8 +162,10 @@ static const Case cases[] = {
         { "create on a taken uuid", "create", 1, NULL, NULL, NULL, VERDICT_EXISTS, "000000000001" },
         { "create overlapping", "create", 9, "3", "6", "", VERDICT_OVERLAP, "03.0006|m001" },
         { "create on the host's", "create", 9, "0", "6", "", VERDICT_HOST_OWNED, "00.0006|host" },
-        { "masks that take a started one", "masks", 0, "0-3", ALL_MASKS, NULL, VERDICT_OVERLAP, "02.0006|m001" },
-        { "masks that take a foreign one", "masks", 0, "0-2", "0x10", NULL, VERDICT_OVERLAP, "02.0010|" FOREIGN },
+        { "masks that take a started one", "masks", 0, "0-3", ALL_MASKS, NULL, VERDICT_OVERLAP,
+          "02.0006|m001" },
+        { "masks that take a foreign one", "masks", 0, "0-2", "0x10", NULL, VERDICT_OVERLAP,
+          "02.0010|" FOREIGN },
 };
 
 static void test_refusals(void **state) {
@@ -168,7 +177,8 @@ static void test_refusals(void **state) {
                 ApMatrix m = matrix_of(c->adapters ?: "", c->domains ?: "", c->control ?: "");
 
                 print_message("%s\n", c->name);
-                env_expect(env, c->what, c->n ? uuid_n(c->n) : uuid_of(FOREIGN), c->adapters ? &m : NULL, c->verdict, c->words);
+                env_expect(env, c->what, c->n ? uuid_n(c->n) : uuid_of(FOREIGN), c->adapters ? &m : NULL,
+                           c->verdict, c->words);
         }
 }
 
@@ -185,14 +195,20 @@ static void test_unknown_matrix(void **state) {
 }
 
 static void test_names(void **state) {
-        static const char *const bad[] = { "a/b", "-a", ".a", "a b", "a\n", "\xc3\xa4", "",
-                "0123456789012345678901234567890123456789012345678901234567890123x" };
+        static const char *const bad[] = {
+                "a/b", "-a",       ".a", "a b",
+                "a\n", "\xc3\xa4", "",   "0123456789012345678901234567890123456789012345678901234567890123x"
+        };
         static const struct {
                 const char *guest;
                 int verdict;
         } guests[] = {
-                { "payments", 0 }, { "a b/c", 0 }, { "a\nb", VERDICT_INVALID }, { "a\x7f", VERDICT_INVALID },
-                { "a\xc2\x85z", VERDICT_INVALID }, { "\xff\xfe", VERDICT_INVALID },
+                { "payments", 0 },
+                { "a b/c", 0 },
+                { "a\nb", VERDICT_INVALID },
+                { "a\x7f", VERDICT_INVALID },
+                { "a\xc2\x85z", VERDICT_INVALID },
+                { "\xff\xfe", VERDICT_INVALID },
         };
         Env *env = *state;
         CLEANUP(freep) char *long_guest = calloc(1, 10240);
@@ -216,7 +232,8 @@ static void test_names(void **state) {
                 d.guest = guests[i].guest;
                 env_define(env, &d, &reply);
                 print_message("guest %zu\n", i);
-                assert_reply(&reply, guests[i].verdict, guests[i].verdict ? "guest" : "", __FILE__, __LINE__);
+                assert_reply(&reply, guests[i].verdict, guests[i].verdict ? "guest" : "", __FILE__,
+                             __LINE__);
                 assert_false(env_has_general_problem(env, "state directory"));
                 if (reply.r == 0)
                         env_do(env, "undefine", uuid_n(1), NULL);
@@ -326,12 +343,16 @@ static void test_create(void **state) {
                 { "no parent", "nothing", "mtty-1", NULL, NULL, VERDICT_NO_SUCH_PARENT, "nothing" },
                 { "no type", "mtty", "mtty-9", NULL, NULL, VERDICT_NO_SUCH_PARENT, "mtty-9" },
                 { "parent with slash", "../x", "mtty-1", NULL, NULL, VERDICT_NO_SUCH_PARENT, "../x" },
-                { "banana", "matrix", "vfio_ap-passthrough", "assign_adapter", "banana", VERDICT_INVALID, "banana" },
-                { "4000", "matrix", "vfio_ap-passthrough", "assign_adapter", "4000", VERDICT_INVALID, "4000" },
-                { "40,41", "matrix", "vfio_ap-passthrough", "assign_adapter", "40,41", VERDICT_INVALID, "40,41" },
+                { "banana", "matrix", "vfio_ap-passthrough", "assign_adapter", "banana", VERDICT_INVALID,
+                  "banana" },
+                { "4000", "matrix", "vfio_ap-passthrough", "assign_adapter", "4000", VERDICT_INVALID,
+                  "4000" },
+                { "40,41", "matrix", "vfio_ap-passthrough", "assign_adapter", "40,41", VERDICT_INVALID,
+                  "40,41" },
                 { "-1", "matrix", "vfio_ap-passthrough", "assign_domain", "-1", VERDICT_INVALID, "-1" },
                 { "octal", "matrix", "vfio_ap-passthrough", "assign_domain", "010", VERDICT_INVALID, "010" },
-                { "unknown attribute", "matrix", "vfio_ap-passthrough", "assign_all", "1", VERDICT_INVALID, "assign_all" },
+                { "unknown attribute", "matrix", "vfio_ap-passthrough", "assign_all", "1", VERDICT_INVALID,
+                  "assign_all" },
                 { "remove", "mtty", "mtty-1", "remove", "1", VERDICT_INVALID, "attribute" },
                 { "climbing", "mtty", "mtty-1", "..", "1", VERDICT_INVALID, "attribute" },
                 { "slash", "mtty", "mtty-1", "a/b", "1", VERDICT_INVALID, "attribute" },
@@ -349,8 +370,8 @@ static void test_create(void **state) {
                 int r;
 
                 print_message("%s\n", table[i].name);
-                r = engine_create_mdev(env->engine, table[i].parent, table[i].type, uuid_n(1), &attr, attr.name ? 1 : 0, &root_caller,
-                                       on_reply, &reply, &refusal);
+                r = engine_create_mdev(env->engine, table[i].parent, table[i].type, uuid_n(1), &attr,
+                                       attr.name ? 1 : 0, &root_caller, on_reply, &reply, &refusal);
                 if (r != 0)
                         on_reply(&reply, r, &refusal, (Uuid) {});
                 refusal_clear(&refusal);
@@ -381,7 +402,10 @@ static void test_quotas(void **state) {
         engine_set_config(env->engine, &env->config);
 
         for (unsigned i = 0; i < 4; i++) {
-                EngineDefine d = { .uuid = uuid_n(i + 1), .matrix = matrix_of("2", (const char *[]) { "6", "0x10", "0x1b", "0x47" }[i], "") };
+                EngineDefine d = {
+                        .uuid = uuid_n(i + 1),
+                        .matrix = matrix_of("2", (const char *[]) { "6", "0x10", "0x1b", "0x47" }[i], "")
+                };
                 int r = engine_define(env->engine, &d, &user, on_reply, &replies[i], &refusal);
 
                 if (i == 3) { /* the fourth in flight */
@@ -415,26 +439,35 @@ typedef struct Pair {
         const char *a, *second;
         unsigned n2;
         const char *b;
-        int verdict;              /* of the second */
+        int verdict; /* of the second */
         const char *words;
 } Pair;
 
 /* Two calls in one turn of the loop. m001 is started with 2 x 6, m002 is defined with 3 x 6. */
 static const Pair pairs[] = {
         { "the same queues", "define", 5, "4", "define-start", 6, "4", VERDICT_OVERLAP, "04.0006|m005" },
-        { "the same queues, started", "define-start", 5, "4", "define-start", 6, "4,5", VERDICT_OVERLAP, "04.0006|m005" },
+        { "the same queues, started", "define-start", 5, "4", "define-start", 6, "4,5", VERDICT_OVERLAP,
+          "04.0006|m005" },
         { "the same uuid", "define-start", 5, "4", "define", 5, "5", VERDICT_EXISTS, "m005" },
         { "stop and start", "stop", 1, NULL, "start", 1, NULL, VERDICT_BAD_STATE, "m001" },
         { "start twice", "start", 2, NULL, "start", 2, NULL, VERDICT_BAD_STATE, "m002" },
         { "stop twice", "stop", 1, NULL, "stop", 1, NULL, VERDICT_BAD_STATE, "m001" },
-        { "modify into what is being defined", "define-start", 5, "4", "modify", 1, "2,4", VERDICT_OVERLAP, "04.0006|m005" },
-        { "define what is being modified to", "modify", 1, "2,4", "define", 5, "4", VERDICT_OVERLAP, "04.0006|m001" },
-        { "define what is being modified away", "modify", 1, "4", "define", 5, "2", VERDICT_OVERLAP, "02.0006|m001" },
-        { "define what is being stopped", "undefine-stop", 1, NULL, "define", 5, "2", VERDICT_OVERLAP, "02.0006|m001" },
-        { "create what is being defined", "define-start", 5, "4", "create", 5, NULL, VERDICT_EXISTS, "000000000005" },
-        { "define what is being created", "create", 5, NULL, "define", 5, "4", VERDICT_EXISTS, "000000000005" },
-        { "create the queues of what is being started", "start", 2, NULL, "create", 5, "3", VERDICT_OVERLAP, "03.0006|m002" },
-        { "define the queues of what is being created", "create", 5, "4", "define", 6, "4", VERDICT_OVERLAP, "04.0006|000000000005" },
+        { "modify into what is being defined", "define-start", 5, "4", "modify", 1, "2,4", VERDICT_OVERLAP,
+          "04.0006|m005" },
+        { "define what is being modified to", "modify", 1, "2,4", "define", 5, "4", VERDICT_OVERLAP,
+          "04.0006|m001" },
+        { "define what is being modified away", "modify", 1, "4", "define", 5, "2", VERDICT_OVERLAP,
+          "02.0006|m001" },
+        { "define what is being stopped", "undefine-stop", 1, NULL, "define", 5, "2", VERDICT_OVERLAP,
+          "02.0006|m001" },
+        { "create what is being defined", "define-start", 5, "4", "create", 5, NULL, VERDICT_EXISTS,
+          "000000000005" },
+        { "define what is being created", "create", 5, NULL, "define", 5, "4", VERDICT_EXISTS,
+          "000000000005" },
+        { "create the queues of what is being started", "start", 2, NULL, "create", 5, "3", VERDICT_OVERLAP,
+          "03.0006|m002" },
+        { "define the queues of what is being created", "create", 5, "4", "define", 6, "4", VERDICT_OVERLAP,
+          "04.0006|000000000005" },
         { "create twice", "create", 5, NULL, "create", 5, NULL, VERDICT_BAD_STATE, "000000000005" },
         { "start and undefine", "start", 2, NULL, "undefine", 2, NULL, VERDICT_BAD_STATE, "m002" },
         { "start and modify", "start", 2, NULL, "modify", 2, "4", VERDICT_BAD_STATE, "m002" },
@@ -465,7 +498,8 @@ static void test_pairs(void **state) {
                         assert_non_null(strstr(first.text, "m00"));
                 } else if (second.r != 0)
                         assert_reply(&second, p->verdict, p->words, __FILE__, __LINE__);
-                else if (p->verdict == VERDICT_OVERLAP && strcmp(p->first, "modify") != 0 && strcmp(p->first, "undefine-stop") != 0)
+                else if (p->verdict == VERDICT_OVERLAP && strcmp(p->first, "modify") != 0 &&
+                         strcmp(p->first, "undefine-stop") != 0)
                         fail_msg("both were granted");
                 env_assert_no_overlap(env);
                 assert_int_equal(env_has_general_problem(env, ""), false);
@@ -486,7 +520,8 @@ static void test_check(void **state) {
                 Verdict verdict;
                 size_t n;
 
-                if (strncmp(c->what, "define", 6) != 0 || c->verdict == VERDICT_INVALID || c->verdict == VERDICT_EXISTS)
+                if (strncmp(c->what, "define", 6) != 0 || c->verdict == VERDICT_INVALID ||
+                    c->verdict == VERDICT_EXISTS)
                         continue;
                 print_message("%s\n", c->name);
                 check.matrix = matrix_of(c->adapters, c->domains, c->control);
@@ -495,7 +530,8 @@ static void test_check(void **state) {
                 assert_true(n > 0);
                 assert_non_null(text);
                 if (c->verdict == VERDICT_OVERLAP)
-                        assert_true(strstr(c->words, conflicts[0].owner) || strncmp(conflicts[0].owner, "m00", 3) == 0);
+                        assert_true(strstr(c->words, conflicts[0].owner) ||
+                                    strncmp(conflicts[0].owner, "m00", 3) == 0);
                 if (c->verdict == VERDICT_HOST_OWNED)
                         assert_string_equal(conflicts[0].kind, "host");
         }
@@ -600,10 +636,12 @@ static void test_no_vfio_ap(void **state) {
 
 /* More than 512 queues, which an old kernel must not be asked for. */
 static void big(const char *dialect) {
-        static const char profile[] = "card 0x00-0x0f cca\ndomains 0-84\ncontrol 0-84\nmax 63 84\n"
-                                      "apmask 0x0000000000000000000000000000000000000000000000000000000000000000\n";
+        static const char profile[] =
+                "card 0x00-0x0f cca\ndomains 0-84\ncontrol 0-84\nmax 63 84\n"
+                "apmask 0x0000000000000000000000000000000000000000000000000000000000000000\n";
         Env *env = env_new(dialect, profile);
-        ApMatrix m = matrix_of("0-9", "0-84", "0-84"), less = matrix_of("0-8", "0-84", ""), other = matrix_of("9", "84", "");
+        ApMatrix m = matrix_of("0-9", "0-84", "0-84"), less = matrix_of("0-8", "0-84", ""),
+                 other = matrix_of("9", "84", "");
 
         print_message("%s\n", dialect);
         env_start(env);
@@ -634,12 +672,15 @@ static void test_big_61(void **state) {
 }
 
 static void test_xml(void **state) {
-        static const char *const bad[] = { "", "<device", "<!DOCTYPE x [<!ENTITY a 'b'>]><device>&a;</device>", "<device/>",
+        static const char *const bad[] = {
+                "", "<device", "<!DOCTYPE x [<!ENTITY a 'b'>]><device>&a;</device>", "<device/>",
                 ("<device><parent>ap_matrix</parent><capability type='mdev'><type id='vfio_ap-passthrough'/>"
-                 "<attr name='assign_adapter' value='banana'/></capability></device>") };
-        static const char good[] = "<device><parent>ap_matrix</parent><capability type='mdev'><type id='vfio_ap-passthrough'/>"
-                                   "<uuid>00000000-0000-4000-8000-000000000001</uuid><attr name='assign_adapter' value='0x02'/>"
-                                   "<attr name='assign_domain' value='0x0006'/></capability></device>";
+                 "<attr name='assign_adapter' value='banana'/></capability></device>")
+        };
+        static const char good[] =
+                "<device><parent>ap_matrix</parent><capability type='mdev'><type id='vfio_ap-passthrough'/>"
+                "<uuid>00000000-0000-4000-8000-000000000001</uuid><attr name='assign_adapter' value='0x02'/>"
+                "<attr name='assign_domain' value='0x0006'/></capability></device>";
         Env *env = *state;
         EngineDefine options = { .start = true };
         CLEANUP(freep) char *xml = NULL;
@@ -647,13 +688,16 @@ static void test_xml(void **state) {
         Reply reply = {};
 
         for (size_t i = 0; i < ELEMENTS(bad); i++) {
-                int r = engine_define_xml(env->engine, bad[i], strlen(bad[i]), &options, &root_caller, on_reply, &reply, &refusal);
+                int r = engine_define_xml(env->engine, bad[i], strlen(bad[i]), &options, &root_caller,
+                                          on_reply, &reply, &refusal);
 
                 print_message("%s\n", refusal.text ?: "-");
                 assert_int_equal(r, VERDICT_INVALID);
                 refusal_clear(&refusal);
         }
-        assert_int_equal(engine_define_xml(env->engine, good, strlen(good), &options, &root_caller, on_reply, &reply, &refusal), 0);
+        assert_int_equal(engine_define_xml(env->engine, good, strlen(good), &options, &root_caller, on_reply,
+                                           &reply, &refusal),
+                         0);
         env_wait(env, &reply.done);
         assert_reply(&reply, 0, NULL, __FILE__, __LINE__);
         assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_STARTED);
@@ -664,16 +708,32 @@ static void test_xml(void **state) {
 int main(void) {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
         const struct CMUnitTest tests[] = {
-                TEST(test_life), TEST(test_refusals), TEST(test_names), TEST(test_alternatives), TEST(test_from_host),
-                TEST(test_from_host_heals), TEST(test_masks), TEST(test_in_use), TEST(test_create), TEST(test_quotas),
-                TEST(test_matrices_limit), TEST(test_check), TEST(test_race_for_a_queue), TEST(test_race_with_masks),
-                TEST(test_race_for_a_uuid), TEST(test_unreadable), TEST(test_no_vfio_ap), TEST(test_xml),
+                TEST(test_life),
+                TEST(test_refusals),
+                TEST(test_names),
+                TEST(test_alternatives),
+                TEST(test_from_host),
+                TEST(test_from_host_heals),
+                TEST(test_masks),
+                TEST(test_in_use),
+                TEST(test_create),
+                TEST(test_quotas),
+                TEST(test_matrices_limit),
+                TEST(test_check),
+                TEST(test_race_for_a_queue),
+                TEST(test_race_with_masks),
+                TEST(test_race_for_a_uuid),
+                TEST(test_unreadable),
+                TEST(test_no_vfio_ap),
+                TEST(test_xml),
                 cmocka_unit_test_setup_teardown(test_by_id, setup_61, teardown),
                 cmocka_unit_test_setup_teardown(test_life, setup_612, teardown),
                 cmocka_unit_test_setup_teardown(test_unknown_matrix, setup_61, teardown),
                 cmocka_unit_test_setup_teardown(test_refusals, setup_612, teardown),
                 cmocka_unit_test_setup_teardown(test_race_for_a_queue, setup_612, teardown),
-                cmocka_unit_test(test_pairs), cmocka_unit_test(test_big), cmocka_unit_test(test_big_61),
+                cmocka_unit_test(test_pairs),
+                cmocka_unit_test(test_big),
+                cmocka_unit_test(test_big_61),
         };
 
         return cmocka_run_group_tests_name("requests", tests, NULL, NULL);
