@@ -20,7 +20,7 @@
 
 #include "sim/sim_profile.h"
 
-#define SIM_NEVER     (-4096)
+#define SIM_NEVER     (-100000)
 #define SIM_PAGE_SIZE 4096
 #define SIM_CTL_SIZE  65536 /* the most that reading .sim/ctl gives; every attribute fits in SIM_PAGE_SIZE */
 

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "sim/sim_sysfs.h"
+
+static_assert(SIM_NEVER == SYSFS_NEVER, "one number for what never returns");
 
 typedef struct SimSysfs {
         Sysfs sysfs;
@@ -29,6 +32,8 @@ static ssize_t sim_sysfs_read(Sysfs *s, const char *path, char *buf, size_t size
                 return -EOVERFLOW;
         r = sim_read(sim_of(s), path, buf, size - 1);
         pause_for(sim_of(s));
+        if (r == SIM_NEVER)
+                return SYSFS_NEVER;
         if (r >= 0)
                 buf[r] = 0;
         return r;
@@ -40,7 +45,7 @@ static int sim_sysfs_write(Sysfs *s, const char *path, const char *data, size_t 
         r = sim_write(sim_of(s), path, data, size);
         pause_for(sim_of(s));
         if (r < 0)
-                return (int) r;
+                return r == SIM_NEVER ? SYSFS_NEVER : (int) r;
         return (size_t) r == size ? 0 : -EIO;
 }
 

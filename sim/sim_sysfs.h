@@ -3,7 +3,7 @@
 
 /* sim_sysfs - the model behind host/'s view of /sys, in the same process.
  *
- * read and write return SIM_NEVER (sim.h) where the real access would hang; the caller plays the hung child.
+ * read and write return SYSFS_NEVER where the real access would hang; the caller plays the hung child.
  * A delay of a fault rule is slept. The Sim stays the caller's and must live longer. */
 
 #include "host/sysfs.h"

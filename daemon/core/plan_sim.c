@@ -507,6 +507,13 @@ PlanProgress plan_progress(const Plan *p, const Snapshot *s) {
 /* Way back or forward of one thing, one or a few steps. 0, -ENOMEM or -E2BIG; *ret_foreign if it is not ours
  * to move. */
 
+/* One of the three that a mask is on its way: bits are cleared before others are set. */
+static bool is_mask_of(const ApMask *m, const ApMask *before, const ApMask *after) {
+        ApMask cleared = ap_mask_and(before, after);
+
+        return ap_mask_equal(m, before) || ap_mask_equal(m, after) || ap_mask_equal(m, &cleared);
+}
+
 static int move_masks(const Plan *p, const World *w, const PlanStep *end, bool forward, Plan *ret,
                       bool *ret_foreign) {
         PlanStep step = { .type = PLAN_MASKS };
@@ -526,10 +533,8 @@ static int move_masks(const Plan *p, const World *w, const PlanStep *end, bool f
 
                 if (m->type != PLAN_MASKS)
                         continue;
-                our_apmask |= ap_mask_equal(&w->s.apmask, &m->masks.apmask_before) ||
-                              ap_mask_equal(&w->s.apmask, &m->masks.apmask_after);
-                our_aqmask |= ap_mask_equal(&w->s.aqmask, &m->masks.aqmask_before) ||
-                              ap_mask_equal(&w->s.aqmask, &m->masks.aqmask_after);
+                our_apmask |= is_mask_of(&w->s.apmask, &m->masks.apmask_before, &m->masks.apmask_after);
+                our_aqmask |= is_mask_of(&w->s.aqmask, &m->masks.aqmask_before, &m->masks.aqmask_after);
         }
         if (!our_apmask || !our_aqmask) {
                 *ret_foreign = true;

@@ -304,7 +304,9 @@ static int load_marks(Engine *e) {
         for (size_t i = 0; i < n && r >= 0; i++) {
                 Matrix *m = state_find(e, marks[i].uuid);
 
-                if (m && marks[i].kind != MARK_MDEV)
+                if (uuid_is_null(marks[i].uuid))
+                        e->masks_pending = marks[i].kind == MARK_PENDING;
+                else if (m && marks[i].kind != MARK_MDEV)
                         m->mark = marks[i].kind;
                 else if (!m && marks[i].kind == MARK_MDEV)
                         r = state_add_own_mdev(e, marks[i].uuid);
@@ -358,6 +360,18 @@ static int engine_load(Engine *e, const char *state_dir, const char *run_dir) {
                                           RESCAN_SLACK_US, on_rescan, e);
 }
 
+/* A child of the daemon before us may still be in the middle of a plan; it stops before its next write, and holds the AP
+ * lock until then. What it has left behind is looked at after that. */
+static void on_at_rest(void *userdata, int r, const HostOutcome *outcomes, size_t n, Snapshot *after) {
+        Engine *e = userdata;
+
+        if (r < 0)
+                log_warning("Cannot wait for the AP configuration lock before recovery, going on: %s", strerror(-r));
+        e->resting = false;
+        (void) snapshot_free(after);
+        scan_now(e);
+}
+
 int engine_new(sd_event *event, const EngineConfig *config, Host *host, int root_fd, const char *state_dir,
                const char *run_dir, engine_event_t event_cb, void *userdata, Engine **ret) {
         Engine *e;
@@ -381,7 +395,10 @@ int engine_new(sd_event *event, const EngineConfig *config, Host *host, int root
         e->event_cb = event_cb; /* nothing is told about what was just loaded */
         e->userdata = userdata;
         e->detail_wanted = true;
-        scan_now(e);
+        if (e->n_unresolved > 0 && host->ops->execute(host, NULL, 0, on_at_rest, e) >= 0)
+                e->resting = true;
+        else
+                scan_now(e);
         *ret = e;
         return 0;
 }
@@ -514,12 +531,26 @@ int engine_get_matrix(Engine *e, Uuid uuid, EngineMatrix *ret) {
         return 0;
 }
 
+/* Records are set aside under the name of their file, which has the UUID in it. */
+static bool is_set_aside(const Engine *e, Uuid uuid) {
+        char text[UUID_STRING_SIZE];
+
+        uuid_format(uuid, text);
+        for (size_t i = 0; i < e->loaded.n_bad; i++)
+                if (strstr(e->loaded.bad[i].file, text))
+                        return true;
+        return false;
+}
+
 int engine_find_matrix(Engine *e, const char *name, Uuid *ret) {
         const Matrix *m = state_find_name(e, name);
         Uuid uuid;
 
-        if (!m && uuid_parse(name, &uuid) >= 0)
+        if (!m && uuid_parse(name, &uuid) >= 0) {
                 m = state_find(e, uuid);
+                if (!m && is_set_aside(e, uuid))
+                        return -EBADMSG;
+        }
         if (!m || !m->visible)
                 return -ENOENT;
         *ret = m->rec.uuid;

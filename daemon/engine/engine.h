@@ -135,7 +135,7 @@ int engine_refresh(Engine *e, void (*done)(void *userdata, int r), void *userdat
 /* ---- questions: answered from what is known, at once ---- */
 
 typedef struct EngineConflict {
-        uint16_t adapter, domain;     /* NO_SUCH_ID of a control domain: adapter 0xffff */
+        uint16_t adapter, domain;
         const char *kind;             /* "host", "mdev", "definition", "mdevctl", "operation", "limit" (above the machine's maximum) */
         char owner[ENGINE_OWNER_SIZE]; /* definition name, mdev uuid, "" for the host */
 } EngineConflict;
@@ -176,7 +176,7 @@ typedef struct EngineMatrix {
 
 /* -ENOENT. */
 int engine_get_matrix(Engine *e, Uuid uuid, EngineMatrix *ret);
-/* By name, or by uuid's text. -ENOENT. */
+/* By name, or by uuid's text. -ENOENT; -EBADMSG: there is a record, but it was set aside. */
 int engine_find_matrix(Engine *e, const char *name, Uuid *ret);
 /* @n uuids in order of name; free(). */
 int engine_list_matrices(Engine *e, Uuid **ret, size_t *ret_n);

@@ -56,6 +56,7 @@ struct Op {
         Record record;            /* DEFINE, MODIFY: as it is to become */
         bool has_record;
         bool start, stop, from_host;
+        bool pending;             /* START: only if it still waits for its autostart */
         bool keep_matrix;         /* MODIFY: only autostart changes */
         int autostart;            /* MODIFY: -1: as it is */
         bool fresh;               /* has been decided on a fresh scan */
@@ -161,8 +162,10 @@ struct Engine {
 
         Unresolved *unresolved;
         size_t n_unresolved;
+        bool resting;             /* the AP lock is waited for before recovery begins */
         bool ready, settled, boot_done, closing;
         bool host_differs;        /* since autostart was last tried */
+        bool masks_pending;       /* the masks that we keep are still to be set at this boot */
         unsigned n_autostarting;
         Healing *healing;
         void (*ready_cb)(void *userdata);
@@ -249,6 +252,8 @@ void recover_step(Engine *e);
 void recover_ready(Engine *e);
 /* An operation whose outcome is not known: @text is taken over. */
 int recover_add(Engine *e, const Op *op, char *text);
+/* The host masks are as we are to keep them. */
+void recover_masks_are_set(Engine *e);
 void recover_free(Engine *e);
 /* The largest matrix that may be found of an interrupted operation, if that can be read safely. */
 bool recover_vouch(const Intent *i, ApMatrix *ret);

@@ -37,6 +37,7 @@ struct CommitJob {
 };
 
 static void commit_pump(Engine *e);
+static void end_intent(Engine *e, Op *op);
 static void exec_pump(Engine *e);
 
 /* ---- queues ---- */
@@ -265,8 +266,9 @@ static int job_add_mark(CommitJob *job, Uuid uuid, MarkKind kind) {
         return 0;
 }
 
-static int job_add_intent(CommitJob *job, const Op *op) {
+static int job_add_intent(const Engine *e, CommitJob *job, const Op *op) {
         StoreEntry entry = { .type = STORE_INTENT, .op = op->id, .uuid = op->uuid };
+        const Matrix *m = state_find(e, op->uuid);
         int r;
 
         r = intent_to_line(op->kind, op->uuid, op->has_record ? &op->record : NULL, &op->plan, &entry.text);
@@ -276,7 +278,10 @@ static int job_add_intent(CommitJob *job, const Op *op) {
         if (r < 0)
                 return r;
 
-        /* before the first write, so that a live mdev of ours is never without its mark */
+        /* before the first write, so that a live mdev of ours is never without its mark; but what waits for its autostart stays
+         * on that list until it is started */
+        if (op->kind == INTENT_START && m && m->mark == MARK_PENDING)
+                return 0;
         if (op->kind == INTENT_DEFINE || op->kind == INTENT_START)
                 return job_add_mark(job, op->uuid, MARK_LIVE);
         if (op->kind == INTENT_CREATE)
@@ -385,6 +390,7 @@ static bool is_final(const OpQueue *q, uint64_t id) {
 static void commit_done(Work *w, int r) {
         CommitJob *job = CONTAINER_OF(w, CommitJob, work);
         Engine *e = job->engine;
+        bool stored = r >= 0;
 
         e->committing = NULL;
         if (r < 0 && !e->store_failed)
@@ -408,10 +414,16 @@ static void commit_done(Work *w, int r) {
                         op_commit_lazily(e, &job->entries[i]); /* still to be written */
 
         for (Op *op; (op = pop(&job->ops));)
-                if (!e->closing)
-                        op_stored(e, op, r);
-                else
+                if (e->closing)
                         (void) op_free(op);
+                else if (!stored || r >= 0)
+                        op_stored(e, op, r);
+                else if (op->phase == OP_FINAL && op->kind != INTENT_STOP) /* the mark is late, no more */
+                        op_stored(e, op, 0);
+                else {
+                        end_intent(e, op);
+                        op_stored(e, op, r);
+                }
 
         if (!e->closing && job->n_entries > 0 && !e->checkpoint_timer)
                 (void) sd_event_add_time_relative(e->event, &e->checkpoint_timer, CLOCK_MONOTONIC,
@@ -471,7 +483,7 @@ static void commit_pump(Engine *e) {
 
         while (e->commit.first && job->ops.n < ENGINE_COMMIT_MAX) {
                 Op *op = pop(&e->commit);
-                int r = op->phase == OP_INTENT ? job_add_intent(job, op) : job_add_final(job, op);
+                int r = op->phase == OP_INTENT ? job_add_intent(e, job, op) : job_add_final(job, op);
 
                 if (r < 0)
                         op_finish(e, op, r, NULL);

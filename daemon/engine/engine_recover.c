@@ -450,27 +450,19 @@ static void autostart(Engine *e) {
 
         for (size_t i = 0; i < e->n_matrices; i++) {
                 Matrix *m = e->by_uuid[i];
-                Refusal refusal = {};
+                Op *op;
 
                 if (m->mark != MARK_PENDING || m->op || m->unresolved)
                         continue;
-                any = true;
+                op = op_new(INTENT_START, m->rec.uuid, &own_caller, on_autostarted, e);
+                if (!op)
+                        continue;
+                op->pending = any = true;
                 e->n_autostarting++;
-                if (engine_start(e, m->rec.uuid, false, &own_caller, on_autostarted, e, &refusal) != 0)
-                        e->n_autostarting--;
-                refusal_clear(&refusal);
+                op_begin(e, op);
         }
         if (!any || e->n_autostarting == 0)
                 settle(e);
-}
-
-static void on_boot_masks(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
-        Engine *e = userdata;
-
-        if (r != 0)
-                log_warning("Cannot set the host masks that we are to keep: %s", refusal ? refusal->text : strerror(-r));
-        e->n_autostarting--;
-        autostart(e);
 }
 
 static bool masks_differ(const Engine *e) {
@@ -479,37 +471,65 @@ static bool masks_differ(const Engine *e) {
                 !ap_mask_equal(&e->loaded.aqmask, &e->snapshot->aqmask));
 }
 
-/* Once a boot: the masks first, then all that is to start. */
-static void boot(Engine *e) {
+static void on_boot_masks(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
+        Engine *e = userdata;
+
+        if (r != 0)
+                log_warning("Cannot set the host masks that we are to keep, trying again when the host changes: %s",
+                            refusal ? refusal->text : strerror(-r));
+        e->n_autostarting--;
+        autostart(e);
+}
+
+/* The masks first, then all that is to start. */
+static void start_pending(Engine *e) {
         Refusal refusal = {};
+
+        if (e->masks_pending && !masks_differ(e))
+                recover_masks_are_set(e);
+        if (e->masks_pending) {
+                e->n_autostarting++;
+                if (engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller, on_boot_masks, e, &refusal) == 0)
+                        return;
+                e->n_autostarting--;
+                refusal_clear(&refusal);
+        }
+        autostart(e);
+}
+
+void recover_masks_are_set(Engine *e) {
+        if (!e->masks_pending)
+                return;
+        e->masks_pending = false;
+        op_commit_mark(e, (Uuid) {}, MARK_NONE);
+}
+
+/* Once a boot: what is to be done goes on a list that a crash leaves as it is. */
+static void boot(Engine *e) {
         int r;
 
         e->boot_done = true;
         r = marks_is_booted(e->marks_fd);
         if (r == 0) {
-                for (size_t i = 0; i < e->n_matrices; i++) {
+                for (size_t i = 0; i < e->n_matrices && r >= 0; i++) {
                         Matrix *m = e->by_uuid[i];
 
                         if (!m->rec.autostart || m->mark != MARK_NONE)
                                 continue;
                         m->mark = MARK_PENDING;
                         r = marks_set(e->marks_fd, m->rec.uuid, MARK_PENDING);
+                        op_commit_mark(e, m->rec.uuid, MARK_PENDING); /* after what recovery has still to write */
+                }
+                if (r >= 0 && masks_differ(e)) {
+                        e->masks_pending = true;
+                        r = marks_set(e->marks_fd, (Uuid) {}, MARK_PENDING);
                 }
                 if (r >= 0)
                         r = marks_set_booted(e->marks_fd);
                 if (r < 0)
                         log_error("Cannot write marks below the runtime directory: %s", strerror(-r));
-
-                if (masks_differ(e)) {
-                        e->n_autostarting++;
-                        if (engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller, on_boot_masks, e,
-                                                  &refusal) == 0)
-                                return;
-                        e->n_autostarting--;
-                        refusal_clear(&refusal);
-                }
         }
-        autostart(e);
+        start_pending(e);
 }
 
 static bool is_bound(const Snapshot *s) {
@@ -533,7 +553,7 @@ void recover_ready(Engine *e) {
 }
 
 void recover_step(Engine *e) {
-        if (e->closing || e->scan_error < 0)
+        if (e->closing || e->resting || e->scan_error < 0)
                 return;
 
         for (size_t i = 0; i < e->n_unresolved && e->host_differs; i++)
@@ -551,8 +571,10 @@ void recover_step(Engine *e) {
         }
         if (!e->boot_done)
                 boot(e);
-        else if (e->n_autostarting == 0 && e->host_differs)
-                autostart(e);
+        else if (e->n_autostarting > 0)
+                return; /* again when these have ended */
+        else if (e->host_differs)
+                start_pending(e);
         e->host_differs = false;
 }
 

@@ -157,6 +157,13 @@ static int decide_define(Engine *e, Op *op, Refusal *reterr) {
         if (snapshot_find_mdev(e->snapshot, rec->uuid))
                 return refuse(reterr, VERDICT_EXISTS, 0, "a mediated device %s exists already",
                               uuid_format(rec->uuid, text));
+        for (size_t i = 0; i < e->n_unresolved; i++) {
+                const Intent *intent = &e->unresolved[i].intent;
+
+                if (uuid_equal(intent->uuid, rec->uuid) || (intent->has_record && strcmp(intent->record.name, rec->name) == 0))
+                        return refuse(reterr, VERDICT_STUCK, 0,
+                                      "an earlier operation on '%s' has not ended, the kernel still owes its answer", rec->name);
+        }
         for (size_t i = 0; i < e->n_busy; i++)
                 if (uuid_equal(e->busy[i]->uuid, rec->uuid))
                         return refuse(reterr, VERDICT_EXISTS, 0, "a mediated device %s is being made or removed",
@@ -212,6 +219,8 @@ static int decide_start(Engine *e, Op *op, Refusal *reterr) {
                 return r;
         if (snapshot_find_mdev(e->snapshot, op->uuid))
                 return refuse(reterr, VERDICT_BAD_STATE, 0, "matrix '%s' is started already", m->rec.name);
+        if (op->pending && m->mark != MARK_PENDING)
+                return refuse(reterr, VERDICT_BAD_STATE, 0, "matrix '%s' was stopped meanwhile", m->rec.name);
 
         from_host = op->from_host || m->rec.from_host;
         r = check(e, &m->rec.matrix, op->uuid, false, false, true, from_host, reterr);
@@ -330,6 +339,9 @@ static int decide_heal(Engine *e, Op *op, Refusal *reterr) {
         r = need_matrix(e, op->uuid, &m, reterr);
         if (r != 0)
                 return r;
+
+        if (m->mark == MARK_NONE)
+                return refuse(reterr, VERDICT_BAD_STATE, 0, "matrix '%s' was stopped meanwhile", m->rec.name);
 
         wanted = state_wanted(m);
         wanted.started = true;
@@ -610,10 +622,10 @@ int request_apply(Engine *e, Op *op) {
                 break;
         case INTENT_START:
         case INTENT_HEAL:
+                if (op->plan.n_steps == 0 || op->kind == INTENT_HEAL || m->mark == MARK_PENDING)
+                        op_commit_mark(e, op->uuid, MARK_LIVE);
                 m->mark = MARK_LIVE;
                 free(TAKE(m->autostart_error));
-                if (op->plan.n_steps == 0 || op->kind == INTENT_HEAL)
-                        op_commit_mark(e, op->uuid, MARK_LIVE);
                 break;
         case INTENT_STOP:
                 m->mark = MARK_NONE;
@@ -639,6 +651,7 @@ int request_apply(Engine *e, Op *op) {
                 e->loaded.keep_masks = true;
                 e->loaded.apmask = op->apmask;
                 e->loaded.aqmask = op->aqmask;
+                recover_masks_are_set(e);
                 state_emit_manager(e);
                 break;
         case _INTENT_KIND_MAX:

@@ -538,7 +538,7 @@ char **state_problems(Engine *e, const Matrix *m) {
                 }
         if (r >= 0 && mdev)
                 r = add_guest_problems(e, m, &lines);
-        if (r >= 0)
+        if (r >= 0 && !m->op && !m->unresolved) /* which claim what it is to become, too */
                 r = add_conflict_problem(e, m, &lines);
 
         return r < 0 ? strv_free(lines) : lines;

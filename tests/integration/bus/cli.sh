@@ -130,7 +130,8 @@ watch_pid=$!
 something_happens() { # it listens once it has connected: until then nobody tells it
         ctl define gamma --adapters 3 --domains 6 > /dev/null
         ctl undefine gamma > /dev/null
-        grep -q '"added".*gamma' "$b/events" && grep -q '"removed".*gamma' "$b/events"
+        grep -q '"added".*gamma' "$b/events" && grep -q '"removed".*gamma' "$b/events" &&
+                grep -q '"manager".*{"n_matrices":[0-9]*}}$' "$b/events"
 }
 until_true 10 something_happens || :
 kill $watch_pid

@@ -32,7 +32,7 @@ bus_start() {
 
         # the installed policy, inside the smallest bus that can be
         {
-                echo "<busconfig><type>system</type><keep_umask/><listen>$address</listen><auth>EXTERNAL</auth>
+                echo "<busconfig><type>system</type><keep_umask/><listen>$address</listen><auth>EXTERNAL</auth><limit name='max_replies_per_connection'>50000</limit>
  <policy context='default'><allow user='*'/><deny own='*'/><deny send_type='method_call'/><allow send_type='signal'/>
   <allow send_requested_reply='true' send_type='method_return'/><allow send_requested_reply='true' send_type='error'/>
   <allow receive_type='method_call'/><allow receive_type='method_return'/><allow receive_type='error'/><allow receive_type='signal'/>

@@ -635,8 +635,8 @@ static void test_big_61(void **state) {
 
 static void test_xml(void **state) {
         static const char *const bad[] = { "", "<device", "<!DOCTYPE x [<!ENTITY a 'b'>]><device>&a;</device>", "<device/>",
-                "<device><parent>ap_matrix</parent><capability type='mdev'><type id='vfio_ap-passthrough'/>"
-                "<attr name='assign_adapter' value='banana'/></capability></device>" };
+                ("<device><parent>ap_matrix</parent><capability type='mdev'><type id='vfio_ap-passthrough'/>"
+                 "<attr name='assign_adapter' value='banana'/></capability></device>") };
         static const char good[] = "<device><parent>ap_matrix</parent><capability type='mdev'><type id='vfio_ap-passthrough'/>"
                                    "<uuid>00000000-0000-4000-8000-000000000001</uuid><attr name='assign_adapter' value='0x02'/>"
                                    "<attr name='assign_domain' value='0x0006'/></capability></device>";

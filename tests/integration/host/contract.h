@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* contract - what the parts of the contract suite share. */
+
+#include <stdbool.h>
+
+#include "bench.h"
+
+extern bool use_child;
+extern const char *dialect;
+
+#define IDS(...) mask_of((const int[]) { __VA_ARGS__, -1 })
+
+Uuid uuid_of(unsigned n);
+/* Ids end with a negative one. */
+ApMask mask_of(const int *ids);
+int setup(void **state);
+int teardown(void **state);
+void assert_done(const Answer *a);
+void run_done(Bench *b, const Plan *p);
+void start(Bench *b, unsigned n, const ApMatrix *m, bool from_host);
+bool same_snapshot(const Snapshot *a, const Snapshot *b);
+
+/* contract_faults.c: every write fails, or hangs, one by one */
+void test_faults(void **state);
+void test_broken(void **state);
+void test_hangs(void **state);
+/* Who has the AP lock; 0: nobody. */
+pid_t lock_holder(Bench *b);
+/* A plan that makes uuid_of(1) an mdev of the second parent. */
+void make_mtty(Bench *b, const Snapshot *s, Plan *ret);

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Every single write that the daemon makes fails, once or from then on, or hangs: sysfs by the simulator's faults, the disk by a limit on
+ * the size of files. Afterwards there is the old or the new state, one clear text, and all works again. */
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "engine_scenarios.h"
+#include "store/store.h"
+
+static const char *const errors[] = { "EADDRINUSE", "EADDRNOTAVAIL", "EBUSY", "EIO", "ENOSPC", "EINTR" };
+
+/* The journal holds nothing open, and no mark says what is not so. */
+static void assert_clean(Env *env, const char *when) {
+        CLEANUP(store_content_clear) StoreContent content = {};
+        CLEANUP(fd_closep) int fd = -1;
+        Store *store;
+        bool writable;
+
+        env_rest(env);
+        env_stop(env);
+        fd = openat(env->root_fd, ENV_STATE, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        assert_int_equal(store_open(fd, &store, &content, &writable), 0);
+        (void) store_free(store);
+        if (content.n_intents > 0)
+                fail_msg("%s: the journal still has '%s'", when, content.intents[0].text);
+        env_start(env);
+        env_rest(env);
+        for (const char *const *p = engine_problems(env->engine); *p; p++)
+                fail_msg("%s: %s", when, *p);
+}
+
+/* The faults are over: whatever waited for that is healed, and what was asked for works. */
+static void assert_recovers(Env *env, const Scenario *s, const Outcome *was, const Outcome *is, bool restart, const char *when) {
+        Reply reply;
+        char which;
+
+        if (restart) {
+                env_crash(env);
+                env_start(env);
+        }
+        env_request(env, "reconcile", (Uuid) {}, NULL, &reply);
+        assert_int_equal(reply.r, 0);
+        env_settle(env);
+        which = outcome_which(env, was, is, when);
+        if (which == 'o') {
+                scenario_do(env, s->op, &reply);
+                assert_reply(&reply, 0, NULL, when, __LINE__);
+                env_settle(env);
+                assert_int_not_equal(outcome_which(env, was, is, when), 'o');
+        }
+        assert_clean(env, when);
+        assert_int_not_equal(outcome_which(env, was, is, when), 'o');
+}
+
+static unsigned count_writes(const Scenario *s) {
+        Env *env = scenario_new(s);
+        uint64_t before = sim_writes(env->sim);
+        Reply reply;
+        unsigned n;
+
+        scenario_do(env, s->op, &reply);
+        n = (unsigned) (sim_writes(env->sim) - before);
+        (void) env_free(env);
+        return n;
+}
+
+static void fail_one(const Scenario *s, unsigned n, const char *error, bool forever, const Outcome *was, const Outcome *is) {
+        char command[80], when[160];
+        Env *env = scenario_new(s);
+        Reply reply;
+        char which;
+
+        (void) snprintf(when, sizeof when, "%s, write %u, %s%s", s->name, n + 1, error, forever ? " from then on" : "");
+        (void) snprintf(command, sizeof command, "fault write * %s count=%u skip=%u", error, forever ? 0 : 1, n);
+        env_ctl(env, command);
+        scenario_do(env, s->op, &reply);
+        if (reply.r < 0)
+                fail_msg("%s: answered %d without a text", when, reply.r);
+        if (reply.r > 0 && (!reply.text[0] || strchr(reply.text, '\n')))
+                fail_msg("%s: text '%s'", when, reply.text);
+        if (reply.r == 0 || !strstr(reply.text, "is undone as soon as")) {
+                which = outcome_which(env, was, is, when);
+                if (reply.r > 0 ? which == 'n' : which == 'o')
+                        fail_msg("%s: answered %d '%s', but it is '%c'", when, reply.r, reply.text, which);
+        } else if (!forever)
+                fail_msg("%s: one failure could not be undone: %s", when, reply.text);
+        env_assert_no_overlap(env);
+        env_ctl(env, "clear");
+        assert_recovers(env, s, was, is, n % 2, when);
+        (void) env_free(env);
+}
+
+static void test_every_write_fails(void **state) {
+        for (size_t i = 0; i < n_scenarios; i++) {
+                CLEANUP(outcome_clear) Outcome was = {};
+                CLEANUP(outcome_clear) Outcome is = {};
+                unsigned n = count_writes(&scenarios[i]);
+
+                scenario_outcomes(&scenarios[i], &was, &is);
+                for (unsigned k = 0; k < n; k++)
+                        for (size_t e = 0; e < ELEMENTS(errors); e++) {
+                                fail_one(&scenarios[i], k, errors[e], false, &was, &is);
+                                if (e == (k + i) % ELEMENTS(errors))
+                                        fail_one(&scenarios[i], k, errors[e], true, &was, &is);
+                        }
+        }
+}
+
+/* @released: the kernel comes back in the end, and does what it was asked to. */
+static void hang_one(const Scenario *s, unsigned n, bool released, const Outcome *was, const Outcome *is) {
+        ApMatrix m = matrix_of("5", "0x47", "");
+        char command[80], when[160];
+        Env *env = scenario_new(s);
+        Reply reply;
+
+        (void) snprintf(when, sizeof when, "%s, write %u hangs%s", s->name, n + 1, released ? " for a while" : "");
+        (void) snprintf(command, sizeof command, "fault write * hang 1 skip=%u", n);
+        env_ctl(env, command);
+        scenario_do(env, s->op, &reply);
+        if (reply.r != VERDICT_STUCK)
+                fail_msg("%s: answered %d '%s'", when, reply.r, reply.text);
+        env_assert_no_overlap(env);
+
+        /* others go on */
+        env_request(env, "define", uuid_n(9), &m, &reply);
+        assert_reply(&reply, 0, NULL, when, __LINE__);
+        env_request(env, "undefine", uuid_n(9), NULL, &reply);
+        assert_reply(&reply, 0, NULL, when, __LINE__);
+        assert_true(env_has_general_problem(env, "hang"));
+
+        env_ctl(env, "clear");
+        if (released)
+                env_ctl(env, "release");
+        assert_recovers(env, s, was, is, true, when);
+        (void) env_free(env);
+}
+
+static void test_every_write_hangs(void **state) {
+        for (size_t i = 0; i < n_scenarios; i++) {
+                CLEANUP(outcome_clear) Outcome was = {};
+                CLEANUP(outcome_clear) Outcome is = {};
+                unsigned n = count_writes(&scenarios[i]);
+
+                scenario_outcomes(&scenarios[i], &was, &is);
+                for (unsigned k = 0; k < n; k++) {
+                        hang_one(&scenarios[i], k, false, &was, &is);
+                        hang_one(&scenarios[i], k, true, &was, &is);
+                }
+        }
+}
+
+/* ---- the disk ---- */
+
+static void limit_files(rlim_t size) {
+        struct rlimit l;
+
+        assert_int_equal(getrlimit(RLIMIT_FSIZE, &l), 0);
+        l.rlim_cur = size == RLIM_INFINITY ? l.rlim_max : size;
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &l), 0);
+}
+
+static size_t journal_size(Env *env) {
+        struct stat st;
+
+        return fstatat(env->root_fd, ENV_STATE "/journal", &st, 0) < 0 ? 0 : (size_t) st.st_size;
+}
+
+static void full_one(const Scenario *s, size_t room, bool restart, const Outcome *was, const Outcome *is, bool *ret_done) {
+        Env *env = scenario_new(s);
+        char when[160], which;
+        Reply reply;
+
+        env_rest(env); /* what is late is on disk */
+        (void) snprintf(when, sizeof when, "%s, %zu more bytes fit", s->name, room);
+        limit_files(journal_size(env) + room);
+        scenario_do(env, s->op, &reply);
+        which = outcome_which(env, was, is, when);
+        limit_files(RLIM_INFINITY);
+        if (reply.r < 0 || (reply.r > 0 && (!reply.text[0] || strchr(reply.text, '\n'))))
+                fail_msg("%s: answered %d '%s'", when, reply.r, reply.text);
+        if (reply.r > 0 ? which == 'n' : which == 'o')
+                fail_msg("%s: answered %d '%s', but it is '%c'", when, reply.r, reply.text, which);
+        *ret_done = reply.r == 0;
+        if (restart) {
+                env_crash(env);
+                env_start(env);
+                which = outcome_which(env, was, is, when);
+                if (*ret_done ? which == 'o' : which == 'n')
+                        fail_msg("%s: after a crash it is '%c', but %d was answered", when, which, reply.r);
+        }
+        assert_recovers(env, s, was, is, false, when);
+        (void) env_free(env);
+}
+
+static void test_disk_full(void **state) {
+        (void) signal(SIGXFSZ, SIG_IGN);
+        for (size_t i = 0; i < n_scenarios; i++) {
+                CLEANUP(outcome_clear) Outcome was = {};
+                CLEANUP(outcome_clear) Outcome is = {};
+                bool done = false;
+                size_t room = 0;
+
+                if (strcmp(scenarios[i].dialect, "7.2") != 0)
+                        continue;
+                scenario_outcomes(&scenarios[i], &was, &is);
+                for (unsigned k = 0; !done; k++, room += 1 + room / 3)
+                        full_one(&scenarios[i], room, k % 2, &was, &is, &done);
+        }
+}
+
+/* The runtime directory takes no marks any more. */
+static void test_marks_fail(void **state) {
+        for (size_t i = 0; i < n_scenarios; i++) {
+                CLEANUP(outcome_clear) Outcome was = {};
+                CLEANUP(outcome_clear) Outcome is = {};
+                const Scenario *s = &scenarios[i];
+                char when[160], which;
+                Env *env;
+                Reply reply;
+
+                if (strcmp(s->dialect, "7.2") != 0)
+                        continue;
+                scenario_outcomes(s, &was, &is);
+                env = scenario_new(s);
+                (void) snprintf(when, sizeof when, "%s without marks", s->name);
+                env_rest(env);
+                assert_int_equal(renameat(env->root_fd, ENV_RUN "/live", env->root_fd, "gone"), 0);
+                {
+                        CLEANUP(freep) char *command = NULL;
+
+                        assert_true(asprintf(&command, "rm -r %s/gone", env->root) > 0);
+                        assert_int_equal(system(command), 0);
+                }
+                scenario_do(env, s->op, &reply);
+                env_settle(env);
+                which = outcome_which(env, &was, &is, when);
+                if (reply.r < 0 || (reply.r > 0 ? which == 'n' : which == 'o'))
+                        fail_msg("%s: answered %d '%s', but it is '%c'", when, reply.r, reply.text, which);
+                env_crash(env);
+                env_start(env);
+                which = outcome_which(env, &was, &is, when);
+                if (reply.r > 0 ? which == 'n' : which == 'o')
+                        fail_msg("%s: after a crash it is '%c', but %d was answered: %s", when, which, reply.r, reply.text);
+                (void) env_free(env);
+        }
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_every_write_fails),
+                cmocka_unit_test(test_every_write_hangs),
+                cmocka_unit_test(test_disk_full),
+                cmocka_unit_test(test_marks_fail),
+        };
+
+        return cmocka_run_group_tests_name("faults", tests, NULL, NULL);
+}

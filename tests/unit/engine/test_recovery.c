@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The daemon dies at every turn of its loop, the machine reboots, somebody else changes what is ours. */
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "engine_scenarios.h"
+
+#define FOREIGN "f0000000-0000-4000-8000-000000000001"
+#define M1      "00000000-0000-4000-8000-000000000001"
+
+static unsigned count_turns(const Scenario *s) {
+        Env *env = scenario_new(s);
+        unsigned n = 0, quiet = 0;
+        Reply reply;
+
+        scenario_begin(env, s->op, &reply);
+        while (!reply.done || quiet < 3) {
+                quiet = env_turn(env, reply.done ? 5000 : 1000000) ? 0 : quiet + 1;
+                n++;
+        }
+        (void) env_free(env);
+        return n;
+}
+
+static void crash_after(const Scenario *s, unsigned n, unsigned again, const Outcome *was, const Outcome *is) {
+        char when[160], which;
+        Env *env = scenario_new(s);
+        Reply reply, next;
+
+        (void) snprintf(when, sizeof when, "%s, crash after turn %u, then %u", s->name, n, again);
+        scenario_begin(env, s->op, &reply);
+        for (unsigned i = 0; i < n; i++)
+                (void) env_turn(env, 2000);
+        env_crash(env);
+        if (again > 0) {
+                env_launch(env);
+                for (unsigned i = 0; i < again; i++)
+                        (void) env_turn(env, 2000);
+                env_crash(env);
+        }
+        env_assert_no_overlap(env);
+        env_start(env);
+        which = outcome_which(env, was, is, when);
+        if (reply.done && reply.r == 0 && which == 'o')
+                fail_msg("%s: it was answered and is lost", when);
+        if (which == 'o') {
+                scenario_do(env, s->op, &next);
+                assert_reply(&next, 0, NULL, when, __LINE__);
+        }
+        env_rest(env);
+        env_crash(env);
+        env_start(env);
+        assert_int_not_equal(outcome_which(env, was, is, when), 'o');
+        env_rest(env);
+        assert_false(env_has_general_problem(env, ""));
+        (void) env_free(env);
+}
+
+static void test_every_turn(void **state) {
+        for (size_t i = 0; i < n_scenarios; i++) {
+                CLEANUP(outcome_clear) Outcome was = {};
+                CLEANUP(outcome_clear) Outcome is = {};
+                unsigned n = count_turns(&scenarios[i]);
+
+                scenario_outcomes(&scenarios[i], &was, &is);
+                for (unsigned k = 0; k <= n; k++) {
+                        crash_after(&scenarios[i], k, 0, &was, &is);
+                        crash_after(&scenarios[i], k, 1 + (k + (unsigned) i) % 8, &was, &is);
+                }
+        }
+}
+
+/* ---- the machine boots ---- */
+
+static Env *autostarting(void) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix a = matrix_of("2,3", "6", ""), b = matrix_of("5", "6", ""), c = matrix_of("4", "6", "");
+
+        env_start(env);
+        env_do(env, "define-autostart", uuid_n(1), &a);
+        env_do(env, "define-autostart", uuid_n(2), &b);
+        env_do(env, "define-start", uuid_n(3), &c);
+        env_rest(env);
+        return env;
+}
+
+static void assert_states(Env *env, MatrixState a, MatrixState b, MatrixState c) {
+        assert_string_equal(matrix_state_name(env_state_of(env, uuid_n(1))), matrix_state_name(a));
+        assert_string_equal(matrix_state_name(env_state_of(env, uuid_n(2))), matrix_state_name(b));
+        assert_string_equal(matrix_state_name(env_state_of(env, uuid_n(3))), matrix_state_name(c));
+        env_assert_no_overlap(env);
+}
+
+static void test_boot(void **state) {
+        Env *env = autostarting();
+
+        assert_states(env, MATRIX_DEFINED, MATRIX_DEFINED, MATRIX_STARTED);
+        env_reboot(env, "reboot");
+        env_start(env);
+        assert_states(env, MATRIX_STARTED, MATRIX_STARTED, MATRIX_DEFINED);
+        assert_true(engine_is_settled(env->engine));
+
+        /* once a boot */
+        env_do(env, "stop", uuid_n(1), NULL);
+        env_rest(env);
+        env_crash(env);
+        env_start(env);
+        assert_states(env, MATRIX_DEFINED, MATRIX_STARTED, MATRIX_DEFINED);
+        (void) env_free(env);
+}
+
+static void test_boot_binds_late(void **state) {
+        Env *env = autostarting();
+
+        env_reboot(env, "reboot boot-delay");
+        env_start(env);
+        assert_states(env, MATRIX_DEFINED, MATRIX_DEFINED, MATRIX_DEFINED);
+        assert_false(engine_is_settled(env->engine));
+        env_ctl(env, "bind");
+        env_settle(env);
+        assert_states(env, MATRIX_STARTED, MATRIX_STARTED, MATRIX_DEFINED);
+        assert_true(engine_is_settled(env->engine));
+        (void) env_free(env);
+}
+
+/* @crash: also the daemon dies when it has failed. */
+static void one_fails(bool crash) {
+        Env *env = autostarting();
+
+        env_reboot(env, "reboot");
+        env_foreign(env, FOREIGN, "3", "6");
+        env_start(env);
+        assert_states(env, MATRIX_DEFINED, MATRIX_STARTED, MATRIX_DEFINED);
+        assert_true(env_has_problem(env, uuid_n(1), "autostart failed: 03.0006"));
+        assert_true(env_has_problem(env, uuid_n(1), FOREIGN));
+        if (crash) {
+                env_crash(env);
+                env_start(env);
+                assert_true(env_has_problem(env, uuid_n(1), FOREIGN));
+        }
+        env_write(env, "bus/mdev/devices/" FOREIGN "/remove", "1");
+        env_settle(env);
+        assert_states(env, MATRIX_STARTED, MATRIX_STARTED, MATRIX_DEFINED);
+        assert_false(env_has_problem(env, uuid_n(1), ""));
+        (void) env_free(env);
+}
+
+static void test_one_fails(void **state) {
+        one_fails(false);
+        one_fails(true);
+}
+
+/* What is waiting to be started and is stopped stays so. */
+static void test_stopped_while_pending(void **state) {
+        Env *env = autostarting();
+
+        env_reboot(env, "reboot");
+        env_foreign(env, FOREIGN, "3", "6");
+        env_start(env);
+        env_do(env, "stop", uuid_n(1), NULL);
+        env_write(env, "bus/mdev/devices/" FOREIGN "/remove", "1");
+        env_settle(env);
+        assert_states(env, MATRIX_DEFINED, MATRIX_STARTED, MATRIX_DEFINED);
+        (void) env_free(env);
+}
+
+static void test_stopped_during_autostart(void **state) {
+        for (unsigned n = 0; n < 40; n++) {
+                Env *env = autostarting();
+                MatrixState is;
+                Reply reply;
+
+                env_reboot(env, "reboot");
+                env_foreign(env, FOREIGN, "3", "6");
+                env_launch(env);
+                env_wait(env, &env->ready);
+                for (unsigned i = 0; i < n; i++) {
+                        if (i == n / 2)
+                                env_write(env, "bus/mdev/devices/" FOREIGN "/remove", "1");
+                        (void) env_turn(env, 0);
+                }
+                env_request(env, "stop", uuid_n(1), NULL, &reply);
+                env_settle(env);
+                is = env_state_of(env, uuid_n(1));
+                if (reply.r == 0 && is != MATRIX_DEFINED)
+                        fail_msg("stopped after turn %u, but it is %s", n, matrix_state_name(is));
+                (void) env_free(env);
+        }
+}
+
+/* A start that the power cut has interrupted does not take the matrix off the list of what is to start. */
+static void test_interrupted_start_is_pending(void **state) {
+        for (unsigned n = 0; n < 20; n++) {
+                Env *env = autostarting();
+                Reply reply;
+
+                env_begin(env, n % 2 ? "start" : "modify", uuid_n(1), &(ApMatrix) { matrix_of("2,3", "6", "").adapters,
+                                                                                  matrix_of("2,3", "6", "").domains }, &reply);
+                for (unsigned i = 0; i < n; i++)
+                        (void) env_turn(env, 1000);
+                env_reboot(env, "reboot");
+                env_foreign(env, FOREIGN, "3", "6");
+                env_start(env);
+                env_rest(env);
+                env_crash(env);
+                env_start(env);
+                env_write(env, "bus/mdev/devices/" FOREIGN "/remove", "1");
+                env_settle(env);
+                if (env_state_of(env, uuid_n(1)) != MATRIX_STARTED)
+                        fail_msg("power cut after turn %u: not started", n);
+                (void) env_free(env);
+        }
+}
+
+/* Masks that we keep give 01 to guests; m001 lives on that. */
+static Env *keeping_masks(void) {
+        ApMatrix masks = matrix_of("0", "0-255", ""), a = matrix_of("1", "6", ""), b = matrix_of("5", "6", ""), c = matrix_of("4", "6", "");
+        Env *env = env_new("7.2", NULL);
+
+        env_start(env);
+        env_do(env, "masks", (Uuid) {}, &masks);
+        env_do(env, "define-autostart", uuid_n(1), &a);
+        env_do(env, "define-autostart", uuid_n(2), &b);
+        env_do(env, "define", uuid_n(3), &c);
+        env_rest(env);
+        return env;
+}
+
+static void test_boot_keeps_masks(void **state) {
+        Env *env = keeping_masks();
+
+        env_reboot(env, "reboot");
+        env_start(env);
+        assert_states(env, MATRIX_STARTED, MATRIX_STARTED, MATRIX_DEFINED);
+        assert_false(env_has_general_problem(env, "masks"));
+        (void) env_free(env);
+}
+
+static void test_boot_masks_fail_once(void **state) {
+        Env *env = keeping_masks();
+
+        env_reboot(env, "reboot");
+        env_ctl(env, "fault write bus/ap/apmask EIO 1");
+        env_start(env);
+        env_ctl(env, "card del 3"); /* anything */
+        env_settle(env);
+        assert_states(env, MATRIX_STARTED, MATRIX_STARTED, MATRIX_DEFINED);
+        (void) env_free(env);
+}
+
+static void test_crash_while_booting(void **state) {
+        for (unsigned n = 0; n < 40; n++) {
+                Env *env = keeping_masks();
+
+                env_reboot(env, "reboot");
+                env_launch(env);
+                for (unsigned i = 0; i < n; i++)
+                        (void) env_turn(env, 1000);
+                env_crash(env);
+                env_start(env);
+                env_rest(env);
+                print_message("turn %u\n", n);
+                assert_states(env, MATRIX_STARTED, MATRIX_STARTED, MATRIX_DEFINED);
+                (void) env_free(env);
+        }
+}
+
+static void test_boot_from_host(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("0,1", "6", "");
+
+        env_start(env);
+        env_do(env, "define-fromhost-autostart", uuid_n(1), &m);
+        env_reboot(env, "reboot");
+        env_start(env);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_STARTED);
+        env_assert_no_overlap(env);
+        (void) env_free(env);
+}
+
+/* ---- others ---- */
+
+static void test_lost(void **state) {
+        Env *env = autostarting();
+        CLEANUP(freep) char *before = NULL, *after = NULL;
+
+        env_do(env, "start", uuid_n(1), NULL);
+        env_foreign(env, FOREIGN, "4", "0x47");
+        env_settle(env);
+        before = env_host_text(env);
+        env_write(env, "bus/mdev/devices/" M1 "/remove", "1");
+        env_settle(env);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_LOST);
+        assert_true(env_has_problem(env, uuid_n(1), "removed by somebody else"));
+
+        env_crash(env); /* it is remembered */
+        env_start(env);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_LOST);
+        env_do(env, "reconcile", (Uuid) {}, NULL);
+        env_settle(env);
+        after = env_host_text(env);
+        assert_string_equal(after, before);
+        assert_false(env_has_problem(env, uuid_n(1), ""));
+
+        env_write(env, "bus/mdev/devices/" M1 "/remove", "1");
+        env_settle(env);
+        env_do(env, "stop", uuid_n(1), NULL);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_DEFINED);
+        env_rest(env);
+        env_crash(env);
+        env_start(env);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_DEFINED);
+        (void) env_free(env);
+}
+
+static void test_changed(void **state) {
+        Env *env = autostarting();
+        CLEANUP(freep) char *before = NULL, *after = NULL;
+        ApMatrix m = matrix_of("2", "6", ""), other = matrix_of("3", "6", "");
+
+        env_do(env, "start", uuid_n(1), NULL);
+        env_settle(env);
+        before = env_host_text(env);
+        env_write(env, "bus/mdev/devices/" M1 "/unassign_adapter", "3");
+        env_write(env, "bus/mdev/devices/" M1 "/assign_domain", "0x10");
+        env_rescan(env);
+        assert_true(env_has_problem(env, uuid_n(1), "changed by somebody else"));
+        /* what it has and what it should have: neither is free */
+        env_expect(env, "define", uuid_n(7), &other, VERDICT_OVERLAP, "03.0006|m001");
+        other = matrix_of("2", "0x10", "");
+        env_expect(env, "define", uuid_n(7), &other, VERDICT_OVERLAP, "02.0010|m001");
+        env_do(env, "reconcile", (Uuid) {}, NULL);
+        env_settle(env);
+        after = env_host_text(env);
+        assert_string_equal(after, before);
+        assert_false(env_has_problem(env, uuid_n(1), ""));
+
+        /* changed, and then modified by us */
+        env_write(env, "bus/mdev/devices/" M1 "/unassign_adapter", "3");
+        env_do(env, "modify", uuid_n(1), &m);
+        env_settle(env);
+        assert_false(env_has_problem(env, uuid_n(1), ""));
+        (void) env_free(env);
+}
+
+/* Healing does not take from others. */
+static void test_lost_to_somebody(void **state) {
+        Env *env = autostarting();
+        CLEANUP(freep) char *before = NULL, *after = NULL;
+        Reply reply;
+
+        env_do(env, "start", uuid_n(1), NULL);
+        env_write(env, "bus/mdev/devices/" M1 "/remove", "1");
+        env_foreign(env, FOREIGN, "3", "6");
+        env_settle(env);
+        before = env_host_text(env);
+        env_request(env, "reconcile", (Uuid) {}, NULL, &reply);
+        assert_int_equal(reply.r, 0);
+        assert_non_null(strstr(reply.text, "could not be healed: 03.0006"));
+        assert_non_null(strstr(reply.text, FOREIGN));
+        after = env_host_text(env);
+        assert_string_equal(after, before);
+        (void) env_free(env);
+}
+
+/* ---- what waits for the kernel ---- */
+
+static void test_name_of_what_hangs(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("2", "6", ""), other = matrix_of("3", "6", "");
+        Reply reply;
+
+        env_start(env);
+        env_ctl(env, "fault write create hang 1");
+        env_request(env, "define-start", uuid_n(1), &m, &reply);
+        assert_reply(&reply, VERDICT_STUCK, "m001", __FILE__, __LINE__);
+        env_expect(env, "define", uuid_n(1), &other, VERDICT_STUCK, "m001");
+        env_expect(env, "define", uuid_n(7), &m, VERDICT_OVERLAP, "02.0006|m001");
+        env_ctl(env, "release");
+        env_crash(env);
+        env_start(env);
+        env_assert_no_overlap(env);
+        env_do(env, "define", uuid_n(1), &other);
+        (void) env_free(env);
+}
+
+/* An intent whose mark could not be written is over: it must not come back at the next start. */
+static void test_ended_intents_stay_ended(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("2", "6", "");
+        EngineMatrix view;
+        Reply reply;
+
+        env_start(env);
+        assert_int_equal(mkdirat(env->root_fd, ENV_RUN "/live/." M1 ".new", 0700), 0);
+        env_request(env, "define-start", uuid_n(1), &m, &reply);
+        assert_true(reply.r > 0);
+        assert_int_equal(env_state_of(env, uuid_n(1)), _MATRIX_STATE_MAX);
+        assert_int_equal(unlinkat(env->root_fd, ENV_RUN "/live/." M1 ".new", AT_REMOVEDIR), 0);
+        env_do(env, "define-autostart-now", uuid_n(1), &m);
+        env_rest(env);
+        env_crash(env);
+        env_start(env);
+        assert_int_equal(engine_get_matrix(env->engine, uuid_n(1), &view), 0);
+        assert_true(view.autostart);
+        assert_int_equal(view.state, MATRIX_STARTED);
+        (void) env_free(env);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_every_turn),
+                cmocka_unit_test(test_boot),
+                cmocka_unit_test(test_boot_binds_late),
+                cmocka_unit_test(test_one_fails),
+                cmocka_unit_test(test_stopped_while_pending),
+                cmocka_unit_test(test_stopped_during_autostart),
+                cmocka_unit_test(test_interrupted_start_is_pending),
+                cmocka_unit_test(test_boot_keeps_masks),
+                cmocka_unit_test(test_boot_masks_fail_once),
+                cmocka_unit_test(test_crash_while_booting),
+                cmocka_unit_test(test_boot_from_host),
+                cmocka_unit_test(test_lost),
+                cmocka_unit_test(test_changed),
+                cmocka_unit_test(test_lost_to_somebody),
+                cmocka_unit_test(test_name_of_what_hangs),
+                cmocka_unit_test(test_ended_intents_stay_ended),
+        };
+
+        return cmocka_run_group_tests_name("recovery", tests, NULL, NULL);
+}
