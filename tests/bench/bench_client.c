@@ -19,16 +19,16 @@
 
 #include "base/cleanup.h"
 
-#define BUS_NAME    "org.guestcrypt1"
-#define BUS_ROOT    "/org/guestcrypt1"
-#define MANAGER     BUS_NAME ".Manager"
-#define MATRIX      BUS_NAME ".Matrix"
-#define PROPERTIES  "org.freedesktop.DBus.Properties"
-#define PAIRS       127 /* of adapters 1..254; adapter 0 is the host's */
-#define MATRICES    (PAIRS * 128)
-#define TIMEOUT_US  (600 * UINT64_C(1000000))
-#define UUID_SIZE   37
-#define ARGS_MAX    32
+#define BUS_NAME   "org.guestcrypt1"
+#define BUS_ROOT   "/org/guestcrypt1"
+#define MANAGER    BUS_NAME ".Manager"
+#define MATRIX     BUS_NAME ".Matrix"
+#define PROPERTIES "org.freedesktop.DBus.Properties"
+#define PAIRS      127 /* of adapters 1..254; adapter 0 is the host's */
+#define MATRICES   (PAIRS * 128)
+#define TIMEOUT_US (600 * UINT64_C(1000000))
+#define UUID_SIZE  37
+#define ARGS_MAX   32
 
 typedef struct Shape {
         uint16_t adapters[2], domains[2];
@@ -43,7 +43,8 @@ static double now(void) {
 }
 
 static _Noreturn void fail(const char *what, int r, const sd_bus_error *error) {
-        (void) fprintf(stderr, "bench_client: %s: %s\n", what, error && error->message ? error->message : strerror(-r));
+        (void) fprintf(stderr, "bench_client: %s: %s\n", what,
+                       error && error->message ? error->message : strerror(-r));
         exit(EXIT_FAILURE);
 }
 
@@ -154,14 +155,15 @@ static int make_property(sd_bus *bus, const Shape *s, sd_bus_message **ret) {
 }
 
 static int make_list(sd_bus *bus, const Shape *s, sd_bus_message **ret) {
-        return sd_bus_message_new_method_call(bus, ret, BUS_NAME, BUS_ROOT, "org.freedesktop.DBus.ObjectManager",
-                                              "GetManagedObjects");
+        return sd_bus_message_new_method_call(bus, ret, BUS_NAME, BUS_ROOT,
+                                              "org.freedesktop.DBus.ObjectManager", "GetManagedObjects");
 }
 
 static const Verb verbs[] = {
-        { "define", make_define },     { "define-auto", make_define_auto }, { "check", make_check }, { "start", make_start },
-        { "stop", make_stop },         { "undefine", make_undefine },       { "list", make_list },
-        { "property", make_property },
+        { "define", make_define }, { "define-auto", make_define_auto },
+        { "check", make_check },   { "start", make_start },
+        { "stop", make_stop },     { "undefine", make_undefine },
+        { "list", make_list },     { "property", make_property },
 };
 
 typedef struct Flight {
@@ -269,7 +271,8 @@ static void run_many(size_t n, double limit, char *command[]) {
                                 fail(command[0], -E2BIG, NULL);
                         argv[j] = command[j];
                         at = strstr(command[j], "{uuid}");
-                        if (at && asprintf(&argv[j], "%.*s%s%s", (int) (at - command[j]), command[j], s.uuid, at + 6) < 0)
+                        if (at && asprintf(&argv[j], "%.*s%s%s", (int) (at - command[j]), command[j], s.uuid,
+                                           at + 6) < 0)
                                 fail(command[0], -ENOMEM, NULL);
                 }
                 if (waitpid(spawn(argv), &status, 0) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
@@ -293,9 +296,11 @@ static void write_json(size_t n, const char *dir, const char *start) {
                 f = fopen(path, "we");
                 if (!f)
                         fail(path, -errno, NULL);
-                (void) fprintf(f, "{\"mdev_type\":\"vfio_ap-passthrough\",\"start\":\"%s\",\"attrs\":[{\"assign_adapter\":\"%u\"},"
-                               "{\"assign_adapter\":\"%u\"},{\"assign_domain\":\"%u\"},{\"assign_domain\":\"%u\"}]}\n",
-                               start, s.adapters[0], s.adapters[1], s.domains[0], s.domains[1]);
+                (void) fprintf(
+                        f,
+                        "{\"mdev_type\":\"vfio_ap-passthrough\",\"start\":\"%s\",\"attrs\":[{\"assign_adapter\":\"%u\"},"
+                        "{\"assign_adapter\":\"%u\"},{\"assign_domain\":\"%u\"},{\"assign_domain\":\"%u\"}]}\n",
+                        start, s.adapters[0], s.adapters[1], s.domains[0], s.domains[1]);
                 if (fclose(f) != 0)
                         fail(path, -errno, NULL);
         }
@@ -325,9 +330,11 @@ static void launch(sd_bus *bus, char *command[]) {
         int settled = -1, r;
         pid_t pid;
 
-        r = sd_bus_match_signal(bus, NULL, "org.freedesktop.DBus", NULL, NULL, "NameOwnerChanged", on_signal, NULL);
+        r = sd_bus_match_signal(bus, NULL, "org.freedesktop.DBus", NULL, NULL, "NameOwnerChanged", on_signal,
+                                NULL);
         if (r >= 0)
-                r = sd_bus_match_signal(bus, NULL, BUS_NAME, BUS_ROOT, PROPERTIES, "PropertiesChanged", on_signal, NULL);
+                r = sd_bus_match_signal(bus, NULL, BUS_NAME, BUS_ROOT, PROPERTIES, "PropertiesChanged",
+                                        on_signal, NULL);
         if (r < 0)
                 fail("match", r, NULL);
 
@@ -353,10 +360,12 @@ static void launch(sd_bus *bus, char *command[]) {
 }
 
 static int usage(void) {
-        (void) fprintf(stderr, "usage: bench_client define|define-auto|check|start|stop|undefine|list|property N WINDOW\n"
-                               "       bench_client launch COMMAND [ARGUMENT]...\n"
-                               "       bench_client run N LIMIT COMMAND [ARGUMENT]...\n"
-                               "       bench_client json N DIRECTORY auto|manual\n");
+        (void) fprintf(
+                stderr,
+                "usage: bench_client define|define-auto|check|start|stop|undefine|list|property N WINDOW\n"
+                "       bench_client launch COMMAND [ARGUMENT]...\n"
+                "       bench_client run N LIMIT COMMAND [ARGUMENT]...\n"
+                "       bench_client json N DIRECTORY auto|manual\n");
         return 2;
 }
 

@@ -34,18 +34,29 @@
 #define ANSWER_AGE_US  1000000 /* a question may be answered from what was known */
 #define COMPLAINTS_MAX 10
 
-typedef enum Act { ACT_DEFINE, ACT_DEFINE_START, ACT_START, ACT_STOP, ACT_MODIFY, ACT_UNDEFINE, ACT_CHECK, _ACT_MAX } Act;
+typedef enum Act {
+        ACT_DEFINE,
+        ACT_DEFINE_START,
+        ACT_START,
+        ACT_STOP,
+        ACT_MODIFY,
+        ACT_UNDEFINE,
+        ACT_CHECK,
+        _ACT_MAX
+} Act;
 
 static const char *const act_names[] = {
-        [ACT_DEFINE] = "define", [ACT_DEFINE_START] = "define+start", [ACT_START] = "start",       [ACT_STOP] = "stop",
-        [ACT_MODIFY] = "modify", [ACT_UNDEFINE] = "undefine",         [ACT_CHECK] = "check",
+        [ACT_DEFINE] = "define", [ACT_DEFINE_START] = "define+start",
+        [ACT_START] = "start",   [ACT_STOP] = "stop",
+        [ACT_MODIFY] = "modify", [ACT_UNDEFINE] = "undefine",
+        [ACT_CHECK] = "check",
 };
 
 /* A definition that may be: all clients act on all. What it may have had is in the log; an entry ends when an operation that was sent
  * after it was answered has taken it away. */
 typedef struct Held {
         size_t entry;
-        uint64_t since;          /* when we knew that it was granted; UINT64_MAX: asked for */
+        uint64_t since; /* when we knew that it was granted; UINT64_MAX: asked for */
         bool ended;
 } Held;
 
@@ -61,7 +72,7 @@ typedef struct Client {
         Slot *slot;
         Act act;
         Ids adapters, domains;
-        size_t held;             /* of the slot's, where the act asks for queues */
+        size_t held; /* of the slot's, where the act asks for queues */
         uint64_t sent;
 } Client;
 
@@ -70,7 +81,12 @@ typedef struct Counts {
 } Counts;
 
 static const char *const refusals[] = {
-        ERROR "Overlap", ERROR "HostOwned", ERROR "Exists", ERROR "NoSuchMatrix", ERROR "BadState", ERROR "BackendUnavailable",
+        ERROR "Overlap",
+        ERROR "HostOwned",
+        ERROR "Exists",
+        ERROR "NoSuchMatrix",
+        ERROR "BadState",
+        ERROR "BackendUnavailable",
         SD_BUS_ERROR_UNKNOWN_OBJECT,
 };
 
@@ -114,7 +130,8 @@ static size_t slot_asks(Slot *s, const Ids *adapters, const Ids *domains) {
                 if (!s->held)
                         abort();
         }
-        s->held[s->n_held] = (Held) { .entry = log_begin("definition", s->name, adapters, domains), .since = UINT64_MAX };
+        s->held[s->n_held] =
+                (Held) { .entry = log_begin("definition", s->name, adapters, domains), .since = UINT64_MAX };
         return s->n_held++;
 }
 
@@ -132,7 +149,8 @@ static void slot_lets_go(Slot *s, uint64_t sent) {
 }
 
 /* "05.0047 is held by definition 'payments-1'" and the like. */
-static bool owner_parse(const char *text, unsigned *adapter, unsigned *domain, const char **kind, char owner[OWNER_SIZE]) {
+static bool owner_parse(const char *text, unsigned *adapter, unsigned *domain, const char **kind,
+                        char owner[OWNER_SIZE]) {
         static const struct {
                 const char *words, *kind;
         } kinds[] = {
@@ -165,13 +183,14 @@ static void check_owner(Client *k, const char *text, uint64_t now) {
         const char *kind;
 
         if (!owner_parse(text, &adapter, &domain, &kind, owner)) {
-                complain(k->chaos, "%s of '%s' was refused without the owner: %s", act_names[k->act], k->slot->name, text);
+                complain(k->chaos, "%s of '%s' was refused without the owner: %s", act_names[k->act],
+                         k->slot->name, text);
                 return;
         }
         k->chaos->owners++;
         if (!log_had(kind, owner, adapter, domain, k->sent, now))
-                complain(k->chaos, "%s of '%s' was refused with an owner who did not have it: %s", act_names[k->act],
-                         k->slot->name, text);
+                complain(k->chaos, "%s of '%s' was refused with an owner who did not have it: %s",
+                         act_names[k->act], k->slot->name, text);
 }
 
 static void check_conflicts(Client *k, sd_bus_message *m, uint64_t now) {
@@ -184,9 +203,10 @@ static void check_conflicts(Client *k, sd_bus_message *m, uint64_t now) {
                 if (strcmp(kind, "operation") == 0)
                         kind = "definition";
                 k->chaos->conflicts++;
-                if (adapter >= IDS || domain >= IDS || !log_had(kind, owner, adapter, domain, k->sent - ANSWER_AGE_US, now))
-                        complain(k->chaos, "a check named %s '%s' for %02x.%04x, who did not have it", kind, owner, adapter,
-                                 domain);
+                if (adapter >= IDS || domain >= IDS ||
+                    !log_had(kind, owner, adapter, domain, k->sent - ANSWER_AGE_US, now))
+                        complain(k->chaos, "a check named %s '%s' for %02x.%04x, who did not have it", kind,
+                                 owner, adapter, domain);
         }
         if (r < 0)
                 fail("the answer to CheckMatrix", r);
@@ -224,7 +244,8 @@ static void on_refused(Client *k, const sd_bus_error *error, uint64_t now) {
                                 check_owner(k, error->message, now);
                         break;
                 } else if (i == ELEMENTS(refusals) - 1)
-                        complain(k->chaos, "%s of '%s': %s: %s", act_names[k->act], k->slot->name, error->name, error->message);
+                        complain(k->chaos, "%s of '%s': %s: %s", act_names[k->act], k->slot->name,
+                                 error->name, error->message);
 
         if (k->act == ACT_DEFINE || k->act == ACT_DEFINE_START || k->act == ACT_MODIFY)
                 slot_ends(k->slot, k->held);
@@ -261,8 +282,8 @@ static int append_matrix(Client *k, sd_bus_message *m) {
 }
 
 static int client_message(Client *k, sd_bus_message **ret) {
-        static const char *const methods[] = { "DefineMatrix", "DefineMatrix", "Start", "Stop", "Modify", "Undefine",
-                                               "CheckMatrix" };
+        static const char *const methods[] = { "DefineMatrix", "DefineMatrix", "Start",      "Stop",
+                                               "Modify",       "Undefine",     "CheckMatrix" };
         bool manager = k->act <= ACT_DEFINE_START || k->act == ACT_CHECK;
         unsigned *seed = &k->chaos->seed;
         int r;
@@ -277,8 +298,8 @@ static int client_message(Client *k, sd_bus_message **ret) {
                 return r;
 
         if (k->act <= ACT_DEFINE_START)
-                return sd_bus_message_append(*ret, "a{sv}", 2, "start", "b", k->act == ACT_DEFINE_START, "alternative", "b",
-                                             rand_r(seed) % 4 == 0);
+                return sd_bus_message_append(*ret, "a{sv}", 2, "start", "b", k->act == ACT_DEFINE_START,
+                                             "alternative", "b", rand_r(seed) % 4 == 0);
         if (k->act == ACT_UNDEFINE)
                 return sd_bus_message_append(*ret, "a{sv}", 1, "stop", "b", rand_r(seed) % 2);
         return sd_bus_message_append(*ret, "a{sv}", 0);
@@ -322,13 +343,15 @@ static void play(Chaos *c, unsigned seconds) {
 
         r = sd_event_new(&c->event);
         if (r >= 0)
-                r = sd_event_add_time_relative(c->event, NULL, CLOCK_MONOTONIC, seconds * UINT64_C(1000000), 0, on_time, c);
+                r = sd_event_add_time_relative(c->event, NULL, CLOCK_MONOTONIC, seconds * UINT64_C(1000000),
+                                               0, on_time, c);
         for (size_t i = 0; i < SLOTS; i++) {
                 Slot *s = &c->slots[i];
 
                 (void) snprintf(s->name, sizeof s->name, "slot-%zu", i);
                 (void) snprintf(s->uuid, sizeof s->uuid, "c0000000-0000-4000-8000-%012zx", i);
-                (void) snprintf(s->path, sizeof s->path, BUS_ROOT "/matrix/c0000000_0000_4000_8000_%012zx", i);
+                (void) snprintf(s->path, sizeof s->path, BUS_ROOT "/matrix/c0000000_0000_4000_8000_%012zx",
+                                i);
         }
         for (size_t i = 0; r >= 0 && i < CLIENTS; i++) {
                 Client *k = &c->clients[i];
@@ -376,7 +399,8 @@ static void *probe(void *userdata) {
         while (r >= 0 && !atomic_load(w->stop)) {
                 uint64_t begin = log_now(), took;
 
-                r = sd_bus_get_property_trivial(bus, BUS_NAME, BUS_ROOT, MANAGER, "NMatrices", NULL, 'u', &n);
+                r = sd_bus_get_property_trivial(bus, BUS_NAME, BUS_ROOT, MANAGER, "NMatrices", NULL, 'u',
+                                                &n);
                 took = log_now() - begin;
                 w->answers++;
                 w->late += took > 50000;
@@ -416,16 +440,19 @@ static void check_states(Chaos *c, sd_bus *bus) {
 
                 (void) snprintf(path, sizeof path, "/sys/bus/mdev/devices/%s", c->slots[i].uuid);
                 live = access(path, F_OK) == 0;
-                r = sd_bus_get_property_string(bus, BUS_NAME, c->slots[i].path, MATRIX, "State", &error, &state);
+                r = sd_bus_get_property_string(bus, BUS_NAME, c->slots[i].path, MATRIX, "State", &error,
+                                               &state);
                 if (r < 0 && sd_bus_error_has_name(&error, SD_BUS_ERROR_UNKNOWN_OBJECT)) {
                         if (live)
-                                complain(c, "'%s' is not defined, but its device is there", c->slots[i].name);
+                                complain(c, "'%s' is not defined, but its device is there",
+                                         c->slots[i].name);
                         continue;
                 }
                 if (r < 0)
                         fail("State", r);
                 if (strcmp(state, live ? "started" : "defined") != 0)
-                        complain(c, "'%s' is said to be %s, its device is %sthere", c->slots[i].name, state, live ? "" : "not ");
+                        complain(c, "'%s' is said to be %s, its device is %sthere", c->slots[i].name, state,
+                                 live ? "" : "not ");
                 started += live;
                 defined += !live;
         }
@@ -526,7 +553,8 @@ int main(int argc, char *argv[]) {
 
         if (pthread_create(&threads[0], NULL, interfere_sysfs, &sysfs) != 0 ||
             pthread_create(&threads[1], NULL, interfere_mdevctl, &mdevctl) != 0 ||
-            pthread_create(&threads[2], NULL, watch, &w) != 0 || pthread_create(&threads[3], NULL, probe, &w) != 0)
+            pthread_create(&threads[2], NULL, watch, &w) != 0 ||
+            pthread_create(&threads[3], NULL, probe, &w) != 0)
                 fail("thread", -EAGAIN);
         play(&c, (unsigned) strtoul(argv[1], NULL, 10));
         atomic_store(&stop, true);
@@ -540,13 +568,14 @@ int main(int argc, char *argv[]) {
         (void) sd_bus_flush_close_unref(bus);
 
         report(&c);
-        (void) printf("%lu refusals with their owner, %lu conflicts of checks; sysfs: %lu done, %lu refused; mdevctl: %lu done, "
-                      "%lu refused\n",
-                      c.owners, c.conflicts, sysfs.done, sysfs.refused, mdevctl.done, mdevctl.refused);
-        (void) printf("witness: %lu looks at %lu devices and %lu definitions, %u overlaps\n", w.checker.looks, w.checker.mdevs,
-                      w.checker.records, w.checker.n_overlaps);
-        (void) printf("answers: %lu, the slowest after %.1f ms, %lu after more than 50 ms\n", (unsigned long) w.answers,
-                      (double) w.slowest / 1000, (unsigned long) w.late);
+        (void) printf(
+                "%lu refusals with their owner, %lu conflicts of checks; sysfs: %lu done, %lu refused; mdevctl: %lu done, "
+                "%lu refused\n",
+                c.owners, c.conflicts, sysfs.done, sysfs.refused, mdevctl.done, mdevctl.refused);
+        (void) printf("witness: %lu looks at %lu devices and %lu definitions, %u overlaps\n",
+                      w.checker.looks, w.checker.mdevs, w.checker.records, w.checker.n_overlaps);
+        (void) printf("answers: %lu, the slowest after %.1f ms, %lu after more than 50 ms\n",
+                      (unsigned long) w.answers, (double) w.slowest / 1000, (unsigned long) w.late);
         check_busy(&c, &w, &sysfs, &mdevctl);
         if (w.checker.n_overlaps > 0)
                 complain(&c, "%u overlaps, the first: %s", w.checker.n_overlaps, w.checker.first);

@@ -27,8 +27,8 @@ bool ids_any(const Ids *a) {
         return memchr(a->has, true, sizeof a->has);
 }
 
-bool matrix_overlaps(const Ids *adapters, const Ids *domains, const Ids *other_adapters, const Ids *other_domains,
-                     unsigned *ret_adapter, unsigned *ret_domain) {
+bool matrix_overlaps(const Ids *adapters, const Ids *domains, const Ids *other_adapters,
+                     const Ids *other_domains, unsigned *ret_adapter, unsigned *ret_domain) {
         unsigned a = 0, d = 0;
 
         while (a < IDS && !(adapters->has[a] && other_adapters->has[a]))
@@ -100,7 +100,8 @@ static bool read_record(Holder *h) {
         if (!slurp(h->path, text))
                 return false;
         name = strstr(text, " name='");
-        name = strstr(text, "<guestcrypt:matrix") ? strstr(strstr(text, "<guestcrypt:matrix"), " name='") : name;
+        name = strstr(text, "<guestcrypt:matrix") ? strstr(strstr(text, "<guestcrypt:matrix"), " name='")
+                                                  : name;
         if (name)
                 (void) snprintf(h->name, sizeof h->name, "%.*s", (int) strcspn(name + 7, "'"), name + 7);
         h->alternative = strstr(text, " alternative='yes'");
@@ -161,17 +162,19 @@ static bool are_rivals(const Holder *a, const Holder *b) {
 static void compare(Checker *c, Holder *a, Holder *b) {
         unsigned adapter, domain;
 
-        if (!are_rivals(a, b) || !matrix_overlaps(&a->adapters, &a->domains, &b->adapters, &b->domains, &adapter, &domain))
+        if (!are_rivals(a, b) ||
+            !matrix_overlaps(&a->adapters, &a->domains, &b->adapters, &b->domains, &adapter, &domain))
                 return;
         /* first @a, which was read first: if it has the queue still, it had it when @b was read */
         for (unsigned i = 0; i < 2; i++)
                 if (!read_holder(a) || !read_holder(b) || !are_rivals(a, b) ||
-                    !matrix_overlaps(&a->adapters, &a->domains, &b->adapters, &b->domains, &adapter, &domain))
+                    !matrix_overlaps(&a->adapters, &a->domains, &b->adapters, &b->domains, &adapter,
+                                     &domain))
                         return;
 
         if (c->n_overlaps++ == 0)
-                (void) snprintf(c->first, sizeof c->first, "%02x.%04x is in '%s' and in '%s'", adapter, domain, a->name,
-                                b->name);
+                (void) snprintf(c->first, sizeof c->first, "%02x.%04x is in '%s' and in '%s'", adapter,
+                                domain, a->name, b->name);
 }
 
 void checker_look(Checker *c) {

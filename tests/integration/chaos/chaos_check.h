@@ -16,8 +16,8 @@ typedef struct Ids {
 
 bool ids_any(const Ids *a);
 /* Whether the matrices share a queue; which. */
-bool matrix_overlaps(const Ids *adapters, const Ids *domains, const Ids *other_adapters, const Ids *other_domains,
-                     unsigned *ret_adapter, unsigned *ret_domain);
+bool matrix_overlaps(const Ids *adapters, const Ids *domains, const Ids *other_adapters,
+                     const Ids *other_domains, unsigned *ret_adapter, unsigned *ret_domain);
 /* "0x" and 64 digits, as the kernel prints them. */
 bool ids_parse_mask(const char *text, Ids *ret);
 
@@ -27,7 +27,7 @@ typedef struct Checker {
         unsigned long looks;
         unsigned long mdevs, records; /* seen, in all looks together */
         unsigned n_overlaps;
-        char first[512];         /* what the first one was */
+        char first[512]; /* what the first one was */
 } Checker;
 
 /* One look at everything. An overlap counts if it is still there when both sides are read once more: mdevs are read one after the

@@ -61,7 +61,9 @@ typedef struct Foreign {
 static void mask_format(const Ids *ids, char *buf) {
         buf += sprintf(buf, "0x");
         for (unsigned i = 0; i < IDS; i += 4)
-                buf += sprintf(buf, "%x", ids->has[i] << 3 | ids->has[i + 1] << 2 | ids->has[i + 2] << 1 | ids->has[i + 3]);
+                buf += sprintf(buf, "%x",
+                               ids->has[i] << 3 | ids->has[i + 1] << 2 | ids->has[i + 2] << 1 |
+                                       ids->has[i + 3]);
 }
 
 static int foreign_put(const Foreign *f, const char *name, const char *text) {
@@ -86,12 +88,15 @@ static int foreign_change(Foreign *f, unsigned *seed) {
         (void) strcat(text, ",0x0000000000000000000000000000000000000000000000000000000000000000");
         if (pick(seed, 2)) {
                 bool adapter = pick(seed, 2), set = pick(seed, 3) > 0;
-                unsigned id = adapter ? chaos_adapters[pick(seed, CHAOS_ADAPTERS)] : chaos_domains[pick(seed, CHAOS_DOMAINS)];
+                unsigned id = adapter ? chaos_adapters[pick(seed, CHAOS_ADAPTERS)]
+                                      : chaos_domains[pick(seed, CHAOS_DOMAINS)];
 
                 adapters = f->adapters;
                 domains = f->domains;
                 (adapter ? &adapters : &domains)->has[id] = set;
-                name = adapter ? (set ? "assign_adapter" : "unassign_adapter") : set ? "assign_domain" : "unassign_domain";
+                name = adapter ? (set ? "assign_adapter" : "unassign_adapter")
+                       : set   ? "assign_domain"
+                               : "unassign_domain";
                 (void) snprintf(text, sizeof text, "%u", id);
         }
 
@@ -127,7 +132,8 @@ static int foreign_act(Foreign *f, unsigned i, unsigned *seed) {
         if (f->made)
                 return pick(seed, 4) ? foreign_change(f, seed) : foreign_remove(f);
 
-        (void) snprintf(f->uuid, sizeof f->uuid, "f0000000-0000-4000-8000-%04x%08x", i, (unsigned) rand_r(seed));
+        (void) snprintf(f->uuid, sizeof f->uuid, "f0000000-0000-4000-8000-%04x%08x", i,
+                        (unsigned) rand_r(seed));
         r = put(SYS_CREATE, f->uuid);
         f->made = r >= 0;
         return r;
@@ -154,7 +160,8 @@ static void masks_read(Ids *apmask, Ids *aqmask) {
 /* Gives one adapter or domain to the host, or takes it. Nobody else writes the masks. */
 static int masks_act(HostMasks *m, unsigned *seed) {
         bool adapter = pick(seed, 3) > 0, set = pick(seed, 2);
-        unsigned id = adapter ? chaos_adapters[pick(seed, CHAOS_ADAPTERS)] : chaos_domains[pick(seed, CHAOS_DOMAINS)];
+        unsigned id = adapter ? chaos_adapters[pick(seed, CHAOS_ADAPTERS)]
+                              : chaos_domains[pick(seed, CHAOS_DOMAINS)];
         Ids apmask = m->apmask, aqmask = m->aqmask;
         char text[16];
         size_t entry;
@@ -222,7 +229,8 @@ static bool theirs_define(Theirs *t, Interference *it) {
         FILE *f;
 
         chaos_pick(&it->seed, &t->adapters, &t->domains);
-        (void) snprintf(t->uuid, sizeof t->uuid, "dddddddd-0000-4000-8000-0000%08x", (unsigned) rand_r(&it->seed));
+        (void) snprintf(t->uuid, sizeof t->uuid, "dddddddd-0000-4000-8000-0000%08x",
+                        (unsigned) rand_r(&it->seed));
         (void) snprintf(path, sizeof path, "%s/theirs.json", it->scratch);
         f = fopen(path, "we");
         if (!f)
@@ -230,14 +238,15 @@ static bool theirs_define(Theirs *t, Interference *it) {
         (void) fprintf(f, "{\"mdev_type\":\"vfio_ap-passthrough\",\"start\":\"manual\",\"attrs\":[");
         for (unsigned i = 0, n = 0; i < 2 * IDS; i++)
                 if ((i < IDS ? &t->adapters : &t->domains)->has[i % IDS])
-                        (void) fprintf(f, "%s{\"%s\":\"%u\"}", n++ > 0 ? "," : "", i < IDS ? "assign_adapter" : "assign_domain",
-                                       i % IDS);
+                        (void) fprintf(f, "%s{\"%s\":\"%u\"}", n++ > 0 ? "," : "",
+                                       i < IDS ? "assign_adapter" : "assign_domain", i % IDS);
         (void) fprintf(f, "]}\n");
         if (fclose(f) != 0)
                 abort();
 
         t->entry = log_begin("mdevctl", t->uuid, &t->adapters, &t->domains);
-        t->defined = mdevctl((const char *const[]) { "define", "--uuid", t->uuid, "--parent", "matrix", "--jsonfile", path, NULL });
+        t->defined = mdevctl((const char *const[]) { "define", "--uuid", t->uuid, "--parent", "matrix",
+                                                     "--jsonfile", path, NULL });
         if (!t->defined)
                 log_end(t->entry);
         return t->defined;
@@ -265,7 +274,8 @@ static bool theirs_stop(Theirs *t) {
 }
 
 static bool theirs_undefine(Theirs *t) {
-        bool ok = mdevctl((const char *const[]) { "undefine", "--uuid", t->uuid, "--parent", "matrix", NULL });
+        bool ok =
+                mdevctl((const char *const[]) { "undefine", "--uuid", t->uuid, "--parent", "matrix", NULL });
 
         if (ok) {
                 log_end(t->entry);

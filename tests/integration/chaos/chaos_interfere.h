@@ -19,7 +19,7 @@ void chaos_pick(unsigned *seed, Ids *ret_adapters, Ids *ret_domains);
 typedef struct Interference {
         const atomic_bool *stop;
         unsigned seed;
-        const char *scratch;   /* a directory */
+        const char *scratch; /* a directory */
         unsigned long done, refused;
 } Interference;
 

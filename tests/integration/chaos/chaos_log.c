@@ -35,7 +35,8 @@ size_t log_begin(const char *kind, const char *owner, const Ids *adapters, const
                         abort();
         }
         i = n_entries++;
-        entries[i] = (Entry) { .adapters = *adapters, .domains = *domains, .from = log_now(), .to = UINT64_MAX };
+        entries[i] =
+                (Entry) { .adapters = *adapters, .domains = *domains, .from = log_now(), .to = UINT64_MAX };
         (void) snprintf(entries[i].kind, sizeof entries[i].kind, "%s", kind);
         (void) snprintf(entries[i].owner, sizeof entries[i].owner, "%s", owner);
         (void) pthread_mutex_unlock(&mutex);
@@ -48,7 +49,8 @@ void log_end(size_t entry) {
         (void) pthread_mutex_unlock(&mutex);
 }
 
-bool log_had(const char *kind, const char *owner, unsigned adapter, unsigned domain, uint64_t from, uint64_t to) {
+bool log_had(const char *kind, const char *owner, unsigned adapter, unsigned domain, uint64_t from,
+             uint64_t to) {
         bool had = false;
 
         (void) pthread_mutex_lock(&mutex);

@@ -15,4 +15,5 @@ size_t log_begin(const char *kind, const char *owner, const Ids *adapters, const
 void log_end(size_t entry);
 
 /* Whether @owner may have had the queue at some time from @from to @to. @owner NULL: anybody of that kind. */
-bool log_had(const char *kind, const char *owner, unsigned adapter, unsigned domain, uint64_t from, uint64_t to);
+bool log_had(const char *kind, const char *owner, unsigned adapter, unsigned domain, uint64_t from,
+             uint64_t to);

@@ -67,11 +67,12 @@ static void put_record(Place *p, const char *name, unsigned adapter, unsigned do
         char file[64], text[512];
 
         (void) snprintf(file, sizeof file, "%s.xml", name);
-        (void) snprintf(text, sizeof text,
-                        "<device>\n  <name>mdev_x</name>\n    <attr name='assign_adapter' value='0x%02x'/>\n"
-                        "    <attr name='assign_domain' value='0x%04x'/>\n"
-                        "  <guestcrypt:matrix xmlns:guestcrypt='urn:guestcrypt:matrix:1' version='1' name='%s'%s/>\n</device>\n",
-                        adapter, domain, name, more);
+        (void) snprintf(
+                text, sizeof text,
+                "<device>\n  <name>mdev_x</name>\n    <attr name='assign_adapter' value='0x%02x'/>\n"
+                "    <attr name='assign_domain' value='0x%04x'/>\n"
+                "  <guestcrypt:matrix xmlns:guestcrypt='urn:guestcrypt:matrix:1' version='1' name='%s'%s/>\n</device>\n",
+                adapter, domain, name, more);
         put(p->definitions, file, text);
 }
 
@@ -102,9 +103,10 @@ static int teardown(void **state) {
 static void test_nothing_wrong(void **state) {
         Place *p = *state;
 
-        put_mdev(p, "22222222-2222-4222-8222-222222222222", 0x60, 0x30); /* the same adapters, other domains */
+        put_mdev(p, "22222222-2222-4222-8222-222222222222", 0x60,
+                 0x30); /* the same adapters, other domains */
         put_mdev(p, "33333333-3333-4333-8333-333333333333", 0x10, 0xc0);
-        put_mdev(p, "44444444-4444-4444-8444-444444444444", 0x80, 0);    /* the host's adapter, but no queue */
+        put_mdev(p, "44444444-4444-4444-8444-444444444444", 0x80, 0); /* the host's adapter, but no queue */
         put_record(p, "two", 1, 1, "");
         put_record(p, "other-a", 1, 0, " alternative='yes'");
         put_record(p, "other-b", 1, 0, " alternative='yes'");
