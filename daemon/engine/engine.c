@@ -457,12 +457,10 @@ int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size
         CLEANUP(refusal_clear) Refusal refusal = {};
         CLEANUP(freep) Conflict *conflicts = NULL;
         EngineConflict *list;
-        ClaimQuery q = {
-                .matrix = &check->matrix,
-                .layers = request_layers(!check->start, check->alternative, check->start, check->from_host),
-                .self = check->self,
-                .alternative = check->alternative && !check->start,
-        };
+        ClaimQuery q = request_query(&check->matrix, check->self,
+                                     (check->start ? REQUEST_LIVE : REQUEST_DEFINE) |
+                                             (check->alternative ? REQUEST_ALTERNATIVE : 0) |
+                                             (check->from_host ? REQUEST_FROM_HOST : 0));
         size_t n;
         int r;
 

@@ -6,7 +6,8 @@
  *   engine.c          life, scans, questions
  *   engine_state.c    matrices, marks, claims; taking over a new snapshot
  *   engine_op.c       how an operation goes: decide, journal, host, journal, answer
- *   engine_request.c  what is asked for: validation, and what each kind of operation decides
+ *   engine_request.c  what is asked for, read strictly
+ *   engine_decide.c   what each kind of operation checks, claims and plans, and what it leaves behind
  *   engine_recover.c  what was in flight, adoption, autostart, reconcile
  *   engine_text.c     sentences for people
  *   intent.c          an operation as a line of the journal
@@ -235,7 +236,17 @@ void op_commit_lazily(Engine *e, StoreEntry *entry);
 void op_commit_mark(Engine *e, Uuid uuid, MarkKind kind);
 void op_drain(Engine *e);
 
-/* ---- engine_request.c ---- */
+/* ---- engine_decide.c ---- */
+
+/* What a question is about. */
+enum {
+        REQUEST_DEFINE = 1 << 0,      /* a definition */
+        REQUEST_LIVE = 1 << 1,        /* a live mdev; both: a definition that is started at once */
+        REQUEST_ALTERNATIVE = 1 << 2, /* the definition is an alternative */
+        REQUEST_FROM_HOST = 1 << 3,   /* queues of the host's drivers may be taken */
+};
+ClaimQuery request_query(const ApMatrix *m, Uuid self, unsigned what);
+unsigned request_flags(const Record *rec);
 
 /* Checks @op against what is known, places its claims, makes its plan. 0; > 0 a verdict with *reterr, nothing placed; < 0. */
 int request_decide(Engine *e, Op *op, Refusal *reterr);
@@ -243,7 +254,6 @@ int request_decide(Engine *e, Op *op, Refusal *reterr);
 void request_release(Engine *e, Op *op);
 /* The host is as wanted and the disk, too: makes it so in memory. */
 int request_apply(Engine *e, Op *op);
-unsigned request_layers(bool define, bool alternative, bool live, bool from_host);
 
 /* ---- engine_recover.c ---- */
 

@@ -495,12 +495,7 @@ static int add_guest_problems(Engine *e, const Matrix *m, char ***lines) {
 
 static int add_conflict_problem(Engine *e, const Matrix *m, char ***lines) {
         CLEANUP(refusal_clear) Refusal refusal = {};
-        ClaimQuery q = {
-                .matrix = &m->rec.matrix,
-                .layers = request_layers(true, m->rec.alternative, false, m->rec.from_host),
-                .self = m->rec.uuid,
-                .alternative = m->rec.alternative,
-        };
+        ClaimQuery q = request_query(&m->rec.matrix, m->rec.uuid, REQUEST_DEFINE | request_flags(&m->rec));
         int r;
 
         if (claim_check(e->claims, &q) == CLAIM_FREE)
