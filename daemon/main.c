@@ -135,11 +135,14 @@ static int open_engine(Daemon *d) {
         EngineConfig config = engine_config(&d->conf);
         int r;
 
-        r = engine_new(d->event, &config, d->host, d->root_fd, STATE_DIR, RUN_DIR, bus_on_engine_event, &d->bus, &d->engine);
+        r = engine_new(d->event, &config, d->host, d->root_fd, STATE_DIR, RUN_DIR, bus_on_engine_event,
+                       &d->bus, &d->engine);
         if (r == -EBUSY)
                 log_error("Another guestcryptd uses '/%s'", STATE_DIR);
         else if (r == -EBADMSG)
-                log_error("'/%s' was written by a newer guestcryptd; install that, or move the directory away", STATE_DIR);
+                log_error(
+                        "'/%s' was written by a newer guestcryptd; install that, or move the directory away",
+                        STATE_DIR);
         else if (r < 0)
                 log_error("Cannot load the state from '/%s': %s", STATE_DIR, strerror(-r));
         return r;
@@ -218,14 +221,15 @@ static void daemon_close(Daemon *d) {
 }
 
 static void help(void) {
-        (void) printf("guestcryptd [OPTION...]\n"
-                      "Gives guests crypto of their own, and keeps them apart (org.guestcrypt1 on the system bus).\n\n"
-                      "  --root=DIR      everything below DIR instead of /\n"
-                      "  --config=FILE   instead of etc/guestcrypt/guestcrypt.conf (and FILE.d/*.conf), below the root\n"
-                      "  --introspect    print the D-Bus interfaces as XML\n"
-                      "  --version\n"
-                      "  --help\n\n"
-                      "See guestcryptd(8).\n");
+        (void) printf(
+                "guestcryptd [OPTION...]\n"
+                "Gives guests crypto of their own, and keeps them apart (org.guestcrypt1 on the system bus).\n\n"
+                "  --root=DIR      everything below DIR instead of /\n"
+                "  --config=FILE   instead of etc/guestcrypt/guestcrypt.conf (and FILE.d/*.conf), below the root\n"
+                "  --introspect    print the D-Bus interfaces as XML\n"
+                "  --version\n"
+                "  --help\n\n"
+                "See guestcryptd(8).\n");
 }
 
 int main(int argc, char *argv[]) {

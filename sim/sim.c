@@ -135,7 +135,7 @@ static int node_stat(const SimNode *node, SimStat *ret) {
                 mode = S_IFLNK | 0777;
         else if (node->attr)
                 mode = S_IFREG | node->attr->mode;
-        *ret = (SimStat){ mode, node->serial };
+        *ret = (SimStat) { mode, node->serial };
         return 0;
 }
 
@@ -204,7 +204,7 @@ ssize_t sim_pend(Sim *s, SimPendingKind kind, SimPending values) {
         p->node = *s->op.node;
         p->write = s->op.write;
         p->size = s->op.size;
-        t = (SimText){ p->path, 0, sizeof p->path };
+        t = (SimText) { p->path, 0, sizeof p->path };
         sim_node_path(s, s->op.node, &t);
         p->path[t.n] = 0;
         p->data = malloc(s->op.size + 1);
@@ -286,7 +286,7 @@ static ssize_t perform(Sim *s, const SimNode *node, bool write, const char *data
 
                 if (sim_fault_hit(s, node, write, &error, &hang)) {
                         if (hang)
-                                return sim_pend(s, SIM_PEND_HANG, (SimPending){});
+                                return sim_pend(s, SIM_PEND_HANG, (SimPending) {});
                         if (error)
                                 return -error;
                 }
@@ -295,10 +295,10 @@ static ssize_t perform(Sim *s, const SimNode *node, bool write, const char *data
                 locks = 0;
         if (locks & s->held)
                 return sim_pend(s, SIM_PEND_RETRY,
-                                (SimPending){
-                                                .needs = s->held & SIM_LOCK_PERMS && locks & SIM_LOCK_PERMS
-                                                                         ? SIM_LOCK_PERMS
-                                                                         : locks,
+                                (SimPending) {
+                                        .needs = s->held & SIM_LOCK_PERMS && locks & SIM_LOCK_PERMS
+                                                         ? SIM_LOCK_PERMS
+                                                         : locks,
                                 });
         if (write)
                 r = node->attr->store(s, node, data, size);
@@ -429,7 +429,7 @@ int sim_open(Sim *s, const char *path, int flags, uid_t uid, SimFile **ret) {
         f = malloc(sizeof *f);
         if (!f)
                 return -ENOMEM;
-        *f = (SimFile){ s, node };
+        *f = (SimFile) { s, node };
         if (node.mdev)
                 node.mdev->refs++;
         *ret = f;

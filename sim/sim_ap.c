@@ -90,7 +90,7 @@ static void reset_siblings(Sim *s, const SimQueue *q) {
         sim_matrix_guest(s, q->owner, &ap, &aq, &ad);
         if (!sim_mask_get(&ap, a))
                 return;
-        SIM_MASK_FOREACH (d, &aq) {
+        SIM_MASK_FOREACH(d, &aq) {
                 SimQueue *other = sim_queue(s, a, d);
 
                 if (other != q)
@@ -236,10 +236,10 @@ static void scan_adapter(Sim *s, unsigned adapter) {
 static void select_domain(Sim *s) {
         if (s->ap_domain >= 0)
                 return;
-        SIM_MASK_FOREACH (d, &s->aq) {
+        SIM_MASK_FOREACH(d, &s->aq) {
                 if (!sim_mask_get(&s->aqmask, d))
                         continue;
-                SIM_MASK_FOREACH (a, &s->ap)
+                SIM_MASK_FOREACH(a, &s->ap)
                         if (sim_mask_get(&s->apmask, a) && sim_queue(s, a, d)->exists) {
                                 s->ap_domain = (int) d;
                                 return;
@@ -318,10 +318,10 @@ ssize_t sim_mask_store(Sim *s, bool adapters, const char *data, size_t size) {
         *mask = new;
         if (!sim_rebind(s, &cursor))
                 return sim_pend(s, SIM_PEND_REBIND,
-                                (SimPending){
-                                                .holds = SIM_LOCK_MDEVS | SIM_LOCK_PERMS,
-                                                .cursor = cursor,
-                                                .result = (ssize_t) size,
+                                (SimPending) {
+                                        .holds = SIM_LOCK_MDEVS | SIM_LOCK_PERMS,
+                                        .cursor = cursor,
+                                        .result = (ssize_t) size,
                                 });
         sim_mask_changed(s, adapters);
         return (ssize_t) size;
@@ -378,6 +378,6 @@ void sim_ap_free(Sim *s) {
 
                 /* untouched slots stay untouched pages */
                 if (q->serial || q->hole || q->stuck || q->zeroized)
-                        *q = (SimQueue){};
+                        *q = (SimQueue) {};
         }
 }

@@ -256,10 +256,10 @@ static ssize_t unbind_store(Sim *s, const SimNode *node, const char *data, size_
                 return -ENODEV;
         if (!sim_queue_unbind(s, q))
                 return sim_pend(s, SIM_PEND_UNBIND,
-                                (SimPending){
-                                                .holds = SIM_LOCK_MDEVS,
-                                                .queue = q,
-                                                .result = (ssize_t) size,
+                                (SimPending) {
+                                        .holds = SIM_LOCK_MDEVS,
+                                        .queue = q,
+                                        .result = (ssize_t) size,
                                 });
         return (ssize_t) size;
 }

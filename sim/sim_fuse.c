@@ -290,21 +290,21 @@ static void entries_free(Entries *e) {
         free(e);
 }
 
-#define LINK(list, item)                       \
-        do {                                   \
-                (item)->next = (list);         \
-                if (list)                      \
+#define LINK(list, item) \
+        do { \
+                (item)->next = (list); \
+                if (list) \
                         (list)->prev = (item); \
-                (list) = (item);               \
+                (list) = (item); \
         } while (0)
 
-#define UNLINK(list, item)                                 \
-        do {                                               \
-                if ((item)->prev)                          \
+#define UNLINK(list, item) \
+        do { \
+                if ((item)->prev) \
                         (item)->prev->next = (item)->next; \
-                else                                       \
-                        (list) = (item)->next;             \
-                if ((item)->next)                          \
+                else \
+                        (list) = (item)->next; \
+                if ((item)->next) \
                         (item)->next->prev = (item)->prev; \
         } while (0)
 
@@ -508,7 +508,7 @@ static void sim_read_req(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                         file->n = (size_t) r;
         }
         finish(front_of(req),
-               (Waiter){ .req = req, .read = true, .file = file, .size = size, .off = off, .result = r });
+               (Waiter) { .req = req, .read = true, .file = file, .size = size, .off = off, .result = r });
 }
 
 static void sim_write_req(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
@@ -517,7 +517,7 @@ static void sim_write_req(fuse_req_t req, fuse_ino_t ino, const char *buf, size_
         ssize_t r;
 
         r = sim_file_write(file->sim, buf, size);
-        finish(front_of(req), (Waiter){ .req = req, .result = r });
+        finish(front_of(req), (Waiter) { .req = req, .result = r });
 }
 
 /* sysfs has no such operations */

@@ -250,12 +250,12 @@ bool sim_node_alive(const Sim *s, const SimNode *node);
 void sim_node_path(const Sim *s, const SimNode *node, SimText *t);
 
 extern const SimAttr sim_bus_ap_attrs[], sim_ap_driver_attrs[], sim_dev_ap_attrs[], sim_card_attrs[],
-                sim_queue_attrs[], sim_ap_parameter_attrs[];
+        sim_queue_attrs[], sim_ap_parameter_attrs[];
 extern const SimLink sim_card_links[], sim_queue_links[];
 extern const SimAttr sim_matrix_mdev_attrs[];
 extern const SimAttr sim_bus_attrs[], sim_mdev_driver_attrs[], sim_parent_attrs[], sim_type_attrs[],
-                sim_vfio_attrs[], sim_iommu_group_attrs[], sim_mtty_attrs[], sim_mtty_vendor_attrs[],
-                sim_driver_uevent_attrs[], sim_dev_uevent_attrs[];
+        sim_vfio_attrs[], sim_iommu_group_attrs[], sim_mtty_attrs[], sim_mtty_vendor_attrs[],
+        sim_driver_uevent_attrs[], sim_dev_uevent_attrs[];
 extern const SimAttr sim_ctl_attrs[];
 
 /* sim_ap.c */

@@ -14,12 +14,12 @@ static bool linked(const SimQueue *q) {
 
 /* The whole matrix is checked at every change, as the kernel does. Nothing is without both axes. */
 static int validate(const Sim *s, const SimMdev *m) {
-        SIM_MASK_FOREACH (a, &m->ap)
-                SIM_MASK_FOREACH (d, &m->aq)
+        SIM_MASK_FOREACH(a, &m->ap)
+                SIM_MASK_FOREACH(d, &m->aq)
                         if (sim_host_owned(s, a, d))
                                 return -EADDRNOTAVAIL;
-        SIM_MASK_FOREACH (a, &m->ap)
-                SIM_MASK_FOREACH (d, &m->aq) {
+        SIM_MASK_FOREACH(a, &m->ap)
+                SIM_MASK_FOREACH(d, &m->aq) {
                         const SimMdev *owner = sim_queue(s, a, d)->owner;
 
                         if (owner && owner != m)
@@ -29,8 +29,8 @@ static int validate(const Sim *s, const SimMdev *m) {
 }
 
 static void own(Sim *s, SimMdev *m, const SimMask *ap, const SimMask *aq) {
-        SIM_MASK_FOREACH (a, ap)
-                SIM_MASK_FOREACH (d, aq) {
+        SIM_MASK_FOREACH(a, ap)
+                SIM_MASK_FOREACH(d, aq) {
                         SimQueue *q = sim_queue(s, a, d);
 
                         if (q->owner)
@@ -44,8 +44,8 @@ static void own(Sim *s, SimMdev *m, const SimMask *ap, const SimMask *aq) {
 /* Queues outside of @ap x @aq are given up, and reset if @reset. */
 static void disown(Sim *s, const SimMask *old_ap, const SimMask *old_aq, const SimMask *ap,
                    const SimMask *aq, bool reset) {
-        SIM_MASK_FOREACH (a, old_ap)
-                SIM_MASK_FOREACH (d, old_aq) {
+        SIM_MASK_FOREACH(a, old_ap)
+                SIM_MASK_FOREACH(d, old_aq) {
                         SimQueue *q = sim_queue(s, a, d);
 
                         if (sim_mask_get(ap, a) && sim_mask_get(aq, d))
@@ -69,7 +69,7 @@ static ssize_t done_or_wait(Sim *s, size_t size) {
         if (s->op.waits == 0)
                 return (ssize_t) size;
         return sim_pend(s, SIM_PEND_RESULT,
-                        (SimPending){ .holds = SIM_LOCK_MDEVS, .result = (ssize_t) size });
+                        (SimPending) { .holds = SIM_LOCK_MDEVS, .result = (ssize_t) size });
 }
 
 static int parse_id(const char *data, unsigned max, unsigned *ret) {
@@ -217,14 +217,14 @@ static void put_hex(char *p, unsigned v, unsigned digits) {
 static void show_queues(Sim *s, const SimMask *ap, const SimMask *aq, SimText *t) {
         char line[] = "00.0000\n";
 
-        SIM_MASK_FOREACH (a, ap) {
+        SIM_MASK_FOREACH(a, ap) {
                 put_hex(line, a, 2);
                 if (sim_mask_empty(aq)) {
                         text_put(t, line, 3);
                         text_put(t, "\n", 1);
                         continue;
                 }
-                SIM_MASK_FOREACH (d, aq) {
+                SIM_MASK_FOREACH(d, aq) {
                         put_hex(line + 3, d, 4);
                         if (t->n + 8 >= t->size && s->profile.dialect < SIM_LINUX_7_2) {
                                 s->overruns++;
@@ -235,7 +235,7 @@ static void show_queues(Sim *s, const SimMask *ap, const SimMask *aq, SimText *t
                 }
         }
         if (sim_mask_empty(ap))
-                SIM_MASK_FOREACH (d, aq) {
+                SIM_MASK_FOREACH(d, aq) {
                         put_hex(line + 3, d, 4);
                         text_put(t, line + 2, 6);
                 }
@@ -253,7 +253,7 @@ static void guest_matrix_show(Sim *s, const SimNode *node, SimText *t) {
 }
 
 static void control_domains_show(Sim *s, const SimNode *node, SimText *t) {
-        SIM_MASK_FOREACH (d, &node->mdev->ad)
+        SIM_MASK_FOREACH(d, &node->mdev->ad)
                 text_printf(t, "%04x\n", d);
 }
 
@@ -262,8 +262,8 @@ void sim_matrix_guest(const Sim *s, const SimMdev *m, SimMask *ret_ap, SimMask *
         *ret_ap = sim_mask_and(&m->ap, &s->ap);
         *ret_aq = sim_mask_and(&m->aq, &s->aq);
         *ret_ad = sim_mask_and(&m->ad, &s->ad);
-        SIM_MASK_FOREACH (a, ret_ap)
-                SIM_MASK_FOREACH (d, ret_aq) {
+        SIM_MASK_FOREACH(a, ret_ap)
+                SIM_MASK_FOREACH(d, ret_aq) {
                         const SimQueue *q = sim_queue(s, a, d);
 
                         if (!linked(q) || q->resetting) {
@@ -280,12 +280,12 @@ bool sim_matrix_in_use(const Sim *s, bool adapters, const SimMask *taken) {
 
         if (!s->vfio_ap)
                 return false;
-        SIM_MASK_FOREACH (id, taken) {
+        SIM_MASK_FOREACH(id, taken) {
                 if ((adapters ? s->owned_adapter : s->owned_domain)[id] == 0)
                         continue;
                 if (s->profile.dialect >= SIM_LINUX_7_2)
                         return true;
-                SIM_MASK_FOREACH (o, other)
+                SIM_MASK_FOREACH(o, other)
                         if (sim_queue(s, adapters ? id : o, adapters ? o : id)->owner)
                                 return true;
         }

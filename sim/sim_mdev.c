@@ -201,13 +201,13 @@ static ssize_t let_go(Sim *s, SimMdev *m, bool keep, size_t size) {
                         m->config_events++;
                 sim_emit_vfio(s, "remove", m, false);
                 return sim_pend(s, SIM_PEND_GUEST,
-                                (SimPending){ .mdev = m, .keep = keep, .result = (ssize_t) size });
+                                (SimPending) { .mdev = m, .keep = keep, .result = (ssize_t) size });
         }
         sim_mdev_finish(s, m, keep);
         if (s->op.waits == 0)
                 return (ssize_t) size;
         return sim_pend(s, SIM_PEND_RESULT,
-                        (SimPending){ .holds = SIM_LOCK_MDEVS, .result = (ssize_t) size });
+                        (SimPending) { .holds = SIM_LOCK_MDEVS, .result = (ssize_t) size });
 }
 
 static ssize_t remove_store(Sim *s, const SimNode *node, const char *data, size_t size) {
@@ -253,8 +253,8 @@ int sim_mdev_guest(Sim *s, const char *uuid, bool on) {
                 return 0;
         }
         s->n_guests--;
-        SIM_MASK_FOREACH (a, &m->ap)
-                SIM_MASK_FOREACH (d, &m->aq)
+        SIM_MASK_FOREACH(a, &m->ap)
+                SIM_MASK_FOREACH(d, &m->aq)
                         if (sim_queue(s, a, d)->exists && sim_queue(s, a, d)->driver == SIM_VFIO_AP)
                                 (void) sim_queue_reset(s, sim_queue(s, a, d), false);
         if (m->removing)
@@ -344,14 +344,14 @@ void sim_mdev_boot(Sim *s) {
         const SimProfile *p = &s->profile;
 
         s->n_parents = 1 + p->n_parents;
-        s->parents[0] = (SimParent){ .kind = SIM_PARENT_VFIO_AP, .name = "matrix", .left = p->instances };
+        s->parents[0] = (SimParent) { .kind = SIM_PARENT_VFIO_AP, .name = "matrix", .left = p->instances };
         s->vfio_ap = s->parents[0].present = !p->no_ap && !p->no_vfio_ap;
         for (size_t i = 0; i < p->n_parents; i++) {
                 SimParent *parent = &s->parents[1 + i];
 
-                *parent = (SimParent){ .kind = SIM_PARENT_MTTY,
-                                       .left = p->parents[i].ports,
-                                       .present = true };
+                *parent = (SimParent) { .kind = SIM_PARENT_MTTY,
+                                        .left = p->parents[i].ports,
+                                        .present = true };
                 memcpy(parent->name, p->parents[i].name, sizeof parent->name);
         }
 }

@@ -40,7 +40,7 @@ int sim_dialect_parse(const char *s, SimDialect *ret) {
 }
 
 void sim_profile_init(SimProfile *p) {
-        *p = (SimProfile){
+        *p = (SimProfile) {
                 .dialect = SIM_LINUX_7_2,
                 .max_adapter = 255,
                 .max_domain = 255,

@@ -95,7 +95,7 @@ int sim_sysfs_new(Sim *sim, Sysfs **ret) {
         s = malloc(sizeof *s);
         if (!s)
                 return -ENOMEM;
-        *s = (SimSysfs){ { &ops }, sim };
+        *s = (SimSysfs) { { &ops }, sim };
         *ret = &s->sysfs;
         return 0;
 }

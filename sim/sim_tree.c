@@ -74,7 +74,7 @@ static bool find_card(const Sim *s, const char *name, size_t n, SimNode *ret) {
 
         if (n != 6 || memcmp(name, "card", 4) != 0 || !parse_hex(name + 4, 2, &a) || !s->cards[a].exists)
                 return false;
-        *ret = (SimNode){ .dir = DIR_CARD, .adapter = (uint8_t) a, .serial = s->cards[a].serial };
+        *ret = (SimNode) { .dir = DIR_CARD, .adapter = (uint8_t) a, .serial = s->cards[a].serial };
         return true;
 }
 
@@ -84,7 +84,7 @@ static bool find_queue(const Sim *s, const char *name, size_t n, SimNode *ret) {
         if (n != 7 || name[2] != '.' || !parse_hex(name, 2, &a) || !parse_hex(name + 3, 4, &d) ||
             d >= SIM_IDS || !sim_queue(s, a, d)->exists)
                 return false;
-        *ret = (SimNode){
+        *ret = (SimNode) {
                 .dir = DIR_QUEUE,
                 .adapter = (uint8_t) a,
                 .domain = (uint8_t) d,
@@ -94,7 +94,7 @@ static bool find_queue(const Sim *s, const char *name, size_t n, SimNode *ret) {
 }
 
 static SimNode mdev_node(const SimMdev *m) {
-        return (SimNode){
+        return (SimNode) {
                 .dir = DIR_MDEV,
                 .parent = m->parent,
                 .mdev = (SimMdev *) m,
@@ -419,7 +419,7 @@ static bool parent_entry(const Sim *s, const SimNode *dir, SimParent *p, const c
                          SimNode *ret) {
         bool mtty = p->kind == SIM_PARENT_MTTY;
 
-        *ret = (SimNode){ .parent = p };
+        *ret = (SimNode) { .parent = p };
         *ret_name = p->name;
         switch (dir->dir) {
         case DIR_CLASS_MDEV_BUS:
@@ -486,7 +486,7 @@ static bool types_lookup(const Sim *s, const SimNode *dir, const char *name, siz
 
         for (unsigned i = 0; i < sim_types(dir->parent); i++)
                 if (is_name(name, n, sim_type_name(dir->parent, i, buf))) {
-                        *ret = (SimNode){ .dir = DIR_TYPE, .parent = dir->parent, .index = (uint8_t) i };
+                        *ret = (SimNode) { .dir = DIR_TYPE, .parent = dir->parent, .index = (uint8_t) i };
                         return true;
                 }
         return false;
@@ -590,10 +590,10 @@ static const SimLink vfio_links[] = { { "device", vfio_device_target, NULL },
                                       { "subsystem", vfio_subsystem_target, NULL },
                                       {} };
 
-#define CHILDREN(...)          \
-        (const SimChild[]) {   \
+#define CHILDREN(...) \
+        (const SimChild[]) { \
                 __VA_ARGS__, { \
-                }              \
+                } \
         }
 
 static const SimDirClass classes[_DIR_MAX] = {

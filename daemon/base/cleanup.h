@@ -8,14 +8,16 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* clang-format off */
 #define CLEANUP(fn) __attribute__((cleanup(fn)))
 #define TAKE(p)     ({ __auto_type _taken = (p); (p) = NULL; _taken; })
 #define TAKE_FD(fd) ({ int _taken = (fd); (fd) = -1; _taken; })
 
-#define ELEMENTS(a)         (sizeof(a) / sizeof *(a))
+#define ELEMENTS(a) (sizeof(a) / sizeof *(a))
 #define CONTAINER_OF(p, t, m) ((t *) ((char *) (p) - offsetof(t, m)))
 #define MIN(a, b)           ({ __auto_type _a = (a); __auto_type _b = (b); _a < _b ? _a : _b; })
 #define MAX(a, b)           ({ __auto_type _a = (a); __auto_type _b = (b); _a > _b ? _a : _b; })
+/* clang-format on */
 
 static inline void freep(void *p) {
         free(*(void **) p);

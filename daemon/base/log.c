@@ -27,8 +27,8 @@ static bool to_journal(void) {
 
         if (known < 0) {
                 e = getenv("JOURNAL_STREAM");
-                known = e && sscanf(e, "%llu:%llu", &dev, &ino) == 2 && fstat(2, &st) == 0 && st.st_dev == dev &&
-                        st.st_ino == ino;
+                known = e && sscanf(e, "%llu:%llu", &dev, &ino) == 2 && fstat(2, &st) == 0 &&
+                        st.st_dev == dev && st.st_ino == ino;
         }
 
         return known;
@@ -48,8 +48,9 @@ void log_full(int priority, const char *id, const char *matrix, const char *form
 
         if (to_journal())
                 (void) sd_journal_send("MESSAGE=%s", line, "PRIORITY=%d", priority, "SYSLOG_IDENTIFIER=%s",
-                                       program_invocation_short_name, id ? "MESSAGE_ID=%s" : "GUESTCRYPT_ID=%s",
-                                       id ? id : "none", "MATRIX=%s", matrix ? matrix : "", NULL);
+                                       program_invocation_short_name,
+                                       id ? "MESSAGE_ID=%s" : "GUESTCRYPT_ID=%s", id ? id : "none",
+                                       "MATRIX=%s", matrix ? matrix : "", NULL);
         else
                 (void) fprintf(stderr, "%s: %s\n", program_invocation_short_name, line);
 

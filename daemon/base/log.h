@@ -8,12 +8,12 @@
 #include "base/uuid.h"
 
 /* A few events have an identity that the message catalog explains to operators (systemd/guestcrypt.catalog). */
-#define LOG_ID_RECOVERED   "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a01"
-#define LOG_ID_BAD_RECORD  "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a02"
-#define LOG_ID_STUCK       "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a03"
-#define LOG_ID_DRIFT       "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a04"
-#define LOG_ID_AUTOSTART   "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a05"
-#define LOG_ID_STORE       "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a06"
+#define LOG_ID_RECOVERED  "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a01"
+#define LOG_ID_BAD_RECORD "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a02"
+#define LOG_ID_STUCK      "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a03"
+#define LOG_ID_DRIFT      "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a04"
+#define LOG_ID_AUTOSTART  "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a05"
+#define LOG_ID_STORE      "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a06"
 
 /* Lines above (less urgent than) @priority are dropped. Default LOG_INFO. */
 void log_set_max(int priority);

@@ -18,10 +18,10 @@ typedef struct WorkList {
 struct Worker {
         pthread_t thread;
         sd_event_source *source;
-        size_t accepted, max;      /* loop thread only */
+        size_t accepted, max; /* loop thread only */
         int wake_fd;
 
-        pthread_mutex_t lock;      /* guards what follows */
+        pthread_mutex_t lock; /* guards what follows */
         pthread_cond_t filled;
         WorkList in, out;
         bool stop;

@@ -9,9 +9,11 @@ typedef struct Work Work;
 typedef struct Worker Worker;
 
 struct Work {
-        int (*run)(Work *w);          /* worker thread; sees only what the job owns; 0 or -errno */
-        void (*done)(Work *w, int r); /* loop thread, once per accepted job, never before worker_submit() has returned */
-        Work *next;                   /* the worker's, until done */
+        int (*run)(Work *w); /* worker thread; sees only what the job owns; 0 or -errno */
+        void (*done)(
+                Work *w,
+                int r); /* loop thread, once per accepted job, never before worker_submit() has returned */
+        Work *next;     /* the worker's, until done */
         int result;
 };
 

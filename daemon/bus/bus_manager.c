@@ -77,8 +77,9 @@ static int find_self(Bus *b, const char *self, Uuid *ret, sd_bus_error *error) {
 
         r = engine_find_matrix(b->engine, self, ret);
         if (r == -EBADMSG)
-                return sd_bus_error_setf(error, bus_error_name(VERDICT_BAD_RECORD),
-                                         "The record of matrix '%s' was set aside as unreadable, see Problems", self);
+                return sd_bus_error_setf(
+                        error, bus_error_name(VERDICT_BAD_RECORD),
+                        "The record of matrix '%s' was set aside as unreadable, see Problems", self);
         if (r < 0)
                 return sd_bus_error_setf(error, bus_error_name(VERDICT_NO_SUCH_MATRIX),
                                          "There is no matrix '%s'", self);

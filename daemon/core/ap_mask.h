@@ -8,8 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define AP_IDS 256
-#define AP_MASK_STRING_SIZE 67 /* "0x", 64 digits, NUL */
+#define AP_IDS              256
+#define AP_MASK_STRING_SIZE 67               /* "0x", 64 digits, NUL */
 #define AP_MASK_LIST_SIZE   (AP_IDS * 5 + 1) /* longest list: 128 times "0xNN-0xNN"/"0xNN," and NUL */
 
 typedef struct ApMask {
@@ -45,7 +45,8 @@ static inline ApMask ap_mask_or(const ApMask *a, const ApMask *b) {
 }
 
 static inline ApMask ap_mask_and_not(const ApMask *a, const ApMask *b) {
-        return (ApMask) { { a->w[0] & ~b->w[0], a->w[1] & ~b->w[1], a->w[2] & ~b->w[2], a->w[3] & ~b->w[3] } };
+        return (ApMask) { { a->w[0] & ~b->w[0], a->w[1] & ~b->w[1], a->w[2] & ~b->w[2],
+                            a->w[3] & ~b->w[3] } };
 }
 
 static inline bool ap_mask_intersects(const ApMask *a, const ApMask *b) {

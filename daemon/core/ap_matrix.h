@@ -6,8 +6,8 @@
 
 #include "core/ap_mask.h"
 
-#define APQN_STRING_SIZE       8 /* "05.0047" and NUL */
-#define AP_MATRIX_STRING_SIZE  (3 * AP_MASK_STRING_SIZE) /* three masks, two commas, NUL */
+#define APQN_STRING_SIZE      8                         /* "05.0047" and NUL */
+#define AP_MATRIX_STRING_SIZE (3 * AP_MASK_STRING_SIZE) /* three masks, two commas, NUL */
 
 typedef struct Apqn {
         uint8_t adapter, domain;

@@ -737,19 +737,19 @@ int claim_conflicts(const ClaimTable *t, const ClaimQuery *q, Conflict **ret, si
                         Apqn apqn = { (uint8_t) a, (uint8_t) d };
 
                         if (ap_mask_test(&c.no_such, apqn.domain))
-                                conflicts[i++] = (Conflict) { apqn, CLAIM_NO_SUCH_ID, CLAIM_LAYER_HOST,
-                                                              NULL };
+                                conflicts[i++] =
+                                        (Conflict) { apqn, CLAIM_NO_SUCH_ID, CLAIM_LAYER_HOST, NULL };
                         else if (ap_mask_test(&c.host, apqn.domain))
-                                conflicts[i++] = (Conflict) { apqn, CLAIM_HOST_OWNED, CLAIM_LAYER_HOST,
-                                                              NULL };
+                                conflicts[i++] =
+                                        (Conflict) { apqn, CLAIM_HOST_OWNED, CLAIM_LAYER_HOST, NULL };
 
                         for (GridId id = GRID_MDEV; id < _GRID_MAX; id++)
                                 if (ap_mask_test(&c.grids[id], apqn.domain)) {
                                         const Entry *e =
-                                                        grid_holder(t, &k, id, layers[id], apqn, &hints[id]);
+                                                grid_holder(t, &k, id, layers[id], apqn, &hints[id]);
 
-                                        conflicts[i++] = (Conflict) { apqn, CLAIM_OVERLAP, layers[id],
-                                                                      &e->claim };
+                                        conflicts[i++] =
+                                                (Conflict) { apqn, CLAIM_OVERLAP, layers[id], &e->claim };
                                 }
                 }
         }
@@ -774,8 +774,9 @@ const Claim *claim_owner(const ClaimTable *t, ClaimLayer layer, Apqn apqn) {
         for (GridId id = first[layer];
              id <= (layer == CLAIM_LAYER_MDEV ? GRID_MDEV_ALTERNATIVE : first[layer]); id++) {
                 if (ap_mask_test(&t->grids[id].cells[apqn.adapter], apqn.domain))
-                        return &t->layers[layer].slots[t->grids[id].owner[apqn.adapter][apqn.domain]]
-                                                .entry->claim;
+                        return &t->layers[layer]
+                                        .slots[t->grids[id].owner[apqn.adapter][apqn.domain]]
+                                        .entry->claim;
                 if (!everything)
                         everything = t->grids[id].everything;
         }

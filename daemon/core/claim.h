@@ -34,10 +34,10 @@ typedef enum ClaimLayer {
 
 typedef struct Claim {
         ClaimLayer layer;
-        Uuid uuid;               /* of the owner; a layer holds at most one claim of a uuid */
-        char *name;              /* of the owner, or NULL; the table's copy */
-        bool operation;          /* the owner is an operation in flight */
-        bool everything;         /* its matrix cannot be read: it claims all that the host does not own */
+        Uuid uuid;       /* of the owner; a layer holds at most one claim of a uuid */
+        char *name;      /* of the owner, or NULL; the table's copy */
+        bool operation;  /* the owner is an operation in flight */
+        bool everything; /* its matrix cannot be read: it claims all that the host does not own */
         ApMatrix matrix;
 } Claim;
 
@@ -64,9 +64,9 @@ void claim_table_set_host(ClaimTable *t, const Snapshot *s);
 /* What to ask. */
 typedef struct ClaimQuery {
         const ApMatrix *matrix;
-        unsigned layers;         /* CLAIM_LAYER_BIT()s */
-        Uuid self;               /* claims of this uuid do not count, in any layer; null: all count */
-        bool alternative;        /* live mdevs whose uuid has an ALTERNATIVE claim do not count */
+        unsigned layers;  /* CLAIM_LAYER_BIT()s */
+        Uuid self;        /* claims of this uuid do not count, in any layer; null: all count */
+        bool alternative; /* live mdevs whose uuid has an ALTERNATIVE claim do not count */
 } ClaimQuery;
 
 /* FREE, or the first refusal in the order NO_SUCH_ID, HOST_OWNED, OVERLAP. NO_SUCH_ID is asked whatever the layers are, and of
@@ -78,7 +78,7 @@ typedef struct Conflict {
         Apqn apqn;
         ClaimVerdict verdict;
         ClaimLayer layer;
-        const Claim *claim;      /* NULL for the host and for NO_SUCH_ID */
+        const Claim *claim; /* NULL for the host and for NO_SUCH_ID */
 } Conflict;
 
 /* All conflicts of @q in order of APQN, then layer: each APQN is named once a layer (with any one owner of several). A control

@@ -12,12 +12,12 @@
 #define PLAN_STEPS_MAX       300
 
 typedef enum PlanStepType {
-        PLAN_MASKS,       /* apmask and aqmask from `before` to `after`; inverse: back */
-        PLAN_OVERRIDE,    /* driver override of one queue and its rebinding; inverse: back */
-        PLAN_CREATE,      /* an mdev of parent and type; inverse: remove */
-        PLAN_ASSIGN,      /* the matrix of an mdev from `before` to `after`; inverse: back */
-        PLAN_ATTR,        /* one attribute of an mdev made by this plan; no inverse but its removal */
-        PLAN_REMOVE,      /* an mdev that no guest has; inverse: create and assign `before` */
+        PLAN_MASKS,    /* apmask and aqmask from `before` to `after`; inverse: back */
+        PLAN_OVERRIDE, /* driver override of one queue and its rebinding; inverse: back */
+        PLAN_CREATE,   /* an mdev of parent and type; inverse: remove */
+        PLAN_ASSIGN,   /* the matrix of an mdev from `before` to `after`; inverse: back */
+        PLAN_ATTR,     /* one attribute of an mdev made by this plan; no inverse but its removal */
+        PLAN_REMOVE,   /* an mdev that no guest has; inverse: create and assign `before` */
         _PLAN_STEP_MAX
 } PlanStepType;
 
@@ -29,7 +29,8 @@ typedef struct PlanStep {
                 } masks;
                 struct {
                         Apqn apqn;
-                        bool before, after; /* true: given to vfio_ap by override; false: no override. Before: true if
+                        bool before,
+                                after; /* true: given to vfio_ap by override; false: no override. Before: true if
                                              * it is there by half; true to true finishes that */
                 } override;
                 struct {
@@ -50,7 +51,7 @@ typedef struct PlanStep {
 } PlanStep;
 
 typedef struct Plan {
-        Uuid uuid;            /* the mdev that it is about; null if none */
+        Uuid uuid; /* the mdev that it is about; null if none */
         PlanStep *steps;
         size_t n_steps;
 } Plan;
@@ -63,12 +64,12 @@ int plan_append(Plan *p, const PlanStep *step);
 
 typedef enum PlanVerdict {
         PLAN_OK,
-        PLAN_CHANGED,         /* the host is not as the plan assumes */
-        PLAN_OVERLAP,         /* another mdev has one of its queues; *ret_apqn */
-        PLAN_HOST_OWNED,      /* the host's drivers would still have one; *ret_apqn */
-        PLAN_IN_USE,          /* a guest has the mdev that it removes */
-        PLAN_NO_INSTANCES,    /* the type has no instance left */
-        PLAN_NO_PARENT,       /* parent or type is gone */
+        PLAN_CHANGED,      /* the host is not as the plan assumes */
+        PLAN_OVERLAP,      /* another mdev has one of its queues; *ret_apqn */
+        PLAN_HOST_OWNED,   /* the host's drivers would still have one; *ret_apqn */
+        PLAN_IN_USE,       /* a guest has the mdev that it removes */
+        PLAN_NO_INSTANCES, /* the type has no instance left */
+        PLAN_NO_PARENT,    /* parent or type is gone */
         _PLAN_VERDICT_MAX
 } PlanVerdict;
 
@@ -84,9 +85,9 @@ int plan_apply(const Plan *p, Snapshot *s);
 
 /* How far a plan that was in flight got, judged by the host alone. */
 typedef enum PlanProgress {
-        PLAN_NOT_BEGUN,       /* every `before` holds */
-        PLAN_FINISHED,        /* every `after` holds; never of a plan with attributes, since they cannot be seen */
-        PLAN_PARTIAL,         /* something between */
+        PLAN_NOT_BEGUN, /* every `before` holds */
+        PLAN_FINISHED,  /* every `after` holds; never of a plan with attributes, since they cannot be seen */
+        PLAN_PARTIAL,   /* something between */
         _PLAN_PROGRESS_MAX
 } PlanProgress;
 PlanProgress plan_progress(const Plan *p, const Snapshot *s);

@@ -152,8 +152,7 @@ static PlanVerdict check_masks(const World *w, const PlanStep *step, Apqn *ret) 
                 return PLAN_CHANGED;
         for (unsigned a = 0; a < AP_IDS; a++)
                 if (!ap_mask_is_empty(
-                                    &w->s.queue_override
-                                                     [a])) /* the kernel lets nobody change the masks then */
+                            &w->s.queue_override[a])) /* the kernel lets nobody change the masks then */
                         return PLAN_CHANGED;
 
         after.s.apmask = step->masks.apmask_after;
@@ -241,7 +240,7 @@ static PlanVerdict check_assign(const World *w, const PlanStep *step, Apqn *ret)
 
 static PlanVerdict check_remove(const World *w, const PlanStep *step) {
         if (!w->live || snapshot_type_of(&w->s, &w->mdev) !=
-                                        snapshot_find_type(&w->s, step->remove.parent, step->remove.type))
+                                snapshot_find_type(&w->s, step->remove.parent, step->remove.type))
                 return PLAN_CHANGED;
         if (w->mdev.use == MDEV_USE_GUEST)
                 return PLAN_IN_USE;
@@ -552,9 +551,9 @@ static int move_override(const World *w, const PlanStep *end, bool forward, Plan
         if (override_is(&w->s, step.override.apqn, step.override.after))
                 return 0;
 
-        step.override.before = !step.override.after ||
-                               ap_mask_test(&w->s.queue_override[step.override.apqn.adapter],
-                                            step.override.apqn.domain);
+        step.override.before =
+                !step.override.after ||
+                ap_mask_test(&w->s.queue_override[step.override.apqn.adapter], step.override.apqn.domain);
         return plan_append(ret, &step);
 }
 

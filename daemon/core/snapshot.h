@@ -12,49 +12,56 @@
 #define SNAPSHOT_NAME_SIZE 64 /* of a parent or type, with NUL; longer ones are not listed */
 #define SNAPSHOT_TEXT_SIZE 128
 
-typedef enum CardMode { CARD_MODE_UNKNOWN, CARD_MODE_ACCEL, CARD_MODE_CCA, CARD_MODE_EP11, _CARD_MODE_MAX } CardMode;
+typedef enum CardMode {
+        CARD_MODE_UNKNOWN,
+        CARD_MODE_ACCEL,
+        CARD_MODE_CCA,
+        CARD_MODE_EP11,
+        _CARD_MODE_MAX
+} CardMode;
 
 typedef struct HostCard {
         uint8_t id;
         CardMode mode;
-        int hwtype;            /* decimal as in sysfs */
-        char type[16];         /* "CEX8P" */
+        int hwtype;    /* decimal as in sysfs */
+        char type[16]; /* "CEX8P" */
         bool online, config, chkstop;
 } HostCard;
 
 typedef struct HostType {
-        uint32_t parent;       /* index into parents */
-        char id[SNAPSHOT_NAME_SIZE];          /* "vfio_ap-passthrough" */
+        uint32_t parent;             /* index into parents */
+        char id[SNAPSHOT_NAME_SIZE]; /* "vfio_ap-passthrough" */
         char name[SNAPSHOT_TEXT_SIZE], device_api[SNAPSHOT_NAME_SIZE];
-        uint32_t available;    /* available_instances */
+        uint32_t available; /* available_instances */
 } HostType;
 
 typedef struct HostParent {
-        char name[SNAPSHOT_NAME_SIZE];        /* as in /sys/class/mdev_bus: "matrix", "mtty" */
-        char path[256];        /* relative to /sys: "devices/vfio_ap/matrix" */
+        char name[SNAPSHOT_NAME_SIZE]; /* as in /sys/class/mdev_bus: "matrix", "mtty" */
+        char path[256];                /* relative to /sys: "devices/vfio_ap/matrix" */
 } HostParent;
 
 typedef enum MdevUse { MDEV_USE_UNKNOWN, MDEV_USE_FREE, MDEV_USE_GUEST } MdevUse;
 
 typedef struct HostMdev {
         Uuid uuid;
-        uint32_t type;         /* index into types; its parent is the type's */
+        uint32_t type; /* index into types; its parent is the type's */
         MdevUse use;
-        bool ap;               /* of vfio_ap: the fields below mean something */
-        bool matrix_known;     /* false: the kernel gives no safe way to read it (see host_scan.h) */
-        bool guest_known;      /* guest_adapters, guest_domains were read from the kernel */
+        bool ap;           /* of vfio_ap: the fields below mean something */
+        bool matrix_known; /* false: the kernel gives no safe way to read it (see host_scan.h) */
+        bool guest_known;  /* guest_adapters, guest_domains were read from the kernel */
         ApMatrix matrix;
         ApMask guest_adapters, guest_domains;
 } HostMdev;
 
 typedef struct Snapshot {
-        bool ap;               /* there is an AP bus */
-        bool vfio_ap;          /* and the matrix parent */
+        bool ap;                          /* there is an AP bus */
+        bool vfio_ap;                     /* and the matrix parent */
         bool has_ap_config, has_override; /* what the kernel offers */
         bool bindings_complete;
-        char bindings[32];     /* the kernel's "BOUND/ALL", by which host_scan() sees changes; "" after host_child */
-        bool detailed;         /* use and guest matrices were read too */
-        bool detail_stuck;     /* they could not be: the kernel hangs on them */
+        char bindings
+                [32];  /* the kernel's "BOUND/ALL", by which host_scan() sees changes; "" after host_child */
+        bool detailed; /* use and guest matrices were read too */
+        bool detail_stuck; /* they could not be: the kernel hangs on them */
         uint8_t max_adapter, max_domain;
         ApMask apmask, aqmask;
         ApMask host_adapters, host_domains, host_control; /* what the machine has ("host configuration") */
@@ -62,13 +69,13 @@ typedef struct Snapshot {
         /* Row a, bit d: queue a.d is there; is bound to vfio_ap; has a driver override. */
         ApMask queue_present[AP_IDS], queue_vfio[AP_IDS], queue_override[AP_IDS];
 
-        HostCard *cards;       /* by id */
+        HostCard *cards; /* by id */
         size_t n_cards;
-        HostParent *parents;   /* by name */
+        HostParent *parents; /* by name */
         size_t n_parents;
-        HostType *types;       /* by parent, then id */
+        HostType *types; /* by parent, then id */
         size_t n_types;
-        HostMdev *mdevs;       /* by uuid */
+        HostMdev *mdevs; /* by uuid */
         size_t n_mdevs;
 } Snapshot;
 

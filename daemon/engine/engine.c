@@ -12,10 +12,10 @@
 #include "base/log.h"
 #include "engine/engine_internal.h"
 
-#define FILE_JOBS_MAX     4
-#define REFRESH_US        (40 * UINT64_C(1000))
-#define RESCAN_SLACK_US   (5 * UINT64_C(1000000)) /* the slow rescan may be late, to go with other wakeups */
-#define MARKS_DIR         "live"
+#define FILE_JOBS_MAX   4
+#define REFRESH_US      (40 * UINT64_C(1000))
+#define RESCAN_SLACK_US (5 * UINT64_C(1000000)) /* the slow rescan may be late, to go with other wakeups */
+#define MARKS_DIR       "live"
 
 /* ---- scans ---- */
 
@@ -81,7 +81,8 @@ static void scan_now(Engine *e) {
         e->scan_is_detailed = e->detail_wanted;
         e->scan_wanted = e->detail_wanted = false;
         (void) state_vouch(e, true); /* else what it would have said is unknown */
-        r = e->host->ops->scan(e->host, e->scan_is_detailed ? HOST_SCAN_DETAIL : HOST_SCAN_BASIC, on_scanned, e);
+        r = e->host->ops->scan(e->host, e->scan_is_detailed ? HOST_SCAN_DETAIL : HOST_SCAN_BASIC, on_scanned,
+                               e);
         if (r < 0)
                 on_scanned(e, r, NULL);
 }
@@ -114,13 +115,16 @@ static int on_rescan(sd_event_source *s, uint64_t usec, void *userdata) {
         return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
 }
 
-static int add_waiter(Engine *e, bool detail, void (*done)(void *userdata, int r), void *userdata, Waiter **ret) {
+static int add_waiter(Engine *e, bool detail, void (*done)(void *userdata, int r), void *userdata,
+                      Waiter **ret) {
         Waiter *w = calloc(1, sizeof *w), **p = &e->waiters;
 
         if (!w)
                 return -ENOMEM;
 
-        *w = (Waiter) { .done = done, .userdata = userdata, .engine = e, .arrived = e->n_scans, .detail = detail };
+        *w = (Waiter) {
+                .done = done, .userdata = userdata, .engine = e, .arrived = e->n_scans, .detail = detail
+        };
         while (*p)
                 p = &(*p)->next;
         *p = w;
@@ -158,7 +162,8 @@ int engine_refresh(Engine *e, void (*done)(void *userdata, int r), void *userdat
         if (r < 0)
                 return r;
         /* without the timer it waits for the scan, which has an end of its own */
-        (void) sd_event_add_time_relative(e->event, &w->timer, CLOCK_MONOTONIC, REFRESH_US, 1, on_refresh_late, w);
+        (void) sd_event_add_time_relative(e->event, &w->timer, CLOCK_MONOTONIC, REFRESH_US, 1,
+                                          on_refresh_late, w);
         scan_now(e);
         return 0;
 }
@@ -216,8 +221,9 @@ static void mdevctl_watch(Engine *e) {
 
                 (void) snprintf(path, sizeof path, "/proc/self/fd/%d/%s", e->root_fd, dirs[i]);
                 if (inotify_add_watch(e->inotify_fd, path,
-                                      IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF |
-                                              IN_MOVE_SELF | IN_ATTRIB | IN_ONLYDIR) >= 0 && i < 2)
+                                      IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |
+                                              IN_DELETE_SELF | IN_MOVE_SELF | IN_ATTRIB | IN_ONLYDIR) >= 0 &&
+                    i < 2)
                         break;
         }
 }
@@ -266,7 +272,8 @@ static int open_dirs(Engine *e, const char *state_dir, const char *run_dir) {
         if (r < 0)
                 return r;
         if (!e->writable)
-                log_full(LOG_ERR, LOG_ID_STORE, NULL, "The state directory cannot be written, refusing changes");
+                log_full(LOG_ERR, LOG_ID_STORE, NULL,
+                         "The state directory cannot be written, refusing changes");
 
         run_fd = file_open_dir(e->root_fd, run_dir);
         if (run_fd < 0)
@@ -289,8 +296,8 @@ static int load_matrices(Engine *e) {
                         return r;
         }
         for (size_t i = 0; i < e->loaded.n_bad; i++)
-                log_full(LOG_WARNING, LOG_ID_BAD_RECORD, NULL, "Record '%s' is set aside: %s", e->loaded.bad[i].file,
-                         e->loaded.bad[i].reason);
+                log_full(LOG_WARNING, LOG_ID_BAD_RECORD, NULL, "Record '%s' is set aside: %s",
+                         e->loaded.bad[i].file, e->loaded.bad[i].reason);
         e->last_op = e->loaded.last_op;
         return 0;
 }
@@ -366,7 +373,8 @@ static void on_at_rest(void *userdata, int r, const HostOutcome *outcomes, size_
         Engine *e = userdata;
 
         if (r < 0)
-                log_warning("Cannot wait for the AP configuration lock before recovery, going on: %s", strerror(-r));
+                log_warning("Cannot wait for the AP configuration lock before recovery, going on: %s",
+                            strerror(-r));
         e->resting = false;
         (void) snapshot_free(after);
         scan_now(e);
@@ -452,8 +460,8 @@ void engine_when_ready(Engine *e, void (*done)(void *userdata), void *userdata) 
 
 /* ---- questions ---- */
 
-int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size_t *ret_n, Verdict *ret_verdict,
-                 char **ret_text) {
+int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size_t *ret_n,
+                 Verdict *ret_verdict, char **ret_text) {
         CLEANUP(refusal_clear) Refusal refusal = {};
         CLEANUP(freep) Conflict *conflicts = NULL;
         EngineConflict *list;
@@ -595,9 +603,11 @@ const char *engine_mdev_state(const Engine *e, Uuid uuid) {
         return removing ? "removing" : "active";
 }
 
-void engine_queue_owner(const Engine *e, Apqn apqn, const char **ret_kind, char ret_owner[static ENGINE_OWNER_SIZE]) {
+void engine_queue_owner(const Engine *e, Apqn apqn, const char **ret_kind,
+                        char ret_owner[static ENGINE_OWNER_SIZE]) {
         static const ClaimLayer order[] = {
-                CLAIM_LAYER_MDEV, CLAIM_LAYER_HOST, CLAIM_LAYER_EXCLUSIVE, CLAIM_LAYER_ALTERNATIVE, CLAIM_LAYER_MDEVCTL,
+                CLAIM_LAYER_MDEV,        CLAIM_LAYER_HOST,    CLAIM_LAYER_EXCLUSIVE,
+                CLAIM_LAYER_ALTERNATIVE, CLAIM_LAYER_MDEVCTL,
         };
 
         for (size_t i = 0; i < ELEMENTS(order); i++) {
@@ -630,18 +640,21 @@ const char *const *engine_problems(Engine *e) {
         int r = 0;
 
         for (size_t i = 0; i < e->loaded.n_bad && r >= 0; i++)
-                r = strv_addf(&lines, "record '%s' is set aside: %s", e->loaded.bad[i].file, e->loaded.bad[i].reason);
+                r = strv_addf(&lines, "record '%s' is set aside: %s", e->loaded.bad[i].file,
+                              e->loaded.bad[i].reason);
         for (size_t i = 0; i < e->mdevctl.n_bad && r >= 0; i++)
                 r = strv_addf(&lines, "mdevctl's definition '%s' cannot be read: %s", e->mdevctl.bad[i].file,
                               e->mdevctl.bad[i].reason);
         if (r >= 0 && e->mdevctl_error < 0)
-                r = strv_addf(&lines, "mdevctl's definitions cannot be read: %s", strerror(-e->mdevctl_error));
+                r = strv_addf(&lines, "mdevctl's definitions cannot be read: %s",
+                              strerror(-e->mdevctl_error));
         if (r >= 0 && e->scan_error < 0)
                 r = strv_addf(&lines, "the host's devices cannot be read: %s", strerror(-e->scan_error));
         if (r >= 0 && (!e->writable || e->store_failed))
                 r = strv_addf(&lines, "the state directory cannot be written: changes are refused");
         if (r >= 0 && e->snapshot->detail_stuck)
-                r = strv_addf(&lines, "the kernel hangs on queue status and guest matrices: they are not known");
+                r = strv_addf(&lines,
+                              "the kernel hangs on queue status and guest matrices: they are not known");
 
         stuck = e->host->ops->stuck(e->host, &what);
         if (r >= 0 && stuck > 0)
@@ -652,8 +665,12 @@ const char *const *engine_problems(Engine *e) {
         if (r >= 0 && e->loaded.keep_masks && e->snapshot->ap &&
             (!ap_mask_equal(&e->loaded.apmask, &e->snapshot->apmask) ||
              !ap_mask_equal(&e->loaded.aqmask, &e->snapshot->aqmask)))
-                r = strv_addf(&lines, "the host masks were changed by somebody else; they are to be %s and %s, Reconcile sets "
-                              "them", ap_mask_format(&e->loaded.apmask, apmask), ap_mask_format(&e->loaded.aqmask, aqmask));
+                r = strv_addf(
+                        &lines,
+                        "the host masks were changed by somebody else; they are to be %s and %s, Reconcile sets "
+                        "them",
+                        ap_mask_format(&e->loaded.apmask, apmask),
+                        ap_mask_format(&e->loaded.aqmask, aqmask));
 
         strv_free(e->problems);
         e->problems = lines;

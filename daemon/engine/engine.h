@@ -19,11 +19,11 @@ typedef struct Engine Engine;
 /* ---- objects that come, go and change: for the bus's signals ---- */
 
 typedef enum EngineObject {
-        ENGINE_MANAGER,           /* host masks, problems, limits */
-        ENGINE_MATRIX,            /* key: uuid */
-        ENGINE_MDEV,              /* key: uuid; every live mdev, ours or not */
-        ENGINE_PARENT,            /* key: name */
-        ENGINE_ADAPTER,           /* key: id */
+        ENGINE_MANAGER, /* host masks, problems, limits */
+        ENGINE_MATRIX,  /* key: uuid */
+        ENGINE_MDEV,    /* key: uuid; every live mdev, ours or not */
+        ENGINE_PARENT,  /* key: name */
+        ENGINE_ADAPTER, /* key: id */
         _ENGINE_OBJECT_MAX
 } EngineObject;
 
@@ -43,14 +43,17 @@ typedef void (*engine_event_t)(void *userdata, const EngineKey *key, EngineChang
 /* ---- life ---- */
 
 typedef struct EngineConfig {
-        uint64_t rescan_us;           /* period of the slow rescan; default 30 s */
-        unsigned max_matrices;        /* in all; default 16384 */
-        unsigned max_matrices_per_uid;/* of one user but root; default 256 */
-        unsigned max_calls;           /* operations in flight of one caller; default 512 */
+        uint64_t rescan_us;            /* period of the slow rescan; default 30 s */
+        unsigned max_matrices;         /* in all; default 16384 */
+        unsigned max_matrices_per_uid; /* of one user but root; default 256 */
+        unsigned max_calls;            /* operations in flight of one caller; default 512 */
 } EngineConfig;
 
 #define ENGINE_CONFIG_DEFAULT \
-        ((EngineConfig) { .rescan_us = 30 * UINT64_C(1000000), .max_matrices = 16384, .max_matrices_per_uid = 256, .max_calls = 512 })
+        ((EngineConfig) { .rescan_us = 30 * UINT64_C(1000000), \
+                          .max_matrices = 16384, \
+                          .max_matrices_per_uid = 256, \
+                          .max_calls = 512 })
 
 /* Loads the state directory @root_fd/@state_dir and the marks in @root_fd/@run_dir (what is live by our doing, lost with the host's
  * memory as the mdevs are). Blocks while it reads them. @host stays the caller's and must outlive the engine. Recovery, adoption and
@@ -75,57 +78,67 @@ void engine_when_ready(Engine *e, void (*done)(void *userdata), void *userdata);
 
 typedef struct EngineCaller {
         uid_t uid;
-        const char *id;               /* whom to count calls for: the unique bus name */
+        const char *id; /* whom to count calls for: the unique bus name */
 } EngineCaller;
 
 /* @r: 0 done, > 0 a Verdict with @refusal, < 0 -errno. @uuid: the matrix or mdev. */
 typedef void (*engine_done_t)(void *userdata, int r, const Refusal *refusal, Uuid uuid);
 
 typedef struct EngineDefine {
-        const char *name;             /* NULL or "": the uuid's text */
-        Uuid uuid;                    /* null: a new one */
+        const char *name; /* NULL or "": the uuid's text */
+        Uuid uuid;        /* null: a new one */
         ApMatrix matrix;
-        const char *guest;            /* or NULL */
+        const char *guest; /* or NULL */
         bool autostart, alternative;
-        bool from_host;               /* take queues that the host's drivers own, at each start */
-        bool start;                   /* and start it */
-        const char *unknown;          /* foreign XML to be kept, or NULL */
+        bool from_host;      /* take queues that the host's drivers own, at each start */
+        bool start;          /* and start it */
+        const char *unknown; /* foreign XML to be kept, or NULL */
 } EngineDefine;
 
-int engine_define(Engine *e, const EngineDefine *d, const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr);
+int engine_define(Engine *e, const EngineDefine *d, const EngineCaller *c, engine_done_t done,
+                  void *userdata, Refusal *reterr);
 /* The same from libvirt's node device XML; of @options only autostart, alternative, from_host, start, guest count, where they are set. */
-int engine_define_xml(Engine *e, const char *xml, size_t size, const EngineDefine *options, const EngineCaller *c,
-                      engine_done_t done, void *userdata, Refusal *reterr);
+int engine_define_xml(Engine *e, const char *xml, size_t size, const EngineDefine *options,
+                      const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr);
 
-int engine_start(Engine *e, Uuid uuid, bool from_host, const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr);
-int engine_stop(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr);
+int engine_start(Engine *e, Uuid uuid, bool from_host, const EngineCaller *c, engine_done_t done,
+                 void *userdata, Refusal *reterr);
+int engine_stop(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done, void *userdata,
+                Refusal *reterr);
 /* Definition and live mdev together. */
-int engine_modify(Engine *e, Uuid uuid, const ApMatrix *m, const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr);
+int engine_modify(Engine *e, Uuid uuid, const ApMatrix *m, const EngineCaller *c, engine_done_t done,
+                  void *userdata, Refusal *reterr);
 /* @stop: also stop it if it is started; else BAD_STATE. */
-int engine_undefine(Engine *e, Uuid uuid, bool stop, const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr);
-int engine_set_autostart(Engine *e, Uuid uuid, bool autostart, const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr);
+int engine_undefine(Engine *e, Uuid uuid, bool stop, const EngineCaller *c, engine_done_t done,
+                    void *userdata, Refusal *reterr);
+int engine_set_autostart(Engine *e, Uuid uuid, bool autostart, const EngineCaller *c, engine_done_t done,
+                         void *userdata, Refusal *reterr);
 
 typedef struct EngineAttr {
         const char *name, *value;
 } EngineAttr;
 
-int engine_create_mdev(Engine *e, const char *parent, const char *type, Uuid uuid, const EngineAttr *attrs, size_t n_attrs,
-                       const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr);
+int engine_create_mdev(Engine *e, const char *parent, const char *type, Uuid uuid, const EngineAttr *attrs,
+                       size_t n_attrs, const EngineCaller *c, engine_done_t done, void *userdata,
+                       Refusal *reterr);
 /* Only what engine_create_mdev() made; NOT_OURS for others; BAD_STATE for a started matrix (stop that). */
-int engine_remove_mdev(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr);
+int engine_remove_mdev(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done, void *userdata,
+                       Refusal *reterr);
 
 /* Gives exactly these adapters and domains to the host's drivers (apmask, aqmask), now and at each boot. OVERLAP if a queue that they
  * would get back is in a mdev. */
-int engine_set_host_masks(Engine *e, const ApMask *adapters, const ApMask *domains, const EngineCaller *c, engine_done_t done,
-                          void *userdata, Refusal *reterr);
+int engine_set_host_masks(Engine *e, const ApMask *adapters, const ApMask *domains, const EngineCaller *c,
+                          engine_done_t done, void *userdata, Refusal *reterr);
 
 typedef struct EngineHealed {
         Uuid uuid;
-        const char *name, *what;      /* "started again", "could not be healed: ..." */
+        const char *name, *what; /* "started again", "could not be healed: ..." */
 } EngineHealed;
-typedef void (*engine_reconciled_t)(void *userdata, int r, const Refusal *refusal, const EngineHealed *healed, size_t n);
+typedef void (*engine_reconciled_t)(void *userdata, int r, const Refusal *refusal,
+                                    const EngineHealed *healed, size_t n);
 /* Scans, then heals what is ours. */
-int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done, void *userdata, Refusal *reterr);
+int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done, void *userdata,
+                     Refusal *reterr);
 
 /* Scans in detail, then @done (r < 0: the scan failed; what is known is then what was known). */
 int engine_rescan(Engine *e, void (*done)(void *userdata, int r), void *userdata);
@@ -136,26 +149,31 @@ int engine_refresh(Engine *e, void (*done)(void *userdata, int r), void *userdat
 
 typedef struct EngineConflict {
         uint16_t adapter, domain;
-        const char *kind;             /* "host", "mdev", "definition", "mdevctl", "operation", "limit" (above the machine's maximum) */
+        const char *
+                kind; /* "host", "mdev", "definition", "mdevctl", "operation", "limit" (above the machine's maximum) */
         char owner[ENGINE_OWNER_SIZE]; /* definition name, mdev uuid, "" for the host */
 } EngineConflict;
 
 typedef struct EngineCheck {
         ApMatrix matrix;
-        Uuid self;                    /* not counted; null: none */
+        Uuid self; /* not counted; null: none */
         bool alternative;
-        bool start;                   /* as for a start (only what is live counts) instead of a definition */
-        bool from_host;               /* host-owned queues do not count */
+        bool start;     /* as for a start (only what is live counts) instead of a definition */
+        bool from_host; /* host-owned queues do not count */
 } EngineCheck;
 
 /* -EHOSTDOWN: there is no AP bus to ask about. All conflicts; none: *ret_n = 0. free(*ret). *ret_text (may be NULL; free()): the refusal's one line, NULL if there is none. */
-int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size_t *ret_n, Verdict *ret_verdict, char **ret_text);
+int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size_t *ret_n,
+                 Verdict *ret_verdict, char **ret_text);
 
 typedef enum MatrixState {
-        MATRIX_DEFINED,               /* not live */
-        MATRIX_STARTING, MATRIX_STARTED, MATRIX_CHANGING, MATRIX_STOPPING,
-        MATRIX_LOST,                  /* to be live, but is not */
-        MATRIX_BROKEN,                /* an operation neither succeeded nor could be undone; claims are kept */
+        MATRIX_DEFINED, /* not live */
+        MATRIX_STARTING,
+        MATRIX_STARTED,
+        MATRIX_CHANGING,
+        MATRIX_STOPPING,
+        MATRIX_LOST,   /* to be live, but is not */
+        MATRIX_BROKEN, /* an operation neither succeeded nor could be undone; claims are kept */
         _MATRIX_STATE_MAX
 } MatrixState;
 /* "defined", "starting", ... as on the bus. */
@@ -164,14 +182,14 @@ const char *matrix_state_name(MatrixState s);
 /* A view of one matrix; pointers are valid until the loop runs again. */
 typedef struct EngineMatrix {
         Uuid uuid;
-        const char *name, *guest;     /* guest: "" if none */
+        const char *name, *guest; /* guest: "" if none */
         ApMatrix matrix;
         ApMask guest_adapters, guest_domains; /* empty unless live */
         MatrixState state;
         bool autostart, alternative, from_host;
         bool in_use;
-        uid_t uid;                    /* who defined it */
-        const char *const *problems;  /* NULL-terminated lines */
+        uid_t uid;                   /* who defined it */
+        const char *const *problems; /* NULL-terminated lines */
 } EngineMatrix;
 
 /* -ENOENT. */
@@ -190,7 +208,8 @@ bool engine_is_ours(const Engine *e, Uuid uuid);
 /* Matrix or attributes of an mdev, its state: "active", "removing". */
 const char *engine_mdev_state(const Engine *e, Uuid uuid);
 /* Who has @apqn: kind as in EngineConflict or "free"; owner as there. A live mdev comes before definitions. */
-void engine_queue_owner(const Engine *e, Apqn apqn, const char **ret_kind, char ret_owner[static ENGINE_OWNER_SIZE]);
+void engine_queue_owner(const Engine *e, Apqn apqn, const char **ret_kind,
+                        char ret_owner[static ENGINE_OWNER_SIZE]);
 
 /* Problems of the whole (bad records, mdevctl's bad files, stuck children, masks not as kept, state directory not writable): NULL-terminated, valid
  * until the loop runs again. */

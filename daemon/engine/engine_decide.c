@@ -46,10 +46,12 @@ static int check(Engine *e, const ApMatrix *m, Uuid self, unsigned what, Refusal
 
 static int need_ap(Engine *e, bool vfio_ap, Refusal *reterr) {
         if (!e->writable)
-                return refuse(reterr, VERDICT_BACKEND, -EROFS, "the state directory cannot be written; nothing was changed");
+                return refuse(reterr, VERDICT_BACKEND, -EROFS,
+                              "the state directory cannot be written; nothing was changed");
         if (e->scan_error < 0)
                 return refuse(reterr, VERDICT_BACKEND, e->scan_error,
-                              "the host's devices cannot be read (%s); nothing was changed", strerror(-e->scan_error));
+                              "the host's devices cannot be read (%s); nothing was changed",
+                              strerror(-e->scan_error));
         if (!e->snapshot->ap)
                 return refuse(reterr, VERDICT_BACKEND, 0, "this machine has no AP bus; nothing was changed");
         if (vfio_ap && !e->snapshot->vfio_ap)
@@ -64,14 +66,17 @@ static int need_matrix(Engine *e, Uuid uuid, Matrix **ret, Refusal *reterr) {
         Matrix *m = state_find(e, uuid);
 
         if (!m || !m->visible)
-                return refuse(reterr, VERDICT_NO_SUCH_MATRIX, 0, "there is no matrix %s", uuid_format(uuid, text));
+                return refuse(reterr, VERDICT_NO_SUCH_MATRIX, 0, "there is no matrix %s",
+                              uuid_format(uuid, text));
         if (m->op)
-                return refuse(reterr, VERDICT_BAD_STATE, 0, "another operation (%s) on matrix '%s' is under way",
+                return refuse(reterr, VERDICT_BAD_STATE, 0,
+                              "another operation (%s) on matrix '%s' is under way",
                               intent_kind_name(m->op->kind), m->rec.name);
         if (m->unresolved)
-                return refuse(reterr, VERDICT_STUCK, 0,
-                              "an earlier operation on matrix '%s' has not ended, the kernel still owes its answer",
-                              m->rec.name);
+                return refuse(
+                        reterr, VERDICT_STUCK, 0,
+                        "an earlier operation on matrix '%s' has not ended, the kernel still owes its answer",
+                        m->rec.name);
         *ret = m;
         return 0;
 }
@@ -80,8 +85,9 @@ static int need_not_in_use(Engine *e, Uuid uuid, const char *what, const char *n
         const HostMdev *mdev = snapshot_find_mdev(e->snapshot, uuid);
 
         if (mdev && mdev->use == MDEV_USE_GUEST)
-                return refuse(reterr, VERDICT_IN_USE, 0, "a guest is running with %s '%s'; shut it down or detach it first",
-                              what, name);
+                return refuse(reterr, VERDICT_IN_USE, 0,
+                              "a guest is running with %s '%s'; shut it down or detach it first", what,
+                              name);
         return 0;
 }
 
@@ -135,7 +141,6 @@ void request_release(Engine *e, Op *op) {
                 }
         }
         (void) state_claim_live(e, op->uuid, NULL); /* only fails where it would have to grow */
-
 }
 
 /* ---- deciding, by kind ---- */
@@ -163,13 +168,17 @@ static int decide_define(Engine *e, Op *op, Refusal *reterr) {
         for (size_t i = 0; i < e->n_unresolved; i++) {
                 const Intent *intent = &e->unresolved[i].intent;
 
-                if (uuid_equal(intent->uuid, rec->uuid) || (intent->has_record && strcmp(intent->record.name, rec->name) == 0))
-                        return refuse(reterr, VERDICT_STUCK, 0,
-                                      "an earlier operation on '%s' has not ended, the kernel still owes its answer", rec->name);
+                if (uuid_equal(intent->uuid, rec->uuid) ||
+                    (intent->has_record && strcmp(intent->record.name, rec->name) == 0))
+                        return refuse(
+                                reterr, VERDICT_STUCK, 0,
+                                "an earlier operation on '%s' has not ended, the kernel still owes its answer",
+                                rec->name);
         }
         for (size_t i = 0; i < e->n_busy; i++)
                 if (uuid_equal(e->busy[i]->uuid, rec->uuid))
-                        return refuse(reterr, VERDICT_EXISTS, 0, "a mediated device %s is being made or removed",
+                        return refuse(reterr, VERDICT_EXISTS, 0,
+                                      "a mediated device %s is being made or removed",
                                       uuid_format(rec->uuid, text));
         for (size_t i = 0; i < e->mdevctl.n_definitions; i++)
                 if (uuid_equal(e->mdevctl.definitions[i].uuid, rec->uuid))
@@ -177,14 +186,14 @@ static int decide_define(Engine *e, Op *op, Refusal *reterr) {
                                       uuid_format(rec->uuid, text));
 
         if (e->n_matrices >= e->config.max_matrices)
-                return refuse(reterr, VERDICT_LIMIT_HIT, 0, "there are %zu matrices, which is the limit (MaxMatrices=)",
-                              e->n_matrices);
+                return refuse(reterr, VERDICT_LIMIT_HIT, 0,
+                              "there are %zu matrices, which is the limit (MaxMatrices=)", e->n_matrices);
         for (size_t i = 0; i < e->n_matrices && rec->uid != 0; i++)
                 of_user += e->by_uuid[i]->rec.uid == rec->uid;
         if (of_user >= e->config.max_matrices_per_uid && rec->uid != 0)
                 return refuse(reterr, VERDICT_LIMIT_HIT, 0,
-                              "user %u has %u matrices, which is the limit (MaxMatricesPerUser=)", (unsigned) rec->uid,
-                              of_user);
+                              "user %u has %u matrices, which is the limit (MaxMatricesPerUser=)",
+                              (unsigned) rec->uid, of_user);
 
         r = check(e, &rec->matrix, rec->uuid,
                   REQUEST_DEFINE | request_flags(rec) | (op->start ? REQUEST_LIVE : 0), reterr);
@@ -224,7 +233,8 @@ static int decide_start(Engine *e, Op *op, Refusal *reterr) {
         if (snapshot_find_mdev(e->snapshot, op->uuid))
                 return refuse(reterr, VERDICT_BAD_STATE, 0, "matrix '%s' is started already", m->rec.name);
         if (op->pending && m->mark != MARK_PENDING)
-                return refuse(reterr, VERDICT_BAD_STATE, 0, "matrix '%s' was stopped meanwhile", m->rec.name);
+                return refuse(reterr, VERDICT_BAD_STATE, 0, "matrix '%s' was stopped meanwhile",
+                              m->rec.name);
 
         from_host = op->from_host || m->rec.from_host;
         r = check(e, &m->rec.matrix, op->uuid, REQUEST_LIVE | (from_host ? REQUEST_FROM_HOST : 0), reterr);
@@ -320,7 +330,8 @@ static int decide_undefine(Engine *e, Op *op, Refusal *reterr) {
         if (snapshot_find_mdev(e->snapshot, op->uuid)) {
                 if (!op->stop)
                         return refuse(reterr, VERDICT_BAD_STATE, 0,
-                                      "matrix '%s' is started; stop it first, or ask to stop it too", m->rec.name);
+                                      "matrix '%s' is started; stop it first, or ask to stop it too",
+                                      m->rec.name);
                 r = need_not_in_use(e, op->uuid, "matrix", m->rec.name, reterr);
                 if (r != 0)
                         return r;
@@ -346,11 +357,13 @@ static int decide_heal(Engine *e, Op *op, Refusal *reterr) {
                 return r;
 
         if (m->mark == MARK_NONE)
-                return refuse(reterr, VERDICT_BAD_STATE, 0, "matrix '%s' was stopped meanwhile", m->rec.name);
+                return refuse(reterr, VERDICT_BAD_STATE, 0, "matrix '%s' was stopped meanwhile",
+                              m->rec.name);
 
         wanted = state_wanted(m);
         wanted.started = true;
-        r = check(e, &m->rec.matrix, op->uuid, REQUEST_LIVE | (m->rec.from_host ? REQUEST_FROM_HOST : 0), reterr);
+        r = check(e, &m->rec.matrix, op->uuid, REQUEST_LIVE | (m->rec.from_host ? REQUEST_FROM_HOST : 0),
+                  reterr);
         if (r != 0)
                 return r;
         r = reconcile_plan(&wanted, reconcile_one(&wanted, e->snapshot), e->snapshot, &op->plan);
@@ -378,10 +391,11 @@ static int matrix_from_attrs(const Op *op, ApMatrix *ret, Refusal *reterr) {
                         continue;
                 }
                 if (!into)
-                        return refuse(reterr, VERDICT_INVALID, 0, "vfio_ap has no attribute '%s' to be set", a->name);
+                        return refuse(reterr, VERDICT_INVALID, 0, "vfio_ap has no attribute '%s' to be set",
+                                      a->name);
                 if (ap_mask_parse_list(a->value, &ids) < 0 || ap_mask_count(&ids) != 1)
-                        return refuse(reterr, VERDICT_INVALID, 0, "attribute %s: '%s' is not a number from 0 to 255",
-                                      a->name, a->value);
+                        return refuse(reterr, VERDICT_INVALID, 0,
+                                      "attribute %s: '%s' is not a number from 0 to 255", a->name, a->value);
                 *into = ap_mask_or(into, &ids);
         }
 
@@ -413,13 +427,16 @@ static int mark_busy(Engine *e, Op *op, Refusal *reterr) {
 
         for (size_t i = 0; i < e->n_busy; i++)
                 if (uuid_equal(e->busy[i]->uuid, op->uuid))
-                        return refuse(reterr, VERDICT_BAD_STATE, 0, "another operation on mediated device %s is under way",
+                        return refuse(reterr, VERDICT_BAD_STATE, 0,
+                                      "another operation on mediated device %s is under way",
                                       uuid_format(op->uuid, text));
         for (size_t i = 0; i < e->n_unresolved; i++)
                 if (uuid_equal(e->unresolved[i].intent.uuid, op->uuid))
-                        return refuse(reterr, VERDICT_STUCK, 0,
-                                      "an earlier operation on mediated device %s has not ended, the kernel still owes "
-                                      "its answer", uuid_format(op->uuid, text));
+                        return refuse(
+                                reterr, VERDICT_STUCK, 0,
+                                "an earlier operation on mediated device %s has not ended, the kernel still owes "
+                                "its answer",
+                                uuid_format(op->uuid, text));
 
         grown = reallocarray(e->busy, e->n_busy + 1, sizeof *grown);
         if (!grown)
@@ -442,16 +459,17 @@ static int decide_create(Engine *e, Op *op, Refusal *reterr) {
         type = snapshot_find_type(e->snapshot, op->parent, op->type);
         if (!type)
                 return snapshot_find_parent(e->snapshot, op->parent)
-                               ? refuse(reterr, VERDICT_NO_SUCH_PARENT, 0, "parent '%s' has no type '%s'", op->parent,
-                                        op->type)
+                               ? refuse(reterr, VERDICT_NO_SUCH_PARENT, 0, "parent '%s' has no type '%s'",
+                                        op->parent, op->type)
                                : refuse(reterr, VERDICT_NO_SUCH_PARENT, 0,
-                                        "there is no parent '%s' of mediated devices on this host", op->parent);
+                                        "there is no parent '%s' of mediated devices on this host",
+                                        op->parent);
         if (snapshot_find_mdev(e->snapshot, op->uuid) || state_find(e, op->uuid))
                 return refuse(reterr, VERDICT_EXISTS, 0, "%s is taken by a mediated device or a definition",
                               uuid_format(op->uuid, text));
         if (type->available == 0)
-                return refuse(reterr, VERDICT_NO_INSTANCES, 0, "type '%s' of parent '%s' has no instance left", op->type,
-                              op->parent);
+                return refuse(reterr, VERDICT_NO_INSTANCES, 0,
+                              "type '%s' of parent '%s' has no instance left", op->type, op->parent);
 
         ap = strcmp(op->type, AP_TYPE) == 0 && strcmp(op->parent, AP_PARENT) == 0;
         if (ap) {
@@ -485,12 +503,14 @@ static int decide_remove(Engine *e, Op *op, Refusal *reterr) {
         if (!snapshot_find_mdev(e->snapshot, op->uuid))
                 return refuse(reterr, VERDICT_NO_SUCH_MDEV, 0, "there is no mediated device %s", text);
         if (m)
-                return refuse(reterr, VERDICT_BAD_STATE, 0, "mediated device %s is matrix '%s'; stop that", text,
-                              m->rec.name);
+                return refuse(reterr, VERDICT_BAD_STATE, 0, "mediated device %s is matrix '%s'; stop that",
+                              text, m->rec.name);
         if (!state_is_own_mdev(e, op->uuid))
-                return refuse(reterr, VERDICT_NOT_OURS, 0,
-                              "mediated device %s was made by somebody else and is left alone; remove it with the tool that "
-                              "made it", text);
+                return refuse(
+                        reterr, VERDICT_NOT_OURS, 0,
+                        "mediated device %s was made by somebody else and is left alone; remove it with the tool that "
+                        "made it",
+                        text);
         r = need_not_in_use(e, op->uuid, "mediated device", text, reterr);
         if (r != 0)
                 return r;
@@ -502,7 +522,8 @@ static int decide_remove(Engine *e, Op *op, Refusal *reterr) {
 
 /* Of a live mdev, a queue that the host's drivers would own with these masks. */
 static bool would_lose(const HostMdev *mdev, const ApMask *adapters, const ApMask *domains, Apqn *ret) {
-        ApMask a = ap_mask_and(&mdev->matrix.adapters, adapters), d = ap_mask_and(&mdev->matrix.domains, domains);
+        ApMask a = ap_mask_and(&mdev->matrix.adapters, adapters),
+               d = ap_mask_and(&mdev->matrix.domains, domains);
 
         if (!mdev->ap || ap_mask_is_empty(&a) || ap_mask_is_empty(&d))
                 return false;
@@ -520,9 +541,11 @@ static int decide_masks(Engine *e, Op *op, Refusal *reterr) {
 
         for (size_t i = 0; i < AP_IDS; i++)
                 if (!ap_mask_is_empty(&e->snapshot->queue_override[i]))
-                        return refuse(reterr, VERDICT_BAD_STATE, 0,
-                                      "adapter 0x%02zx has queues with a driver override, and the kernel then takes no masks; "
-                                      "clear the overrides first", i);
+                        return refuse(
+                                reterr, VERDICT_BAD_STATE, 0,
+                                "adapter 0x%02zx has queues with a driver override, and the kernel then takes no masks; "
+                                "clear the overrides first",
+                                i);
 
         for (size_t i = 0; i < e->snapshot->n_mdevs; i++) {
                 const HostMdev *mdev = &e->snapshot->mdevs[i];
@@ -530,10 +553,11 @@ static int decide_masks(Engine *e, Op *op, Refusal *reterr) {
                 Apqn lost;
 
                 if (would_lose(mdev, &op->apmask, &op->aqmask, &lost))
-                        return refuse(reterr, VERDICT_OVERLAP, 0,
-                                      "%s would go to the host's drivers, but is in use by %s '%s'; stop that first",
-                                      apqn_format(lost, apqn), m ? "matrix" : "mediated device",
-                                      m ? m->rec.name : uuid_format(mdev->uuid, text));
+                        return refuse(
+                                reterr, VERDICT_OVERLAP, 0,
+                                "%s would go to the host's drivers, but is in use by %s '%s'; stop that first",
+                                apqn_format(lost, apqn), m ? "matrix" : "mediated device",
+                                m ? m->rec.name : uuid_format(mdev->uuid, text));
         }
 
         r = plan_masks(e->snapshot, &op->apmask, &op->aqmask, &op->plan);
@@ -541,10 +565,12 @@ static int decide_masks(Engine *e, Op *op, Refusal *reterr) {
 }
 
 int request_decide(Engine *e, Op *op, Refusal *reterr) {
-        static int (*const decide[])(Engine *e, Op *op, Refusal *reterr) = {
-                [INTENT_DEFINE] = decide_define, [INTENT_START] = decide_start,       [INTENT_STOP] = decide_stop,
-                [INTENT_MODIFY] = decide_modify, [INTENT_UNDEFINE] = decide_undefine, [INTENT_CREATE] = decide_create,
-                [INTENT_REMOVE] = decide_remove, [INTENT_MASKS] = decide_masks,       [INTENT_HEAL] = decide_heal,
+        static int (*const decide[])(Engine * e, Op * op, Refusal * reterr) = {
+                [INTENT_DEFINE] = decide_define,     [INTENT_START] = decide_start,
+                [INTENT_STOP] = decide_stop,         [INTENT_MODIFY] = decide_modify,
+                [INTENT_UNDEFINE] = decide_undefine, [INTENT_CREATE] = decide_create,
+                [INTENT_REMOVE] = decide_remove,     [INTENT_MASKS] = decide_masks,
+                [INTENT_HEAL] = decide_heal,
         };
         static_assert(ELEMENTS(decide) == _INTENT_KIND_MAX, "every kind can be decided");
         int r;

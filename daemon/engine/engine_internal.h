@@ -31,51 +31,51 @@ typedef struct Matrix Matrix;
 
 struct Matrix {
         Record rec;
-        bool visible;             /* on disk, so shown; false while being defined */
+        bool visible; /* on disk, so shown; false while being defined */
         MarkKind mark;
-        Op *op;                   /* in flight, at most one */
-        unsigned unresolved;      /* intents whose outcome is not known yet */
-        char *autostart_error;    /* why the last try failed */
-        char **problems;          /* what was last told of it, NULL-terminated */
-        uint64_t shown;           /* digest of what the bus shows */
+        Op *op;                /* in flight, at most one */
+        unsigned unresolved;   /* intents whose outcome is not known yet */
+        char *autostart_error; /* why the last try failed */
+        char **problems;       /* what was last told of it, NULL-terminated */
+        uint64_t shown;        /* digest of what the bus shows */
 };
 
 typedef enum OpPhase {
-        OP_FRESH,                 /* waits for a scan begun after it came, then decides */
-        OP_INTENT,                /* its intent is on the way to the disk */
-        OP_HOST,                  /* its plan is with the host */
-        OP_FINAL,                 /* its result is on the way to the disk */
-        OP_UNDO,                  /* its result could not be stored: the host is brought back */
+        OP_FRESH,  /* waits for a scan begun after it came, then decides */
+        OP_INTENT, /* its intent is on the way to the disk */
+        OP_HOST,   /* its plan is with the host */
+        OP_FINAL,  /* its result is on the way to the disk */
+        OP_UNDO,   /* its result could not be stored: the host is brought back */
 } OpPhase;
 
 struct Op {
         Op *next;
-        uint64_t id;              /* of its intent; 0: none */
+        uint64_t id; /* of its intent; 0: none */
         IntentKind kind;
         OpPhase phase;
         Uuid uuid;
-        Record record;            /* DEFINE, MODIFY: as it is to become */
+        Record record; /* DEFINE, MODIFY: as it is to become */
         bool has_record;
         bool start, stop, from_host;
-        bool pending;             /* START: only if it still waits for its autostart */
-        bool keep_matrix;         /* MODIFY: only autostart changes */
-        int autostart;            /* MODIFY: -1: as it is */
-        bool fresh;               /* has been decided on a fresh scan */
+        bool pending;     /* START: only if it still waits for its autostart */
+        bool keep_matrix; /* MODIFY: only autostart changes */
+        int autostart;    /* MODIFY: -1: as it is */
+        bool fresh;       /* has been decided on a fresh scan */
         Plan plan;
-        Plan undo;                /* UNDO: what brings the host back */
-        bool claims_live;         /* target holds a tentative claim on what is live */
+        Plan undo;        /* UNDO: what brings the host back */
+        bool claims_live; /* target holds a tentative claim on what is live */
         ApMatrix target;
-        bool has_shadow;          /* a changed matrix is claimed under this uuid until it is done */
+        bool has_shadow; /* a changed matrix is claimed under this uuid until it is done */
         Uuid shadow;
         char parent[SNAPSHOT_NAME_SIZE], type[SNAPSHOT_NAME_SIZE]; /* CREATE */
-        EngineAttr *attrs;        /* CREATE: owned */
+        EngineAttr *attrs;                                         /* CREATE: owned */
         size_t n_attrs;
-        ApMask apmask, aqmask;    /* MASKS */
+        ApMask apmask, aqmask; /* MASKS */
         char caller[ENGINE_CALLER_SIZE];
-        uint64_t arrived;         /* number of scans begun when it came */
+        uint64_t arrived; /* number of scans begun when it came */
         unsigned tries;
-        int r;                    /* OP_UNDO: why */
-        Refusal refusal;          /* OP_UNDO, RESOLVE: what to answer */
+        int r;           /* OP_UNDO: why */
+        Refusal refusal; /* OP_UNDO, RESOLVE: what to answer */
         engine_done_t done;
         void *userdata;
 };
@@ -94,10 +94,10 @@ typedef struct CallerCount {
 typedef struct Unresolved {
         uint64_t id;
         Intent intent;
-        Uuid shadow;              /* its claims */
-        bool tried;               /* undoing it has failed on the present host */
-        bool busy;                /* being undone right now */
-        char *text;               /* what is the matter with it; NULL: not known yet */
+        Uuid shadow; /* its claims */
+        bool tried;  /* undoing it has failed on the present host */
+        bool busy;   /* being undone right now */
+        char *text;  /* what is the matter with it; NULL: not known yet */
 } Unresolved;
 
 typedef struct CommitJob CommitJob;
@@ -105,9 +105,9 @@ typedef struct CommitJob CommitJob;
 typedef struct Waiter {
         void (*done)(void *userdata, int r);
         void *userdata;
-        uint64_t arrived;         /* number of scans begun when it came */
+        uint64_t arrived; /* number of scans begun when it came */
         bool detail;
-        sd_event_source *timer;   /* of engine_refresh() */
+        sd_event_source *timer; /* of engine_refresh() */
         struct Waiter *next;
         Engine *engine;
 } Waiter;
@@ -125,16 +125,16 @@ struct Engine {
 
         Matrix **by_uuid, **by_name; /* sorted */
         size_t n_matrices, allocated_matrices;
-        Uuid *own_mdevs;          /* marked MDEV: sorted */
+        Uuid *own_mdevs; /* marked MDEV: sorted */
         size_t n_own_mdevs;
         ClaimTable *claims;
         Snapshot *snapshot;
-        int scan_error;           /* of the last scan; 0: the snapshot is what there is */
-        bool scanned;             /* there has been one */
+        int scan_error; /* of the last scan; 0: the snapshot is what there is */
+        bool scanned;   /* there has been one */
         MdevctlContent mdevctl;
         int mdevctl_error;
 
-        StoreContent loaded;      /* bad records, masks to keep; records and intents are moved out */
+        StoreContent loaded; /* bad records, masks to keep; records and intents are moved out */
         Store *store;
         bool writable, store_failed;
         uint64_t last_op;
@@ -142,40 +142,40 @@ struct Engine {
         Worker *worker;
         OpQueue fresh, commit, exec;
         CommitJob *committing;
-        StoreEntry *lazy;         /* ends of intents that go with the next commit */
+        StoreEntry *lazy; /* ends of intents that go with the next commit */
         size_t n_lazy, allocated_lazy;
         Mark *lazy_marks;
         size_t n_lazy_marks, allocated_lazy_marks;
         sd_event_source *lazy_timer, *checkpoint_timer;
-        Op **executing;           /* the batch with the host */
+        Op **executing; /* the batch with the host */
         size_t n_executing;
-        size_t n_ops;             /* in flight */
-        Op **busy;                /* operations on mdevs without definition: at most one each */
+        size_t n_ops; /* in flight */
+        Op **busy;    /* operations on mdevs without definition: at most one each */
         size_t n_busy;
         CallerCount *callers;
         size_t n_callers, allocated_callers;
 
         bool scanning, scan_wanted, detail_wanted, scan_is_detailed;
-        bool stirred;             /* the host changed while a batch was with it */
+        bool stirred; /* the host changed while a batch was with it */
         bool mdevctl_reading, mdevctl_wanted;
-        uint64_t n_scans;         /* begun */
+        uint64_t n_scans; /* begun */
         Waiter *waiters;
         sd_event_source *rescan_timer, *show_timer, *mdevctl_watch;
 
         Unresolved *unresolved;
         size_t n_unresolved;
-        bool resting;             /* the AP lock is waited for before recovery begins */
+        bool resting; /* the AP lock is waited for before recovery begins */
         bool ready, settled, boot_done, closing;
-        bool host_differs;        /* since what has failed was last tried again */
-        bool start_wanted;        /* what is pending is to be tried again when nothing is being undone */
-        bool masks_pending;       /* the masks that we keep are still to be set at this boot */
+        bool host_differs;  /* since what has failed was last tried again */
+        bool start_wanted;  /* what is pending is to be tried again when nothing is being undone */
+        bool masks_pending; /* the masks that we keep are still to be set at this boot */
         unsigned n_autostarting;
         Healing *healing;
-        Resolving *resolving;     /* what is being undone, at most one batch */
+        Resolving *resolving; /* what is being undone, at most one batch */
         void (*ready_cb)(void *userdata);
         void *ready_userdata;
 
-        char **problems;          /* of the whole */
+        char **problems; /* of the whole */
         bool stuck_logged;
 };
 
@@ -274,7 +274,8 @@ bool recover_vouch(const Intent *i, ApMatrix *ret);
 /* ---- engine_text.c ---- */
 
 /* Fills @reterr; returns @verdict, or -ENOMEM. */
-int refuse(Refusal *reterr, Verdict verdict, int error, const char *format, ...) __attribute__((format(printf, 4, 5)));
+int refuse(Refusal *reterr, Verdict verdict, int error, const char *format, ...)
+        __attribute__((format(printf, 4, 5)));
 /* The refusal for the conflicts of @q: which, whose, and what is free instead. */
 int refuse_conflicts(Engine *e, const ClaimQuery *q, Refusal *reterr);
 /* What to say of a host that did not carry out @op. */
@@ -282,7 +283,8 @@ int refuse_outcome(Engine *e, const Op *op, const HostOutcome *outcome, Refusal 
 /* That the state directory could not be written. */
 int refuse_store(Refusal *reterr, int error);
 EngineConflict *text_conflicts(Engine *e, const Conflict *conflicts, size_t *n);
-const char *text_owner(const Engine *e, const Conflict *c, const char **ret_kind, char buf[static ENGINE_OWNER_SIZE]);
+const char *text_owner(const Engine *e, const Conflict *c, const char **ret_kind,
+                       char buf[static ENGINE_OWNER_SIZE]);
 
 /* ---- small things ---- */
 

@@ -21,7 +21,6 @@
 #define LAZY_RETRY_US       (5 * UINT64_C(1000000)) /* while the disk takes nothing */
 #define CHECKPOINT_DELAY_US (5 * UINT64_C(1000000))
 
-
 struct CommitJob {
         Work work;
         Engine *engine;
@@ -32,7 +31,7 @@ struct CommitJob {
         size_t n_entries, allocated_entries;
         Mark *marks;
         size_t n_marks, allocated_marks;
-        size_t n_first_marks;     /* of what has ended: before their intents end, since a crash between leaves those to recovery */
+        size_t n_first_marks; /* of what has ended: before their intents end, since a crash between leaves those to recovery */
         OpQueue ops;
         int marks_result;
 };
@@ -115,7 +114,8 @@ int op_admit(Engine *e, Op *op, Refusal *reterr) {
         count = find_caller(e, op->caller);
         if (count && count->n >= e->config.max_calls)
                 return refuse(reterr, VERDICT_LIMIT_HIT, 0,
-                              "%u operations of this client are in flight already; wait for some of them", count->n);
+                              "%u operations of this client are in flight already; wait for some of them",
+                              count->n);
 
         if (!count) {
                 if (e->n_callers == e->allocated_callers) {
@@ -401,7 +401,8 @@ static void commit_done(Work *w, int r) {
         e->committing = NULL;
         if (r < 0 && !e->store_failed)
                 log_full(LOG_ERR, LOG_ID_STORE, NULL,
-                         "Cannot write the state directory, refusing changes until it can be: %s", strerror(-r));
+                         "Cannot write the state directory, refusing changes until it can be: %s",
+                         strerror(-r));
         else if (r >= 0 && e->store_failed && job->n_entries > 0)
                 log_full(LOG_NOTICE, LOG_ID_STORE, NULL, "The state directory can be written again");
         if (job->n_entries > 0 || r < 0) {
@@ -411,7 +412,8 @@ static void commit_done(Work *w, int r) {
                 }
         }
         if (r >= 0 && job->marks_result < 0) {
-                log_error("Cannot write marks below the runtime directory: %s", strerror(-job->marks_result));
+                log_error("Cannot write marks below the runtime directory: %s",
+                          strerror(-job->marks_result));
                 r = job->marks_result;
         }
 
@@ -517,14 +519,16 @@ static void lazy_soon(Engine *e) {
         uint64_t delay = e->store_failed ? LAZY_RETRY_US : LAZY_DELAY_US;
 
         if (!e->lazy_timer && !e->closing)
-                (void) sd_event_add_time_relative(e->event, &e->lazy_timer, CLOCK_MONOTONIC, delay, 0, on_lazy, e);
+                (void) sd_event_add_time_relative(e->event, &e->lazy_timer, CLOCK_MONOTONIC, delay, 0,
+                                                  on_lazy, e);
 }
 
 static int on_lazy(sd_event_source *s, uint64_t usec, void *userdata) {
         Engine *e = userdata;
 
         e->lazy_timer = sd_event_source_disable_unref(e->lazy_timer);
-        commit_leftovers(e, false); /* if a commit is under way, its successor takes them or the next timer does */
+        commit_leftovers(
+                e, false); /* if a commit is under way, its successor takes them or the next timer does */
         if (e->n_lazy > 0 || e->n_lazy_marks > 0)
                 lazy_soon(e);
         return 0;
@@ -616,10 +620,12 @@ static void host_did_it(Engine *e, Op *op) {
 
 static void host_refused(Engine *e, Op *op, const HostOutcome *outcome) {
         CLEANUP(refusal_clear) Refusal refusal = {};
-        bool again = outcome->plan == PLAN_CHANGED || outcome->plan == PLAN_OVERLAP || outcome->plan == PLAN_HOST_OWNED;
+        bool again = outcome->plan == PLAN_CHANGED || outcome->plan == PLAN_OVERLAP ||
+                     outcome->plan == PLAN_HOST_OWNED;
 
         /* somebody else was faster: decided anew, the refusal knows who */
-        again |= outcome->verdict == HOST_KERNEL && (outcome->error == -EADDRINUSE || outcome->error == -EADDRNOTAVAIL);
+        again |= outcome->verdict == HOST_KERNEL &&
+                 (outcome->error == -EADDRINUSE || outcome->error == -EADDRNOTAVAIL);
 
         end_intent(e, op);
         if (op->phase == OP_HOST && again && ++op->tries < ENGINE_TRIES_MAX) {
@@ -691,8 +697,11 @@ static void on_executed(void *userdata, int r, const HostOutcome *outcomes, size
                 end_intent(e, ops[i]);
                 take_back_mark(e, ops[i]);
                 finish_refused(e, ops[i],
-                               refuse(&refusal, VERDICT_BACKEND, r, "the host's devices cannot be changed now: %s; "
-                                      "nothing was changed", strerror(-r)), &refusal);
+                               refuse(&refusal, VERDICT_BACKEND, r,
+                                      "the host's devices cannot be changed now: %s; "
+                                      "nothing was changed",
+                                      strerror(-r)),
+                               &refusal);
         }
 
         commit_pump(e);

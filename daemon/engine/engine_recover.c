@@ -95,7 +95,8 @@ static int add_unresolved(Engine *e, uint64_t id, Intent *intent, char *text) {
 }
 
 int recover_add(Engine *e, const Op *op, char *text) {
-        CLEANUP(intent_clear) Intent intent = { .kind = op->kind, .uuid = op->uuid, .has_record = op->has_record };
+        CLEANUP(intent_clear)
+        Intent intent = { .kind = op->kind, .uuid = op->uuid, .has_record = op->has_record };
         int r;
 
         r = plan_copy(&op->plan, &intent.plan);
@@ -303,8 +304,10 @@ static void on_undone(void *userdata, int r, const HostOutcome *outcomes, size_t
                 u->busy = false;
                 u->tried = r < 0 || outcomes[i].verdict != HOST_DONE;
                 if (u->tried && !u->text &&
-                    asprintf(&u->text, "an interrupted '%s' could not be undone yet; it is tried again when the host changes",
-                             intent_kind_name(u->intent.kind)) < 0)
+                    asprintf(
+                            &u->text,
+                            "an interrupted '%s' could not be undone yet; it is tried again when the host changes",
+                            intent_kind_name(u->intent.kind)) < 0)
                         u->text = NULL;
         }
         e->resolving = NULL;
@@ -346,8 +349,8 @@ static void undo_all(Engine *e) {
 
                 if (u->busy || u->tried)
                         continue;
-                r = reconcile_intent(&u->intent.plan, intent_wants_finish(u->intent.kind), e->snapshot, &what, &plans[n],
-                                     &foreign);
+                r = reconcile_intent(&u->intent.plan, intent_wants_finish(u->intent.kind), e->snapshot,
+                                     &what, &plans[n], &foreign);
                 if (r < 0 || what != RECOVERY_UNDO)
                         continue;
                 u->busy = true;
@@ -373,7 +376,8 @@ static bool resolve(Engine *e, Unresolved *u) {
         Recovery what;
         int r;
 
-        r = reconcile_intent(&u->intent.plan, intent_wants_finish(u->intent.kind), e->snapshot, &what, &undo, &foreign);
+        r = reconcile_intent(&u->intent.plan, intent_wants_finish(u->intent.kind), e->snapshot, &what, &undo,
+                             &foreign);
         if (r < 0)
                 return false;
         if (what == RECOVERY_UNDO && undo.n_steps > 0)
@@ -442,7 +446,8 @@ static void on_autostarted(void *userdata, int r, const Refusal *refusal, Uuid u
                 log_info("Matrix '%s' is started", m->rec.name);
         else if (m && (!m->autostart_error || strcmp(m->autostart_error, why) != 0)) {
                 log_full(LOG_WARNING, LOG_ID_AUTOSTART, m->rec.name,
-                         "Cannot start matrix '%s' automatically, trying again when the host changes: %s", m->rec.name, why);
+                         "Cannot start matrix '%s' automatically, trying again when the host changes: %s",
+                         m->rec.name, why);
                 free(m->autostart_error);
                 m->autostart_error = strdup(why);
                 state_show(e, m);
@@ -484,8 +489,9 @@ static void on_boot_masks(void *userdata, int r, const Refusal *refusal, Uuid uu
         Engine *e = userdata;
 
         if (r != 0)
-                log_warning("Cannot set the host masks that we are to keep, trying again when the host changes: %s",
-                            refusal ? refusal->text : strerror(-r));
+                log_warning(
+                        "Cannot set the host masks that we are to keep, trying again when the host changes: %s",
+                        refusal ? refusal->text : strerror(-r));
         e->n_autostarting--;
         autostart(e);
 }
@@ -498,7 +504,8 @@ static void start_pending(Engine *e) {
                 recover_masks_are_set(e);
         if (e->masks_pending) {
                 e->n_autostarting++;
-                if (engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller, on_boot_masks, e, &refusal) == 0)
+                if (engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller,
+                                          on_boot_masks, e, &refusal) == 0)
                         return;
                 e->n_autostarting--;
                 refusal_clear(&refusal);
@@ -527,7 +534,8 @@ static void boot(Engine *e) {
                                 continue;
                         m->mark = MARK_PENDING;
                         r = marks_set(e->marks_fd, m->rec.uuid, MARK_PENDING);
-                        op_commit_mark(e, m->rec.uuid, MARK_PENDING); /* after what recovery has still to write */
+                        op_commit_mark(e, m->rec.uuid,
+                                       MARK_PENDING); /* after what recovery has still to write */
                 }
                 if (r >= 0 && masks_differ(e)) {
                         e->masks_pending = true;
@@ -575,7 +583,8 @@ void recover_step(Engine *e) {
 
         adopt(e);
         recover_ready(e);
-        if (!is_bound(e->snapshot)) { /* a host without AP has nothing to wait for; one with it calls again */
+        if (!is_bound(
+                    e->snapshot)) { /* a host without AP has nothing to wait for; one with it calls again */
                 if (!e->snapshot->ap)
                         settle(e);
                 return;
@@ -615,8 +624,14 @@ static void on_healed(void *userdata, int r, const Refusal *refusal, Uuid uuid) 
         Healing *h = userdata;
         const Matrix *m = state_find(h->engine, uuid);
 
-        healing_add(h, uuid, m ? m->rec.name : uuid_is_null(uuid) ? "host masks" : "", r == 0 ? "healed" : "could not be healed",
-                    r == 0 ? NULL : refusal ? refusal->text : strerror(-r));
+        healing_add(h, uuid,
+                    m                    ? m->rec.name
+                    : uuid_is_null(uuid) ? "host masks"
+                                         : "",
+                    r == 0 ? "healed" : "could not be healed",
+                    r == 0    ? NULL
+                    : refusal ? refusal->text
+                              : strerror(-r));
         if (--h->waiting == 0)
                 healing_end(h);
 }
@@ -648,7 +663,8 @@ static void heal_all(void *userdata, int r) {
 
         if (r >= 0 && masks_differ(e)) {
                 h->waiting++;
-                if (engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller, on_healed, h, &refusal) != 0)
+                if (engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller, on_healed, h,
+                                          &refusal) != 0)
                         h->waiting--;
                 refusal_clear(&refusal);
         }
@@ -664,14 +680,15 @@ static void heal_all(void *userdata, int r) {
                 if (drift == DRIFT_LOST || drift == DRIFT_CHANGED)
                         heal_matrix(h, m);
                 else if (drift == DRIFT_UNKNOWN)
-                        healing_add(h, m->rec.uuid, m->rec.name, "cannot be compared: this kernel does not show its matrix safely",
-                                    NULL);
+                        healing_add(h, m->rec.uuid, m->rec.name,
+                                    "cannot be compared: this kernel does not show its matrix safely", NULL);
         }
         if (--h->waiting == 0)
                 healing_end(h);
 }
 
-int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done, void *userdata, Refusal *reterr) {
+int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done, void *userdata,
+                     Refusal *reterr) {
         Healing *h;
         int r;
 

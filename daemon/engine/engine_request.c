@@ -41,20 +41,22 @@ static int check_define(const EngineDefine *d, const char *name, Refusal *reterr
         Uuid uuid;
 
         if (!record_name_is_valid(name))
-                return refuse(reterr, VERDICT_INVALID, 0,
-                              "the name is not one: 1 to %d letters, digits and '-_.:+', beginning with a letter or digit",
-                              STORE_NAME_MAX);
+                return refuse(
+                        reterr, VERDICT_INVALID, 0,
+                        "the name is not one: 1 to %d letters, digits and '-_.:+', beginning with a letter or digit",
+                        STORE_NAME_MAX);
         if (uuid_parse(name, &uuid) >= 0 && !uuid_equal(uuid, d->uuid) && d->name && d->name[0])
                 return refuse(reterr, VERDICT_INVALID, 0, "the name is a UUID, but not that of this matrix");
         if (d->guest && d->guest[0] && !record_guest_is_valid(d->guest))
-                return refuse(reterr, VERDICT_INVALID, 0,
-                              "the guest's name is longer than %d bytes, has control characters, or is not UTF-8",
-                              STORE_GUEST_MAX);
+                return refuse(
+                        reterr, VERDICT_INVALID, 0,
+                        "the guest's name is longer than %d bytes, has control characters, or is not UTF-8",
+                        STORE_GUEST_MAX);
         return check_matrix(&d->matrix, reterr);
 }
 
-int engine_define(Engine *e, const EngineDefine *d, const EngineCaller *c, engine_done_t done, void *userdata,
-                  Refusal *reterr) {
+int engine_define(Engine *e, const EngineDefine *d, const EngineCaller *c, engine_done_t done,
+                  void *userdata, Refusal *reterr) {
         char text[UUID_STRING_SIZE];
         Uuid uuid = d->uuid;
         const char *name;
@@ -87,15 +89,16 @@ int engine_define(Engine *e, const EngineDefine *d, const EngineCaller *c, engin
                 .from_host = d->from_host,
                 .uid = c->uid,
         };
-        if (!op->record.name || (d->guest && d->guest[0] && !op->record.guest) || (d->unknown && !op->record.unknown)) {
+        if (!op->record.name || (d->guest && d->guest[0] && !op->record.guest) ||
+            (d->unknown && !op->record.unknown)) {
                 (void) op_free(op);
                 return -ENOMEM;
         }
         return submit(e, op, reterr);
 }
 
-int engine_define_xml(Engine *e, const char *xml, size_t size, const EngineDefine *options, const EngineCaller *c,
-                      engine_done_t done, void *userdata, Refusal *reterr) {
+int engine_define_xml(Engine *e, const char *xml, size_t size, const EngineDefine *options,
+                      const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr) {
         CLEANUP(record_clear) Record rec = {};
         CLEANUP(freep) char *why = NULL;
         EngineDefine d;
@@ -103,7 +106,8 @@ int engine_define_xml(Engine *e, const char *xml, size_t size, const EngineDefin
 
         r = record_from_xml(xml, size, &rec, &why);
         if (r == -EBADMSG)
-                return refuse(reterr, VERDICT_INVALID, 0, "the XML is refused: %s", why ?: "it cannot be read");
+                return refuse(reterr, VERDICT_INVALID, 0, "the XML is refused: %s",
+                              why ?: "it cannot be read");
         if (r < 0)
                 return r;
 
@@ -121,8 +125,8 @@ int engine_define_xml(Engine *e, const char *xml, size_t size, const EngineDefin
         return engine_define(e, &d, c, done, userdata, reterr);
 }
 
-int engine_start(Engine *e, Uuid uuid, bool from_host, const EngineCaller *c, engine_done_t done, void *userdata,
-                 Refusal *reterr) {
+int engine_start(Engine *e, Uuid uuid, bool from_host, const EngineCaller *c, engine_done_t done,
+                 void *userdata, Refusal *reterr) {
         Op *op = op_new(INTENT_START, uuid, c, done, userdata);
 
         if (op)
@@ -130,12 +134,13 @@ int engine_start(Engine *e, Uuid uuid, bool from_host, const EngineCaller *c, en
         return submit(e, op, reterr);
 }
 
-int engine_stop(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr) {
+int engine_stop(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done, void *userdata,
+                Refusal *reterr) {
         return submit(e, op_new(INTENT_STOP, uuid, c, done, userdata), reterr);
 }
 
-int engine_modify(Engine *e, Uuid uuid, const ApMatrix *m, const EngineCaller *c, engine_done_t done, void *userdata,
-                  Refusal *reterr) {
+int engine_modify(Engine *e, Uuid uuid, const ApMatrix *m, const EngineCaller *c, engine_done_t done,
+                  void *userdata, Refusal *reterr) {
         Op *op;
         int r;
 
@@ -163,8 +168,8 @@ int engine_set_autostart(Engine *e, Uuid uuid, bool autostart, const EngineCalle
         return submit(e, op, reterr);
 }
 
-int engine_undefine(Engine *e, Uuid uuid, bool stop, const EngineCaller *c, engine_done_t done, void *userdata,
-                    Refusal *reterr) {
+int engine_undefine(Engine *e, Uuid uuid, bool stop, const EngineCaller *c, engine_done_t done,
+                    void *userdata, Refusal *reterr) {
         Op *op = op_new(INTENT_UNDEFINE, uuid, c, done, userdata);
 
         if (op)
@@ -174,26 +179,29 @@ int engine_undefine(Engine *e, Uuid uuid, bool stop, const EngineCaller *c, engi
 
 /* An attribute's file below the mdev's own directory, and a value that one write can carry. */
 static bool attr_is_valid(const EngineAttr *a) {
-        return a->name[0] && a->name[0] != '.' && !strchr(a->name, '/') && strlen(a->name) < PLAN_ATTR_NAME_SIZE &&
-               strcmp(a->name, "remove") != 0 && a->value[0] && strlen(a->value) < PLAN_ATTR_VALUE_SIZE &&
-               is_printable(a->name) && is_printable(a->value);
+        return a->name[0] && a->name[0] != '.' && !strchr(a->name, '/') &&
+               strlen(a->name) < PLAN_ATTR_NAME_SIZE && strcmp(a->name, "remove") != 0 && a->value[0] &&
+               strlen(a->value) < PLAN_ATTR_VALUE_SIZE && is_printable(a->name) && is_printable(a->value);
 }
 
 int engine_create_mdev(Engine *e, const char *parent, const char *type, Uuid uuid, const EngineAttr *attrs,
-                       size_t n_attrs, const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr) {
+                       size_t n_attrs, const EngineCaller *c, engine_done_t done, void *userdata,
+                       Refusal *reterr) {
         Op *op;
         int r;
 
-        if (strlen(parent) >= SNAPSHOT_NAME_SIZE || strlen(type) >= SNAPSHOT_NAME_SIZE || !is_printable(parent) ||
-            !is_printable(type))
-                return refuse(reterr, VERDICT_NO_SUCH_PARENT, 0, "there is no such parent or type on this host");
+        if (strlen(parent) >= SNAPSHOT_NAME_SIZE || strlen(type) >= SNAPSHOT_NAME_SIZE ||
+            !is_printable(parent) || !is_printable(type))
+                return refuse(reterr, VERDICT_NO_SUCH_PARENT, 0,
+                              "there is no such parent or type on this host");
         if (n_attrs > PLAN_STEPS_MAX - 1)
                 return refuse(reterr, VERDICT_INVALID, 0, "more than %d attributes", PLAN_STEPS_MAX - 1);
         for (size_t i = 0; i < n_attrs; i++)
                 if (!attr_is_valid(&attrs[i]))
-                        return refuse(reterr, VERDICT_INVALID, 0,
-                                      "attribute %zu is not one: a file name without '/', and a value of 1 to %d characters", i + 1,
-                                      PLAN_ATTR_VALUE_SIZE - 1);
+                        return refuse(
+                                reterr, VERDICT_INVALID, 0,
+                                "attribute %zu is not one: a file name without '/', and a value of 1 to %d characters",
+                                i + 1, PLAN_ATTR_VALUE_SIZE - 1);
 
         if (uuid_is_null(uuid)) {
                 r = uuid_random(&uuid);
@@ -209,7 +217,8 @@ int engine_create_mdev(Engine *e, const char *parent, const char *type, Uuid uui
         op->attrs = calloc(n_attrs + 1, sizeof *op->attrs);
         for (size_t i = 0; i < n_attrs && op->attrs; i++) {
                 op->n_attrs = i + 1;
-                op->attrs[i] = (EngineAttr) { .name = strdup(attrs[i].name), .value = strdup(attrs[i].value) };
+                op->attrs[i] =
+                        (EngineAttr) { .name = strdup(attrs[i].name), .value = strdup(attrs[i].value) };
                 if (!op->attrs[i].name || !op->attrs[i].value)
                         break;
         }

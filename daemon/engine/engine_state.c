@@ -269,7 +269,8 @@ static const ApMatrix *vouched(const Matrix *m, bool scan) {
 
         grows = ap_matrix_n_queues(&m->rec.matrix) < HOST_MATRIX_QUEUES_MAX &&
                 ap_matrix_n_queues(&op->target) >= HOST_MATRIX_QUEUES_MAX;
-        return op->phase == OP_FINAL || op->phase == OP_UNDO || (grows && scan) ? &op->target : &m->rec.matrix;
+        return op->phase == OP_FINAL || op->phase == OP_UNDO || (grows && scan) ? &op->target
+                                                                                : &m->rec.matrix;
 }
 
 int state_vouch(Engine *e, bool scan) {
@@ -348,7 +349,8 @@ static bool parent_equal(const Snapshot *old, size_t i, const Snapshot *s, size_
         while (b < s->n_types && s->types[b].parent != j)
                 b++;
         for (; a < old->n_types && old->types[a].parent == i; a++, b++)
-                if (b == s->n_types || s->types[b].parent != j || strcmp(old->types[a].id, s->types[b].id) != 0 ||
+                if (b == s->n_types || s->types[b].parent != j ||
+                    strcmp(old->types[a].id, s->types[b].id) != 0 ||
                     old->types[a].available != s->types[b].available)
                         return false;
         return b == s->n_types || s->types[b].parent != j;
@@ -376,8 +378,9 @@ static void compare_parents(Engine *e, const Snapshot *old, const Snapshot *s) {
 static bool adapter_equal(const Snapshot *old, const HostCard *a, const Snapshot *s, const HostCard *b) {
         ApMask owned_before = snapshot_host_owned(old, a->id), owned = snapshot_host_owned(s, b->id);
 
-        return a->mode == b->mode && a->hwtype == b->hwtype && strcmp(a->type, b->type) == 0 && a->online == b->online &&
-               a->config == b->config && a->chkstop == b->chkstop && ap_mask_equal(&owned_before, &owned) &&
+        return a->mode == b->mode && a->hwtype == b->hwtype && strcmp(a->type, b->type) == 0 &&
+               a->online == b->online && a->config == b->config && a->chkstop == b->chkstop &&
+               ap_mask_equal(&owned_before, &owned) &&
                ap_mask_equal(&old->queue_present[a->id], &s->queue_present[b->id]) &&
                ap_mask_equal(&old->queue_vfio[a->id], &s->queue_vfio[b->id]);
 }
@@ -404,9 +407,10 @@ static bool host_equal(const Snapshot *a, const Snapshot *b) {
         return a->ap == b->ap && a->vfio_ap == b->vfio_ap && a->has_override == b->has_override &&
                a->bindings_complete == b->bindings_complete && a->max_adapter == b->max_adapter &&
                a->max_domain == b->max_domain && ap_mask_equal(&a->apmask, &b->apmask) &&
-               ap_mask_equal(&a->aqmask, &b->aqmask) && ap_mask_equal(&a->host_adapters, &b->host_adapters) &&
-               ap_mask_equal(&a->host_domains, &b->host_domains) && ap_mask_equal(&a->host_control, &b->host_control) &&
-               a->detail_stuck == b->detail_stuck &&
+               ap_mask_equal(&a->aqmask, &b->aqmask) &&
+               ap_mask_equal(&a->host_adapters, &b->host_adapters) &&
+               ap_mask_equal(&a->host_domains, &b->host_domains) &&
+               ap_mask_equal(&a->host_control, &b->host_control) && a->detail_stuck == b->detail_stuck &&
                memcmp(a->queue_present, b->queue_present, sizeof a->queue_present) == 0 &&
                memcmp(a->queue_vfio, b->queue_vfio, sizeof a->queue_vfio) == 0 &&
                memcmp(a->queue_override, b->queue_override, sizeof a->queue_override) == 0;
@@ -485,8 +489,8 @@ static int add_guest_problems(Engine *e, const Matrix *m, char ***lines) {
                 if (loss == GUEST_LOSS_NO_ADAPTER)
                         r = strv_addf(lines, "the guest does not get adapter 0x%02x: %s", id, why[loss]);
                 else if (loss != GUEST_LOSS_NONE)
-                        r = strv_addf(lines, "the guest does not get adapter 0x%02x: its queue %02x.%04x %s", id, id,
-                                      domain, why[loss]);
+                        r = strv_addf(lines, "the guest does not get adapter 0x%02x: its queue %02x.%04x %s",
+                                      id, id, domain, why[loss]);
                 if (r < 0)
                         return r;
         }
@@ -522,8 +526,9 @@ char **state_problems(Engine *e, const Matrix *m) {
                         r = strv_addf(&lines, "was removed by somebody else; Reconcile starts it again");
                         break;
                 case DRIFT_CHANGED:
-                        r = strv_addf(&lines, "was changed by somebody else and differs from its definition; "
-                                              "Reconcile brings it back");
+                        r = strv_addf(&lines,
+                                      "was changed by somebody else and differs from its definition; "
+                                      "Reconcile brings it back");
                         break;
                 case DRIFT_UNKNOWN:
                         r = strv_addf(&lines, "this kernel gives no safe way to read what it has now");
@@ -576,7 +581,8 @@ void state_show(Engine *e, Matrix *m) {
                 return;
 
         if (problems[0] && !m->op && !strv_equal(problems, m->problems))
-                log_full(LOG_WARNING, LOG_ID_DRIFT, m->rec.name, "Matrix '%s': %s", m->rec.name, problems[0]);
+                log_full(LOG_WARNING, LOG_ID_DRIFT, m->rec.name, "Matrix '%s': %s", m->rec.name,
+                         problems[0]);
         strv_free(m->problems);
         m->problems = problems;
 
@@ -598,7 +604,8 @@ static int on_show(sd_event_source *s, uint64_t usec, void *userdata) {
 
 void state_show_all_soon(Engine *e) {
         if (!e->show_timer)
-                (void) sd_event_add_time_relative(e->event, &e->show_timer, CLOCK_MONOTONIC, SHOW_DELAY_US, 0, on_show, e);
+                (void) sd_event_add_time_relative(e->event, &e->show_timer, CLOCK_MONOTONIC, SHOW_DELAY_US,
+                                                  0, on_show, e);
 }
 
 void state_emit(Engine *e, const EngineKey *key, EngineChange change) {

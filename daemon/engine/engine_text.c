@@ -70,12 +70,13 @@ int refuse(Refusal *reterr, Verdict verdict, int error, const char *format, ...)
 }
 
 int refuse_store(Refusal *reterr, int error) {
-        return refuse(reterr, VERDICT_BACKEND, error, "the state directory cannot be written (%s); nothing was changed",
-                      strerror(-error));
+        return refuse(reterr, VERDICT_BACKEND, error,
+                      "the state directory cannot be written (%s); nothing was changed", strerror(-error));
 }
 
 /* Whose it is, in the words of the bus. What is live by a definition of ours goes by the definition's name. */
-const char *text_owner(const Engine *e, const Conflict *c, const char **ret_kind, char buf[static ENGINE_OWNER_SIZE]) {
+const char *text_owner(const Engine *e, const Conflict *c, const char **ret_kind,
+                       char buf[static ENGINE_OWNER_SIZE]) {
         const Matrix *m = c->claim && c->layer == CLAIM_LAYER_MDEV ? state_find(e, c->claim->uuid) : NULL;
         char uuid[UUID_STRING_SIZE];
 
@@ -100,12 +101,15 @@ EngineConflict *text_conflicts(Engine *e, const Conflict *conflicts, size_t *n) 
         size_t k = 0;
 
         for (size_t i = 0; list && i < *n; i++) {
-                EngineConflict c = { .adapter = conflicts[i].apqn.adapter, .domain = conflicts[i].apqn.domain };
+                EngineConflict c = { .adapter = conflicts[i].apqn.adapter,
+                                     .domain = conflicts[i].apqn.domain };
                 bool again = false;
 
                 (void) text_owner(e, &conflicts[i], &c.kind, c.owner);
-                for (size_t j = k; j > 0 && list[j - 1].adapter == c.adapter && list[j - 1].domain == c.domain; j--)
-                        again |= strcmp(list[j - 1].kind, c.kind) == 0 && strcmp(list[j - 1].owner, c.owner) == 0;
+                for (size_t j = k;
+                     j > 0 && list[j - 1].adapter == c.adapter && list[j - 1].domain == c.domain; j--)
+                        again |= strcmp(list[j - 1].kind, c.kind) == 0 &&
+                                 strcmp(list[j - 1].owner, c.owner) == 0;
                 if (!again)
                         list[k++] = c;
         }
@@ -130,8 +134,9 @@ static int refuse_above(Engine *e, const ClaimQuery *q, Refusal *reterr) {
                 unsigned id = ap_mask_next(axes[i].ids, axes[i].max + 1u);
 
                 if (id < AP_IDS)
-                        return refuse(reterr, VERDICT_NOT_INSTALLED, 0, "%s 0x%02x is above this machine's highest, 0x%02x",
-                                      axes[i].what, id, axes[i].max);
+                        return refuse(reterr, VERDICT_NOT_INSTALLED, 0,
+                                      "%s 0x%02x is above this machine's highest, 0x%02x", axes[i].what, id,
+                                      axes[i].max);
         }
         return refuse(reterr, VERDICT_NOT_INSTALLED, 0, "an id is above this machine's highest");
 }
@@ -152,8 +157,10 @@ static int suggestion(Engine *e, const ClaimQuery *q, char **ret) {
         else if (!adapters[0])
                 r = asprintf(ret, "; free instead: domains %s on these adapters", domains);
         else
-                r = asprintf(ret, "; free instead: adapters %s with these domains, or domains %s on these adapters", adapters,
-                             domains);
+                r = asprintf(
+                        ret,
+                        "; free instead: adapters %s with these domains, or domains %s on these adapters",
+                        adapters, domains);
         return r < 0 ? -ENOMEM : 0;
 }
 
@@ -200,17 +207,22 @@ int refuse_conflicts(Engine *e, const ClaimQuery *q, Refusal *reterr) {
         apqn_format(first->apqn, apqn);
 
         if (verdict == CLAIM_HOST_OWNED)
-                return refuse(reterr, VERDICT_HOST_OWNED, 0,
-                              "%s is left to the host's own drivers%s; give it to guests with the host masks or take it "
-                              "with from-host%s", apqn, more, instead);
+                return refuse(
+                        reterr, VERDICT_HOST_OWNED, 0,
+                        "%s is left to the host's own drivers%s; give it to guests with the host masks or take it "
+                        "with from-host%s",
+                        apqn, more, instead);
 
         (void) text_owner(e, first, &kind, owner);
         return refuse(reterr, VERDICT_OVERLAP, 0, "%s is held by %s '%s'%s%s%s", apqn,
-                      strcmp(kind, "mdev") == 0         ? "mediated device"
-                      : strcmp(kind, "mdevctl") == 0    ? "mdevctl's definition"
-                      : strcmp(kind, "operation") == 0  ? "an operation under way on"
-                                                        : kind,
-                      owner, first->claim && first->claim->everything ? " (whose matrix this kernel does not show safely)" : "",
+                      strcmp(kind, "mdev") == 0        ? "mediated device"
+                      : strcmp(kind, "mdevctl") == 0   ? "mdevctl's definition"
+                      : strcmp(kind, "operation") == 0 ? "an operation under way on"
+                                                       : kind,
+                      owner,
+                      first->claim && first->claim->everything
+                              ? " (whose matrix this kernel does not show safely)"
+                              : "",
                       more, instead);
 }
 
@@ -251,21 +263,25 @@ static int refuse_plan(Engine *e, const Op *op, const HostOutcome *o, Refusal *r
         apqn_format(o->apqn, apqn);
         switch (o->plan) {
         case PLAN_IN_USE:
-                return refuse(reterr, VERDICT_IN_USE, -EBUSY, "a guest is running with '%s'; shut it down or detach it first",
-                              name);
+                return refuse(reterr, VERDICT_IN_USE, -EBUSY,
+                              "a guest is running with '%s'; shut it down or detach it first", name);
         case PLAN_NO_INSTANCES:
-                return refuse(reterr, VERDICT_NO_INSTANCES, 0, "the type has no instance left for '%s'", name);
-        case PLAN_NO_PARENT:
-                return refuse(reterr, VERDICT_NO_SUCH_PARENT, 0, "the parent of '%s', or its type, is gone", name);
-        case PLAN_OVERLAP:
-                return refuse(reterr, VERDICT_OVERLAP, 0, "%s, wanted for '%s', keeps being taken by somebody else", apqn,
+                return refuse(reterr, VERDICT_NO_INSTANCES, 0, "the type has no instance left for '%s'",
                               name);
+        case PLAN_NO_PARENT:
+                return refuse(reterr, VERDICT_NO_SUCH_PARENT, 0, "the parent of '%s', or its type, is gone",
+                              name);
+        case PLAN_OVERLAP:
+                return refuse(reterr, VERDICT_OVERLAP, 0,
+                              "%s, wanted for '%s', keeps being taken by somebody else", apqn, name);
         case PLAN_HOST_OWNED:
-                return refuse(reterr, VERDICT_HOST_OWNED, 0, "%s, wanted for '%s', keeps going to the host's own drivers",
-                              apqn, name);
+                return refuse(reterr, VERDICT_HOST_OWNED, 0,
+                              "%s, wanted for '%s', keeps going to the host's own drivers", apqn, name);
         default:
-                return refuse(reterr, VERDICT_BACKEND, 0,
-                              "somebody else keeps changing what '%s' is about; nothing was changed, try again", name);
+                return refuse(
+                        reterr, VERDICT_BACKEND, 0,
+                        "somebody else keeps changing what '%s' is about; nothing was changed, try again",
+                        name);
         }
 }
 
@@ -293,8 +309,9 @@ static int refuse_kernel(Engine *e, const Op *op, const HostOutcome *o, Refusal 
                 why = "it is in use";
                 break;
         }
-        return refuse(reterr, verdict, o->error, "the kernel refused %s for '%s': %s (%s); nothing was changed",
-                      step_name(op, o->step), name, why, errno_name(o->error));
+        return refuse(reterr, verdict, o->error,
+                      "the kernel refused %s for '%s': %s (%s); nothing was changed", step_name(op, o->step),
+                      name, why, errno_name(o->error));
 }
 
 int refuse_outcome(Engine *e, const Op *op, const HostOutcome *o, Refusal *reterr) {
@@ -307,16 +324,22 @@ int refuse_outcome(Engine *e, const Op *op, const HostOutcome *o, Refusal *reter
         case HOST_KERNEL:
                 return refuse_kernel(e, op, o, reterr);
         case HOST_LOCKED:
-                return refuse(reterr, VERDICT_CONFIG_LOCKED, 0,
-                              "process %d holds the AP configuration lock; nothing was changed for '%s', try again when it "
-                              "has ended", (int) o->holder, name);
+                return refuse(
+                        reterr, VERDICT_CONFIG_LOCKED, 0,
+                        "process %d holds the AP configuration lock; nothing was changed for '%s', try again when it "
+                        "has ended",
+                        (int) o->holder, name);
         case HOST_BROKEN:
-                return refuse(reterr, VERDICT_KERNEL, o->error,
-                              "the kernel refused %s for '%s' (%s), and undoing the steps before it failed too; it is undone "
-                              "as soon as the kernel lets us", step_name(op, o->step), name, errno_name(o->error));
+                return refuse(
+                        reterr, VERDICT_KERNEL, o->error,
+                        "the kernel refused %s for '%s' (%s), and undoing the steps before it failed too; it is undone "
+                        "as soon as the kernel lets us",
+                        step_name(op, o->step), name, errno_name(o->error));
         default:
-                return refuse(reterr, VERDICT_STUCK, -ETIME,
-                              "%s for '%s' has not come back from the kernel in time; it is finished or undone as soon as it "
-                              "does", step_name(op, o->step), name);
+                return refuse(
+                        reterr, VERDICT_STUCK, -ETIME,
+                        "%s for '%s' has not come back from the kernel in time; it is finished or undone as soon as it "
+                        "does",
+                        step_name(op, o->step), name);
         }
 }

@@ -7,15 +7,15 @@
 #include "store/store.h"
 
 typedef enum IntentKind {
-        INTENT_DEFINE,         /* make definition `record`, and start it if there is a plan */
+        INTENT_DEFINE, /* make definition `record`, and start it if there is a plan */
         INTENT_START,
         INTENT_STOP,
-        INTENT_MODIFY,         /* definition becomes `record`, and so does what is live if there is a plan */
-        INTENT_UNDEFINE,       /* take the definition away, after stopping it if there is a plan */
-        INTENT_CREATE,         /* an mdev without definition */
+        INTENT_MODIFY,   /* definition becomes `record`, and so does what is live if there is a plan */
+        INTENT_UNDEFINE, /* take the definition away, after stopping it if there is a plan */
+        INTENT_CREATE,   /* an mdev without definition */
         INTENT_REMOVE,
         INTENT_MASKS,
-        INTENT_HEAL,           /* bring what is live back to its definition */
+        INTENT_HEAL, /* bring what is live back to its definition */
         _INTENT_KIND_MAX
 } IntentKind;
 
@@ -34,7 +34,8 @@ const char *intent_kind_name(IntentKind kind);
 
 /* Better finished than undone when it was interrupted half way. */
 static inline bool intent_wants_finish(IntentKind kind) {
-        return kind == INTENT_STOP || kind == INTENT_UNDEFINE || kind == INTENT_REMOVE || kind == INTENT_HEAL;
+        return kind == INTENT_STOP || kind == INTENT_UNDEFINE || kind == INTENT_REMOVE ||
+               kind == INTENT_HEAL;
 }
 
 /* free(*ret). -ENOMEM. */

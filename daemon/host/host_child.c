@@ -204,7 +204,7 @@ static int child_spawn(HostChild *h) {
                 r = posix_spawnattr_setpgroup(&attributes, 0);
         if (r == 0)
                 r = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK |
-                                                                          POSIX_SPAWN_SETPGROUP);
+                                                                  POSIX_SPAWN_SETPGROUP);
         if (r == 0)
                 r = posix_spawn(&c->pid, h->program, &actions, &attributes, argv, environ);
         (void) posix_spawn_file_actions_destroy(&actions);
@@ -333,7 +333,7 @@ static int child_message(HostChild *h, WireType type, const uint8_t *message, si
                         j->outcomes[begin.plan].step = begin.step;
                         phase_begin(h, begin.phase, begin.what,
                                     h->config.step_timeout_us +
-                                                    MIN(begin.allowance_us, UINT64_C(3600000000)));
+                                            MIN(begin.allowance_us, UINT64_C(3600000000)));
                         return 0;
                 case _WIRE_PHASE_MAX:
                         break;

@@ -171,8 +171,8 @@ int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcom
                         if (r == SYSFS_NEVER)
                                 return r;
                         if (r < 0) {
-                                outcomes[i] = (HostOutcome) { .verdict = HOST_REFUSED,
-                                                              .plan = PLAN_CHANGED };
+                                outcomes[i] =
+                                        (HostOutcome) { .verdict = HOST_REFUSED, .plan = PLAN_CHANGED };
                                 if (x->ended && (r = x->ended(x->userdata, i, &outcomes[i])) < 0)
                                         return r;
                                 continue;

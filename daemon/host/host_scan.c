@@ -363,7 +363,8 @@ static int scan_same_devices(const Snapshot *old, Snapshot *s) {
 }
 
 static int scan_ap(const HostScanner *c, Snapshot *s) {
-        const Snapshot *same = c->quiet && c->previous && c->previous->ap && c->previous->bindings[0] ? c->previous : NULL;
+        const Snapshot *same =
+                c->quiet && c->previous && c->previous->ap && c->previous->bindings[0] ? c->previous : NULL;
         Sysfs *sysfs = c->sysfs;
         unsigned long max;
         ApMask cards;

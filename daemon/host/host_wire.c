@@ -223,8 +223,8 @@ int wire_get_know(const uint8_t *message, size_t size, WireKnow *ret) {
         for (size_t i = 0; i < n; i++) {
                 get_bytes(&r, &known[i].uuid, sizeof known[i].uuid);
                 get_matrix(&r, &known[i].matrix);
-                r.failed |= i > 0 &&
-                            uuid_compare(known[i - 1].uuid, known[i].uuid) >= 0; /* it is searched in */
+                r.failed |=
+                        i > 0 && uuid_compare(known[i - 1].uuid, known[i].uuid) >= 0; /* it is searched in */
         }
         if (finished(&r) < 0)
                 return -EBADMSG;

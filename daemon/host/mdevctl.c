@@ -83,8 +83,8 @@ static bool config_parse(const char *s, ApMatrix *ret) {
                 s += n;
                 if (i < 2 && *s != ',') /* a newline after two fields leaves the third empty */
                         return i == 1 && *s == '\n'
-                                               ? (*ret = (ApMatrix) { masks[0], masks[1], masks[2] }, true)
-                                               : false;
+                                       ? (*ret = (ApMatrix) { masks[0], masks[1], masks[2] }, true)
+                                       : false;
                 if (*s)
                         s++;
         }

@@ -45,7 +45,8 @@ static Kept *kept_slot(SysfsReal *s, const char *path) {
 }
 
 static bool is_kept(const char *path) {
-        static const char *const names[] = { "ap_config", "available_instances", "device_api", "features", "name" };
+        static const char *const names[] = { "ap_config", "available_instances", "device_api", "features",
+                                             "name" };
         const char *name = strrchr(path, '/');
 
         if (!name)

@@ -17,7 +17,7 @@
 struct Uevent {
         int fd;
         sd_event_source *io, *timer;
-        bool waiting; /* the timer runs */
+        bool waiting;  /* the timer runs */
         uint64_t last; /* when it last ended, CLOCK_MONOTONIC */
         uevent_changed_t changed;
         void *userdata;
@@ -26,7 +26,8 @@ struct Uevent {
 static const char *const ap_subsystems[] = { "ap", NULL }, *const ap_paths[] = { "/devices/ap", NULL };
 
 /* The lists end with NULL. */
-static bool uevent_is_of(const char *message, size_t size, const char *const subsystems[], const char *const paths[]) {
+static bool uevent_is_of(const char *message, size_t size, const char *const subsystems[],
+                         const char *const paths[]) {
         for (const char *p = message, *end = message + size; p < end;) {
                 size_t n = strnlen(p, (size_t) (end - p));
 
@@ -53,8 +54,10 @@ bool uevent_matters(const char *message, size_t size) {
 
         if (uevent_is_of(message, size, subsystems, paths))
                 return true;
-        for (const char *p = message, *end = message + size; p < end; p += strnlen(p, (size_t) (end - p)) + 1)
-                if (strnlen(p, (size_t) (end - p)) < (size_t) (end - p) && strncmp(p, "MDEV_STATE=", 11) == 0)
+        for (const char *p = message, *end = message + size; p < end;
+             p += strnlen(p, (size_t) (end - p)) + 1)
+                if (strnlen(p, (size_t) (end - p)) < (size_t) (end - p) &&
+                    strncmp(p, "MDEV_STATE=", 11) == 0)
                         return true;
         return false;
 }
@@ -79,7 +82,8 @@ static void uevent_notice(Uevent *u) {
         if (u->waiting)
                 return;
 
-        u->waiting = sd_event_source_set_time(u->timer, MAX(now_us() + UEVENT_COALESCE_US, u->last + UEVENT_PERIOD_US)) >= 0 &&
+        u->waiting = sd_event_source_set_time(u->timer, MAX(now_us() + UEVENT_COALESCE_US,
+                                                            u->last + UEVENT_PERIOD_US)) >= 0 &&
                      sd_event_source_set_enabled(u->timer, SD_EVENT_ONESHOT) >= 0;
 }
 
@@ -105,8 +109,12 @@ static int uevent_receive(int fd, char data[static MESSAGE_MAX], size_t *ret_siz
         struct iovec iov = { data, MESSAGE_MAX };
         struct sockaddr_nl from;
         struct msghdr m = {
-                .msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &iov, .msg_iovlen = 1,
-                .msg_control = control, .msg_controllen = sizeof control,
+                .msg_name = &from,
+                .msg_namelen = sizeof from,
+                .msg_iov = &iov,
+                .msg_iovlen = 1,
+                .msg_control = control,
+                .msg_controllen = sizeof control,
         };
         ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT);
 

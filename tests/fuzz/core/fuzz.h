@@ -11,12 +11,12 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define FUZZ_CHECK(condition)                                                                                         \
-        do {                                                                                                          \
-                if (!(condition)) {                                                                                   \
-                        (void) fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
-                        abort();                                                                                      \
-                }                                                                                                     \
+#define FUZZ_CHECK(condition) \
+        do { \
+                if (!(condition)) { \
+                        (void) fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+                        abort(); \
+                } \
         } while (0)
 
 static inline char *fuzz_text(const uint8_t *data, size_t size) {

@@ -76,12 +76,12 @@ static const char *field(const Record *r, size_t i) {
         return i < r->n ? r->field[i] : "";
 }
 
-#define fail_at(r, ...)                                       \
-        do {                                                  \
+#define fail_at(r, ...) \
+        do { \
                 print_error("%s:%u: ", recording, (r)->line); \
-                print_error(__VA_ARGS__);                     \
-                print_error("\n");                            \
-                fail();                                       \
+                print_error(__VA_ARGS__); \
+                print_error("\n"); \
+                fail(); \
         } while (0)
 
 static size_t unescape(const char *s, char *d, size_t size) {
@@ -268,7 +268,7 @@ static void replay_blocked(Replay *p, const Record *r) {
         if (n != SIM_NEVER)
                 fail_at(r, "%s ended with %zd", path, n);
         assert_true(p->n_nevers < NEVERS_MAX);
-        p->nevers[p->n_nevers++] = (Never){ sim_pending(p->sim), path };
+        p->nevers[p->n_nevers++] = (Never) { sim_pending(p->sim), path };
         if (strcmp(field(r, 4), "D") == 0 && sim_interrupt(p->sim, sim_pending(p->sim)))
                 fail_at(r, "%s can be interrupted", path);
         p->compared++;
@@ -388,7 +388,7 @@ static void replay_queue(Replay *p, const Record *r) {
                 buf[n - 1] = 0; /* the newline */
         compare(p, r, field(r, 3), n > 0 ? buf : "-");
         (void) snprintf(path, sizeof path, "bus/ap/devices/%s", field(r, 1));
-        if (sim_lstat(p->sim, path, &(SimStat){}) < 0)
+        if (sim_lstat(p->sim, path, &(SimStat) {}) < 0)
                 fail_at(r, "the queue is missing");
 }
 

@@ -302,10 +302,9 @@ static void foreign_mdev(Bench *b) {
         char uuid[UUID_STRING_SIZE], path[256];
 
         assert_int_equal(
-                        bench_write(b,
-                                    "devices/vfio_ap/matrix/mdev_supported_types/vfio_ap-passthrough/create",
-                                    uuid_format(uuid_of(200), uuid)),
-                        0);
+                bench_write(b, "devices/vfio_ap/matrix/mdev_supported_types/vfio_ap-passthrough/create",
+                            uuid_format(uuid_of(200), uuid)),
+                0);
         (void) snprintf(path, sizeof path, "devices/vfio_ap/matrix/%s/assign_adapter", uuid);
         assert_int_equal(bench_write(b, path, "2"), 0);
         (void) snprintf(path, sizeof path, "devices/vfio_ap/matrix/%s/assign_domain", uuid);
@@ -628,10 +627,9 @@ static void test_uevents(void **state) {
                 skip();
         b->changed = 0;
         assert_int_equal(
-                        bench_write(b,
-                                    "devices/vfio_ap/matrix/mdev_supported_types/vfio_ap-passthrough/create",
-                                    uuid_format(uuid_of(1), uuid)),
-                        0);
+                bench_write(b, "devices/vfio_ap/matrix/mdev_supported_types/vfio_ap-passthrough/create",
+                            uuid_format(uuid_of(1), uuid)),
+                0);
         while (b->changed == 0)
                 assert_true(sd_event_run(b->event, 10 * 1000000) > 0);
         /* four events of one cause are one change, or at most two */
@@ -714,7 +712,7 @@ static void test_many(void **state) {
                 assert_int_equal(a.snapshot->n_mdevs, n);
                 print_message("scan of %zu mdevs: %.1f ms\n", n,
                               (double) (t1.tv_sec - t0.tv_sec) * 1e3 +
-                                              (double) (t1.tv_nsec - t0.tv_nsec) / 1e6);
+                                      (double) (t1.tv_nsec - t0.tv_nsec) / 1e6);
         }
         for (size_t i = 0; i < n; i++)
                 plan_clear(&p[i]);

@@ -24,13 +24,13 @@
 #define MATRIX "devices/vfio_ap/matrix/"
 #define CREATE MATRIX "mdev_supported_types/vfio_ap-passthrough/create"
 
-#define check(condition)                                                                         \
-        do {                                                                                     \
-                if (!(condition)) {                                                              \
+#define check(condition) \
+        do { \
+                if (!(condition)) { \
                         (void) fprintf(stderr, "%s:%d: %s (errno %d, %m)\n", __FILE__, __LINE__, \
-                                       #condition, errno);                                       \
-                        exit(EXIT_FAILURE);                                                      \
-                }                                                                                \
+                                       #condition, errno); \
+                        exit(EXIT_FAILURE); \
+                } \
         } while (0)
 
 static int root;

@@ -19,7 +19,7 @@ ApMask naive_to_mask(const NaiveMask *m);
 /* Ids below @limit, each with a probability of one in @rarity. */
 ApMask random_mask(Rng *rng, unsigned limit, unsigned rarity);
 ApMatrix random_matrix(Rng *rng, unsigned limit, unsigned rarity);
-Uuid random_uuid(Rng *rng, unsigned n);  /* one of @n */
+Uuid random_uuid(Rng *rng, unsigned n); /* one of @n */
 
 #define ORACLE_CLAIMS_MAX 64
 

@@ -13,21 +13,21 @@ static const Uuid own = { { 0xaa } };
 
 /* Calls @expression, of type int, with each of its allocations failing in turn, until none fails; @unchanged
  * holds after each failure. */
-#define TRY_ALL(expression, unchanged)                  \
-        do {                                            \
-                for (int n = 0;; n++) {                 \
-                        int r;                          \
-                                                        \
-                        failing_alloc_arm(n);           \
-                        r = (expression);               \
-                        if (!failing_alloc_done()) {    \
+#define TRY_ALL(expression, unchanged) \
+        do { \
+                for (int n = 0;; n++) { \
+                        int r; \
+\
+                        failing_alloc_arm(n); \
+                        r = (expression); \
+                        if (!failing_alloc_done()) { \
                                 assert_int_equal(r, 0); \
-                                assert_true(n > 0);     \
-                                break;                  \
-                        }                               \
-                        assert_int_equal(r, -ENOMEM);   \
-                        assert_true(unchanged);         \
-                }                                       \
+                                assert_true(n > 0); \
+                                break; \
+                        } \
+                        assert_int_equal(r, -ENOMEM); \
+                        assert_true(unchanged); \
+                } \
         } while (0)
 
 static void test_claims(void **state) {
@@ -55,8 +55,8 @@ static void test_claims(void **state) {
         c.name = NULL;
         TRY_ALL(claim_table_put(t, &c),
                 ap_matrix_equal(&claim_table_get(t, c.layer, own)->matrix, &m) &&
-                                strcmp(claim_table_get(t, c.layer, own)->name, "payments") == 0 &&
-                                !claim_owner(t, c.layer, (Apqn) { 9, 9 }));
+                        strcmp(claim_table_get(t, c.layer, own)->name, "payments") == 0 &&
+                        !claim_owner(t, c.layer, (Apqn) { 9, 9 }));
 
         TRY_ALL(claim_conflicts(t, &q, &conflicts, &n_conflicts), !conflicts && n_conflicts == 0);
         assert_int_equal(n_conflicts, 100);
@@ -81,7 +81,8 @@ static void test_claims(void **state) {
 
 static void test_snapshots(void **state) {
         Rng rng = rng_new();
-        CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, 6), *before = snapshot_copy(s), *copy = NULL;
+        CLEANUP(snapshot_freep)
+        Snapshot *s = random_snapshot(&rng, 6), *before = snapshot_copy(s), *copy = NULL;
         HostMdev m = { .uuid = own };
 
         s->n_cards = 1;
@@ -100,7 +101,8 @@ static void test_snapshots(void **state) {
 static void test_plans(void **state) {
         Rng rng = rng_new();
         CLEANUP(snapshot_freep) Snapshot *s = random_snapshot(&rng, 6), *before = NULL;
-        CLEANUP(plan_clear) Plan p = {}, copy = {}, back = {}, undo = {}, finish = {}, modify = {}, stop = {}, heal = {},
+        CLEANUP(plan_clear)
+        Plan p = {}, copy = {}, back = {}, undo = {}, finish = {}, modify = {}, stop = {}, heal = {},
              rest = {};
         CLEANUP(freep) char *text = NULL;
         ApMatrix m = { ap_mask_up_to(1), ap_mask_up_to(1), {} },

@@ -143,7 +143,7 @@ static void test_intent(void **state) {
                         assert_int_equal(plan_apply(&way, s), 0);
                         assert_case(cases[i].name,
                                     plan_progress(&p, s) ==
-                                                    (cases[i].finish ? PLAN_FINISHED : PLAN_NOT_BEGUN));
+                                            (cases[i].finish ? PLAN_FINISHED : PLAN_NOT_BEGUN));
                 }
         }
 }

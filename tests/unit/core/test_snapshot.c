@@ -135,8 +135,8 @@ static void test_host_owned(void **state) {
                 owned = snapshot_host_owned(s, 5);
                 assert_case(cases[i].name, ap_mask_test(&owned, 1) == cases[i].owned);
                 assert_case(cases[i].name, ap_mask_test(&owned, 2) == !cases[i].adapter_masked);
-                assert_case(cases[i].name, ap_mask_test(&owned, 200) == (!cases[i].adapter_masked &&
-                                                                         !cases[i].other_masked));
+                assert_case(cases[i].name, ap_mask_test(&owned, 200) ==
+                                                   (!cases[i].adapter_masked && !cases[i].other_masked));
         }
 }
 

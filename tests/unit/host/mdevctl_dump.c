@@ -23,7 +23,7 @@ int main(int argc, char **argv) {
 
         for (size_t i = 0; i < c.n_definitions; i++) {
                 char uuid[UUID_STRING_SIZE], a[AP_MASK_LIST_SIZE], d[AP_MASK_LIST_SIZE],
-                                k[AP_MASK_LIST_SIZE];
+                        k[AP_MASK_LIST_SIZE];
                 const MdevctlDefinition *m = &c.definitions[i];
 
                 (void) printf("%s %s adapters=%s domains=%s control=%s\n", uuid_format(m->uuid, uuid),

@@ -34,8 +34,8 @@ static Snapshot *make_snapshot(size_t n_mdevs) {
         s->parents[1] = (HostParent) { "mtty", "devices/virtual/mtty/mtty" };
         s->types = calloc(2, sizeof *s->types);
         s->n_types = 2;
-        s->types[0] = (HostType) { 0, "vfio_ap-passthrough", "VFIO AP Passthrough Device", "vfio-ap",
-                                   65536 };
+        s->types[0] =
+                (HostType) { 0, "vfio_ap-passthrough", "VFIO AP Passthrough Device", "vfio-ap", 65536 };
         s->types[1] = (HostType) { 1, "mtty-1", "", "vfio-pci", 24 };
         s->mdevs = calloc(n_mdevs + 1, sizeof *s->mdevs);
         for (; s->n_mdevs < n_mdevs; s->n_mdevs++) {
@@ -185,7 +185,7 @@ static void test_garbage(void **state) {
                                 for (size_t k = 0; result.snapshot && k < result.snapshot->n_mdevs; k++)
                                         (void) snapshot_parent_of(result.snapshot,
                                                                   &result.snapshot->mdevs[k])
-                                                        ->name[0];
+                                                ->name[0];
                                 (void) snapshot_free(result.snapshot);
                         }
                         b.data[i] ^= masks[j];

@@ -362,7 +362,7 @@ static void test_never(void **state) {
         assert_int_equal(sim_pending_count(s), 4);
         assert_int_equal(sim_ctl(s, "nostuck 2.6"), 0);
         assert_int_equal(sim_pending_count(s), 1); /* the hung read of scans */
-        assert_int_equal(sim_stat(s, MATRIX U2, &(SimStat){}), 0);
+        assert_int_equal(sim_stat(s, MATRIX U2, &(SimStat) {}), 0);
 
         /* a reboot ends all */
         assert_int_equal(sim_ctl(s, "reboot"), 0);

@@ -18,7 +18,8 @@ static bool records_equal(const Record *a, const Record *b) {
         return uuid_equal(a->uuid, b->uuid) && strcmp(a->name ?: "", b->name ?: "") == 0 &&
                strcmp(a->guest ?: "", b->guest ?: "") == 0 && ap_matrix_equal(&a->matrix, &b->matrix) &&
                a->autostart == b->autostart && a->alternative == b->alternative &&
-               a->from_host == b->from_host && a->uid == b->uid && strcmp(a->unknown ?: "", b->unknown ?: "") == 0;
+               a->from_host == b->from_host && a->uid == b->uid &&
+               strcmp(a->unknown ?: "", b->unknown ?: "") == 0;
 }
 
 static void round_trip(const Record *r) {
