@@ -24,7 +24,6 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
         return remove(path);
 }
 
-/* As it is at this moment, with the file worker still at it. */
 static void copy_file(int from, int to, const char *name) {
         CLEANUP(fd_closep) int in = openat(from, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
         CLEANUP(fd_closep) int out = -1;
@@ -60,6 +59,23 @@ static void copy_dir(int from, int to) {
                 assert_true(a >= 0 && b >= 0);
                 copy_dir(a, b);
         }
+}
+
+static uint64_t stamp; /* of the files that stamp_one() has met */
+
+static int stamp_one(const char *path, const struct stat *st, int flag, struct FTW *ftw) {
+        uint64_t parts[] = { st->st_ino, (uint64_t) st->st_size, (uint64_t) st->st_ctim.tv_sec,
+                             (uint64_t) st->st_ctim.tv_nsec };
+
+        for (size_t i = 0; i < ELEMENTS(parts); i++)
+                stamp = (stamp ^ parts[i]) * UINT64_C(0x100000001b3);
+        return 0;
+}
+
+static uint64_t stamp_root(const char *root) {
+        stamp = 0;
+        (void) nftw(root, stamp_one, 16, FTW_PHYS);
+        return stamp;
 }
 
 static void make_root(Env *env) {
@@ -227,9 +243,17 @@ void env_stop(Env *env) {
 
 void env_crash(Env *env) {
         Env dead = *env;
+        uint64_t before;
 
-        make_root(env);
-        copy_dir(dead.root_fd, env->root_fd);
+        /* as all of it is at one moment, although the file worker is still at it */
+        for (;;) {
+                before = stamp_root(dead.root);
+                make_root(env);
+                copy_dir(dead.root_fd, env->root_fd);
+                if (stamp_root(dead.root) == before)
+                        break;
+                drop_root(env);
+        }
         env_stop(&dead); /* writes to the old directories at most */
         drop_root(&dead);
         env->engine = NULL;
