@@ -95,6 +95,31 @@ void engine_host_changed(Engine *e) {
                 scan_now(e);
 }
 
+/* A child of the daemon before us may still be in the middle of a plan; it stops before its next write, and holds the AP
+ * lock until then. What it has left behind is looked at after that. */
+static void on_at_rest(void *userdata, int r, const HostOutcome *outcomes, size_t n, Snapshot *after) {
+        Engine *e = userdata;
+
+        if (!after && !e->unquiet)
+                log_full(
+                        LOG_WARNING, LOG_ID_STUCK, NULL,
+                        "Somebody else holds the AP configuration lock, leaving interrupted operations open%s%s",
+                        r < 0 ? ": " : "", r < 0 ? strerror(-r) : "");
+        e->unquiet = !after;
+        e->resting = false;
+        (void) snapshot_free(after);
+        scan_now(e);
+}
+
+void engine_rest(Engine *e) {
+        if (e->resting)
+                return;
+        if (e->host->ops->execute(e->host, NULL, 0, on_at_rest, e) >= 0)
+                e->resting = true;
+        else
+                scan_now(e);
+}
+
 static int on_rescan(sd_event_source *s, uint64_t usec, void *userdata) {
         Engine *e = userdata;
         const char *what = NULL;
@@ -109,7 +134,10 @@ static int on_rescan(sd_event_source *s, uint64_t usec, void *userdata) {
         }
 
         e->detail_wanted = true;
-        scan_now(e);
+        if (e->unquiet)
+                engine_rest(e);
+        else
+                scan_now(e);
 
         r = sd_event_source_set_time_relative(s, e->config.rescan_us);
         return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
@@ -367,19 +395,6 @@ static int engine_load(Engine *e, const char *state_dir, const char *run_dir) {
                                           RESCAN_SLACK_US, on_rescan, e);
 }
 
-/* A child of the daemon before us may still be in the middle of a plan; it stops before its next write, and holds the AP
- * lock until then. What it has left behind is looked at after that. */
-static void on_at_rest(void *userdata, int r, const HostOutcome *outcomes, size_t n, Snapshot *after) {
-        Engine *e = userdata;
-
-        if (r < 0)
-                log_warning("Cannot wait for the AP configuration lock before recovery, going on: %s",
-                            strerror(-r));
-        e->resting = false;
-        (void) snapshot_free(after);
-        scan_now(e);
-}
-
 int engine_new(sd_event *event, const EngineConfig *config, Host *host, int root_fd, const char *state_dir,
                const char *run_dir, engine_event_t event_cb, void *userdata, Engine **ret) {
         Engine *e;
@@ -403,8 +418,8 @@ int engine_new(sd_event *event, const EngineConfig *config, Host *host, int root
         e->event_cb = event_cb; /* nothing is told about what was just loaded */
         e->userdata = userdata;
         e->detail_wanted = true;
-        if (e->n_unresolved > 0 && host->ops->execute(host, NULL, 0, on_at_rest, e) >= 0)
-                e->resting = true;
+        if (e->n_unresolved > 0)
+                engine_rest(e);
         else
                 scan_now(e);
         *ret = e;
@@ -659,6 +674,9 @@ const char *const *engine_problems(Engine *e) {
         stuck = e->host->ops->stuck(e->host, &what);
         if (r >= 0 && stuck > 0)
                 r = strv_addf(&lines, "%u kernel operations hang, the oldest is: %s", stuck, what);
+        if (r >= 0 && e->unquiet && e->n_unresolved > 0)
+                r = strv_addf(&lines, "%zu interrupted operations wait for the AP configuration lock",
+                              e->n_unresolved);
         for (size_t i = 0; i < e->n_unresolved && r >= 0; i++)
                 if (e->unresolved[i].text && !state_find(e, e->unresolved[i].intent.uuid))
                         r = strv_addf(&lines, "%s", e->unresolved[i].text);

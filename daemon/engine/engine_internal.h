@@ -165,6 +165,7 @@ struct Engine {
         Unresolved *unresolved;
         size_t n_unresolved;
         bool resting; /* the AP lock is waited for before recovery begins */
+        bool unquiet; /* and was not had: a child of the daemon before us may still change the host */
         bool ready, settled, boot_done, closing;
         bool host_differs;  /* since what has failed was last tried again */
         bool start_wanted;  /* what is pending is to be tried again when nothing is being undone */
@@ -178,6 +179,11 @@ struct Engine {
         char **problems; /* of the whole */
         bool stuck_logged;
 };
+
+/* ---- engine.c ---- */
+
+/* Waits for the AP lock, so that nobody is in the middle of a change, then scans. */
+void engine_rest(Engine *e);
 
 /* ---- engine_state.c ---- */
 

@@ -394,9 +394,9 @@ static bool resolve(Engine *e, Unresolved *u) {
         return true;
 }
 
-/* The kernel still works on it: a child that hangs would go on changing the host. */
+/* The kernel still works on it: a child that hangs, ours or that of the daemon before us, goes on changing the host. */
 static bool may_resolve(Engine *e) {
-        return e->host->ops->stuck(e->host, NULL) == 0;
+        return !e->unquiet && e->host->ops->stuck(e->host, NULL) == 0;
 }
 
 static void resolve_all(Engine *e) {
@@ -704,6 +704,8 @@ int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done,
         h->allocated = e->n_matrices + 2;
         h->healed = calloc(h->allocated, sizeof *h->healed);
         h->names = calloc(h->allocated, sizeof *h->names);
+        if (e->unquiet)
+                engine_rest(e);
         r = h->healed && h->names ? engine_rescan(e, heal_all, h) : -ENOMEM;
         if (r < 0) {
                 healing_free(h);
