@@ -28,7 +28,7 @@
 /* The longest command, and the longest response. */
 #define VIRTIO_TPM_MESSAGE_MAX 4096
 
-/* Commands and responses begin with: be16 tag, be32 size of the whole message, be32 command or response code. */
+/* Commands and responses begin with: be16 tag, be32 size of the whole, be32 command or response code. */
 #define VIRTIO_TPM_HEADER_SIZE    10
 #define VIRTIO_TPM_HEADER_AT_TAG  0
 #define VIRTIO_TPM_HEADER_AT_SIZE 2
