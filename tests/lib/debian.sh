@@ -52,7 +52,9 @@ debian_apt() {
                 fi
                 exec {lock}>&-
         fi
-        APT_CONFIG=$dir/apt.conf "${@:2}"
+        # Some images turn apt's own cache off, where a file cannot turn it on again.
+        APT_CONFIG=$dir/apt.conf "$2" -o Dir::Cache::pkgcache=pkgcache.bin -o Dir::Cache::srcpkgcache=srcpkgcache.bin \
+                "${@:3}"
 }
 
 # debian_depends SUITE PACKAGE PATTERN: the package that a meta package stands for today
@@ -84,7 +86,7 @@ debian_unpack() {
 # debian_root DIRECTORY SUITE ARCHITECTURE VARIANT PACKAGE,...: a root file system, see mmdebstrap(1). With the variant
 # "extract" nothing in it is executed, and so it may be of any architecture.
 debian_root() {
-        local log=$1.log
+        local log=$1.log link
 
         if ! mmdebstrap --quiet --mode=root --architectures="$3" --variant="$4" --skip=check/qemu --include="$5" \
                 --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' \
@@ -95,4 +97,9 @@ debian_root() {
                 return 1
         fi
         rm -f "$log"
+        # Which a package's script would have made.
+        for link in bin sbin lib lib64; do
+                [ -e "$1/$link" ] || [ ! -e "$1/usr/$link" ] || ln -s "usr/$link" "$1/$link"
+        done
+        mkdir -p "$1"/{dev,proc,sys,run,tmp,root}
 }

@@ -20,16 +20,13 @@ done | paste -sd ,)
 packages=busybox-static,tpm2-tools,$libraries,python3-minimal,libpython3-stdlib
 
 make_root() {
-        local root=$1/root link
+        local root=$1/root
 
         debian_root "$root" "$suite" "$arch" extract "$packages" || return 1
         # Nothing of what a guest without a user needs is in there.
         rm -rf "$root"/usr/share "$root"/usr/lib/*/{gconv,perl*} "$root"/usr/include "$root"/var "$root"/etc/[!l]*
         find "$root" -name '__pycache__' -prune -exec rm -rf {} +
-        for link in bin sbin lib lib64; do
-                [ -e "$root/$link" ] || ln -s "usr/$link" "$root/$link"
-        done
-        mkdir -p "$root"/{dev,proc,sys,run,tmp,root,usr/sbin}
+        mkdir -p "$root/usr/sbin"
         [ -x "$root/usr/bin/tpm2" ] && [ -x "$root/bin/busybox" ]
 }
 
