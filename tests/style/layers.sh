@@ -22,6 +22,7 @@ daemon         .                                                      .
 cli            (cli|base|core)/                                       systemd/sd-bus
 hooks          (hooks|base|core)/|virt/virt_xml[.]h                   libxml/|systemd/sd-bus
 drivers        (include|drivers|base)/                                -
+drivers/tpm_virtio  tpm_core[.]h                                      -
 sim            sim/|base/|host/(host|sysfs)[.]h                       fuse
 '
 

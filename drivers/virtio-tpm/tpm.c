@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "drivers/virtio-tpm/tpm.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include "base/cleanup.h"
+#include "drivers/virtio-tpm/codec.h"
+#include "drivers/virtio-tpm/notify.h"
+#include "drivers/virtio-tpm/report.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+#define STEP_DEADLINE_NS \
+        (60000 * NS_PER_MS)              /* swtpm answers the control channel between two commands only */
+#define DATAFD_RETRY_NS (20 * NS_PER_MS) /* until swtpm has seen that the former data channel was hung up */
+#define DATAFD_RETRIES  100
+
+#define CONTROL_BAD_ORDINAL 0x0a
+#define CONTROL_IO_ERROR    0x1f
+
+static const struct {
+        uint32_t code;
+        uint32_t reply_size;
+} controls[_TPM_STEP_MAX] = {
+        [TPM_CAPABILITY] = { 0x01, 8 }, /* flags, no result */
+        [TPM_DATAFD] = { 0x10, 4 },
+        [TPM_BUFFERSIZE] = { 0x11, 16 },
+        [TPM_INIT] = { 0x02, 4 },
+};
+
+static const char *const step_names[_TPM_STEP_MAX] = {
+        [TPM_OFF] = "off",         [TPM_CAPABILITY] = "starting",
+        [TPM_DATAFD] = "starting", [TPM_BUFFERSIZE] = "starting",
+        [TPM_INIT] = "starting",   [TPM_STARTUP] = "starting",
+        [TPM_LOCK] = "starting",   [TPM_READY] = "ready",
+        [TPM_FAILED] = "failed",
+};
+
+const char *tpm_step_name(const Tpm *t) {
+        return t->s->late ? "degraded" : step_names[t->s->step];
+}
+
+bool tpm_ready(const Tpm *t) {
+        return t->s->step == TPM_READY && !t->s->busy && !t->s->again;
+}
+
+bool tpm_failed(const Tpm *t) {
+        return t->s->step == TPM_FAILED;
+}
+
+static void close_ctrl(Tpm *t) {
+        loop_forget(t->loop, &t->ctrl);
+        t->ctrl_fd = fd_close(t->ctrl_fd);
+}
+
+static void close_data(Tpm *t) {
+        if (t->data_fd >= 0)
+                (void) notify_discard("data");
+        loop_forget(t->loop, &t->data);
+        t->data_fd = fd_close(t->data_fd);
+}
+
+static void set_deadline(Tpm *t, uint64_t ns) {
+        t->s->deadline = t->timer.at = ns > 0 ? loop_now() + ns : 0;
+}
+
+/* The data channel goes with it, since nobody knows what else will come out of it. */
+static void fail_silently(Tpm *t, const char *why) {
+        report(LOG_ERR,
+               "the TPM failed: %s; commands are answered with an error until the machine is started anew",
+               why);
+        close_data(t);
+        t->s->step = TPM_FAILED;
+        t->s->busy = t->s->late = t->s->again = t->s->cycle = 0;
+        set_deadline(t, 0);
+}
+
+static void fail(Tpm *t, const char *why) {
+        fail_silently(t, why);
+        t->ops->failed(t->userdata);
+}
+
+/* One command, with @fd (or -1) beside it. The control channel holds no other then: it is written as a whole. */
+static int ctrl_send(Tpm *t, uint32_t code, const uint8_t *body, size_t size, int fd) {
+        union {
+                char bytes[CMSG_SPACE(sizeof(int))];
+                struct cmsghdr header;
+        } control = {};
+        uint8_t data[16];
+        struct iovec iov = { .iov_base = data, .iov_len = 4 + size };
+        struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+        ssize_t n;
+
+        codec_put32(data, code);
+        if (size > 0)
+                memcpy(data + 4, body, size);
+        if (fd >= 0) {
+                m.msg_control = control.bytes;
+                m.msg_controllen = sizeof control.bytes;
+                control.header = (struct cmsghdr) { .cmsg_len = CMSG_LEN(sizeof(int)),
+                                                    .cmsg_level = SOL_SOCKET,
+                                                    .cmsg_type = SCM_RIGHTS };
+                memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), &fd, sizeof fd);
+        }
+
+        n = sendmsg(t->ctrl_fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0)
+                return -errno;
+        return n == (ssize_t) iov.iov_len ? 0 : -EIO;
+}
+
+static int data_send(Tpm *t, const uint8_t *command, size_t size) {
+        ssize_t n;
+
+        t->s->response_size = 0;
+        t->s->busy = 1;
+        n = send(t->data_fd, command, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0)
+                return -errno;
+
+        /* no other command is in the socket: it takes this one as a whole, or something is wrong with it */
+        return n == (ssize_t) size ? 0 : -EIO;
+}
+
+static int watch_data(Tpm *t, int fd) {
+        int r;
+
+        r = loop_watch(t->loop, &t->data, fd, EPOLLIN);
+        if (r < 0) {
+                fd_close(fd);
+                return r;
+        }
+
+        t->data_fd = fd;
+        return 0;
+}
+
+static int begin_datafd(Tpm *t) {
+        CLEANUP(fd_closep) int theirs = -1;
+        int pair[2], r;
+
+        close_data(t);
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+                return -errno;
+
+        theirs = pair[1];
+        r = watch_data(t, pair[0]);
+        if (r < 0)
+                return r;
+
+        t->s->own_data = 1;
+        (void) notify_store("data", t->data_fd);
+        return ctrl_send(t, controls[TPM_DATAFD].code, NULL, 0, theirs);
+}
+
+static int begin_startup(Tpm *t) {
+        static const uint8_t startup_clear[] = { 0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x44, 0, 0 };
+
+        return data_send(t, startup_clear, sizeof startup_clear);
+}
+
+/* TPM2_HierarchyChangeAuth of the platform hierarchy to a secret that nobody has: without firmware its authorisation is empty, and
+ * would be the guest's. */
+static int begin_lock(Tpm *t) {
+        enum { SECRET = 32, SIZE = 10 + 4 + 4 + 9 + 2 + SECRET };
+        uint8_t command[SIZE] = {
+                0x80, 0x02,   0, 0,    0,    SIZE, 0, 0,    0x01, 0x29, /* TPM_ST_SESSIONS, TPM_CC_HierarchyChangeAuth */
+                0x40, 0,      0, 0x0c,                                  /* TPM_RH_PLATFORM */
+                0,    0,      0, 9,    0x40, 0,    0, 0x09, 0,    0,    0,
+                0,    0, /* TPM_RS_PW, an empty password */
+                0,    SECRET,
+        };
+        int r;
+
+        if (getrandom(command + SIZE - SECRET, SECRET, 0) != SECRET)
+                return -errno;
+
+        r = data_send(t, command, sizeof command);
+        explicit_bzero(command, sizeof command);
+        return r;
+}
+
+static void step_done(Tpm *t) {
+        t->s->step = TPM_READY;
+        t->s->cycle = 0;
+        set_deadline(t, 0);
+        t->ops->ready(t->userdata);
+}
+
+static void step_begin(Tpm *t, TpmStep step) {
+        static const uint8_t size_4096[] = { 0, 0, 0x10, 0 }, no_flags[4] = {};
+        int r;
+
+        t->s->step = step;
+        t->s->reply_size = 0;
+        set_deadline(t, STEP_DEADLINE_NS);
+        switch (step) {
+        case TPM_CAPABILITY:
+                r = ctrl_send(t, controls[step].code, NULL, 0, -1);
+                break;
+        case TPM_DATAFD:
+                r = begin_datafd(t);
+                break;
+        case TPM_BUFFERSIZE:
+                r = ctrl_send(t, controls[step].code, size_4096, sizeof size_4096, -1);
+                break;
+        case TPM_INIT:
+                r = ctrl_send(t, controls[step].code, no_flags, sizeof no_flags, -1);
+                break;
+        case TPM_STARTUP:
+                r = begin_startup(t);
+                break;
+        case TPM_LOCK:
+                r = begin_lock(t);
+                break;
+        default:
+                step_done(t);
+                return;
+        }
+        if (r < 0)
+                fail(t, strerror(-r));
+}
+
+/* What comes after a good answer. */
+static TpmStep step_after(const Tpm *t) {
+        switch (t->s->step) {
+        case TPM_CAPABILITY:
+                return t->data_fd >= 0 && !t->s->own_data ? TPM_BUFFERSIZE : TPM_DATAFD;
+        case TPM_DATAFD:
+                return t->s->cycle ? TPM_BUFFERSIZE : TPM_READY;
+        case TPM_BUFFERSIZE:
+                return TPM_INIT;
+        case TPM_INIT:
+                return t->options.keep_platform ? TPM_READY : TPM_STARTUP;
+        case TPM_STARTUP:
+                return TPM_LOCK;
+        default:
+                return TPM_READY;
+        }
+}
+
+static void cycle_begin(Tpm *t) {
+        TpmState *s = t->s;
+
+        if (s->busy)
+                close_data(t); /* the late response would be taken for another's */
+        s->again = s->busy = s->late = s->retries = 0;
+        s->cycle = 1;
+        if (t->ctrl_fd < 0)
+                fail(t, "there is no swtpm");
+        else
+                step_begin(t, t->data_fd >= 0 && s->step == TPM_READY ? TPM_INIT : TPM_CAPABILITY);
+}
+
+/* Goes on, or over to the power cycle that was asked for meanwhile. */
+static void step_next(Tpm *t, TpmStep next) {
+        if (t->s->again)
+                cycle_begin(t);
+        else
+                step_begin(t, next);
+}
+
+static void ctrl_answer(Tpm *t, uint32_t result) {
+        switch (t->s->step) {
+        case TPM_DATAFD:
+                if (result == CONTROL_IO_ERROR && t->s->retries < DATAFD_RETRIES) {
+                        t->s->retries++;
+                        t->s->reply_size = 0;
+                        t->timer.at = loop_now() +
+                                      DATAFD_RETRY_NS; /* the deadline of before still stands in the state */
+                        t->s->deadline = 0;
+                        return;
+                }
+                break;
+        case TPM_BUFFERSIZE:
+                if (result == CONTROL_BAD_ORDINAL)
+                        result = 0; /* it runs already; INIT will start it anew, with the size it has */
+                break;
+        }
+
+        if (result != 0) {
+                report(LOG_ERR, "swtpm refused control command 0x%x with 0x%x", controls[t->s->step].code,
+                       result);
+                fail(t, "control command refused");
+        } else
+                step_next(t, step_after(t));
+}
+
+static void on_ctrl(void *userdata, uint32_t events) {
+        Tpm *t = userdata;
+        uint32_t want = t->s->step < TPM_STARTUP ? controls[t->s->step].reply_size : 0;
+        ssize_t n;
+
+        /* one byte more than is due: anything beyond is not for us to understand */
+        n = recv(t->ctrl_fd, t->s->reply + t->s->reply_size,
+                 MIN(want - MIN(want, t->s->reply_size) + 1, sizeof t->s->reply - t->s->reply_size),
+                 MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return;
+        if (n <= 0) {
+                close_ctrl(t);
+                (void) notify_discard("tpm");
+                if (t->s->step != TPM_FAILED)
+                        fail(t, "swtpm hung up its control channel");
+                return;
+        }
+
+        t->s->reply_size += (uint32_t) n;
+        if (t->s->reply_size > want) {
+                close_ctrl(t);
+                (void) notify_discard("tpm");
+                if (t->s->step != TPM_FAILED)
+                        fail(t, "swtpm sent more than an answer on its control channel");
+                return;
+        }
+
+        /* an error comes without the rest */
+        if (t->s->step != TPM_CAPABILITY && t->s->reply_size >= 4 &&
+            (t->s->reply_size == want || codec_get32(t->s->reply) != 0))
+                ctrl_answer(t, codec_get32(t->s->reply));
+        else if (t->s->step == TPM_CAPABILITY && t->s->reply_size == want)
+                ctrl_answer(t, 0);
+}
+
+static void response_done(Tpm *t) {
+        TpmStep step = t->s->step;
+        uint32_t code = codec_code(t->s->response);
+        bool late = t->s->late;
+
+        t->s->busy = t->s->late = 0;
+        set_deadline(t, 0);
+        if (step == TPM_STARTUP || step == TPM_LOCK) {
+                /* 0x100: its parent had it started; then the hierarchy can be locked all the same */
+                if (code != 0 && !(step == TPM_STARTUP && code == 0x100)) {
+                        report(LOG_ERR, "%s answered 0x%x",
+                               step == TPM_STARTUP ? "TPM2_Startup" : "locking the platform hierarchy",
+                               code);
+                        fail(t, "it cannot be made safe for the guest");
+                        return;
+                }
+                step_next(t, step_after(t));
+                return;
+        }
+
+        if (!late)
+                t->ops->response(t->userdata, t->s->response, t->s->response_size);
+        if (t->s->again)
+                cycle_begin(t);
+        else if (late)
+                t->ops->ready(t->userdata);
+}
+
+static void on_data(void *userdata, uint32_t events) {
+        Tpm *t = userdata;
+        TpmState *s = t->s;
+        int want = VIRTIO_TPM_MESSAGE_MAX;
+        uint8_t extra;
+        ssize_t n;
+
+        if (!s->busy) {
+                n = recv(t->data_fd, &extra, 1, MSG_DONTWAIT);
+                if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                        return;
+                fail(t, n > 0 ? "swtpm sent what nobody asked for" : "swtpm hung up its data channel");
+                return;
+        }
+
+        n = recv(t->data_fd, s->response + s->response_size, sizeof s->response - s->response_size,
+                 MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return;
+        if (n <= 0) {
+                fail(t, "swtpm hung up its data channel");
+                return;
+        }
+
+        s->response_size += (uint32_t) n;
+        if (s->response_size < VIRTIO_TPM_HEADER_SIZE)
+                return;
+
+        want = codec_response_size(s->response);
+        if (want < 0 || s->response_size > (uint32_t) want)
+                fail(t, "swtpm's response has no possible size");
+        else if (s->response_size == (uint32_t) want)
+                response_done(t);
+}
+
+static void on_timer(void *userdata) {
+        Tpm *t = userdata;
+
+        if (t->s->step == TPM_DATAFD && t->s->deadline == 0)
+                step_begin(t, TPM_DATAFD);
+        else if (t->s->step != TPM_READY) {
+                if (t->s->step < TPM_STARTUP) { /* its answer would be taken for another's */
+                        close_ctrl(t);
+                        (void) notify_discard("tpm");
+                }
+                fail(t, "swtpm did not answer in time");
+        } else if (t->s->busy && !t->s->late) {
+                report(LOG_WARNING,
+                       "a command takes longer than its deadline; its response will be thrown away");
+                t->s->late = 1;
+                t->s->deadline = 0;
+                t->ops->late(t->userdata);
+                if (t->s->again)
+                        cycle_begin(t);
+        }
+}
+
+void tpm_init(Tpm *t, TpmState *s, Loop *loop, const TpmOps *ops, void *userdata) {
+        t->s = s;
+        t->loop = loop;
+        t->ops = ops;
+        t->userdata = userdata;
+        t->ctrl_fd = t->data_fd = -1;
+        t->ctrl = (LoopSource) { .fd = -1, .ready = on_ctrl, .userdata = t };
+        t->data = (LoopSource) { .fd = -1, .ready = on_data, .userdata = t };
+        t->timer = (LoopTimer) { .elapsed = on_timer, .userdata = t };
+        loop_add_timer(loop, &t->timer);
+}
+
+void tpm_done(Tpm *t) {
+        t->timer.at = 0;
+        loop_forget(t->loop, &t->ctrl);
+        loop_forget(t->loop, &t->data);
+        t->ctrl_fd = fd_close(t->ctrl_fd);
+        t->data_fd = fd_close(t->data_fd);
+}
+
+int tpm_connect(Tpm *t, int ctrl_fd, int data_fd, bool resume) {
+        CLEANUP(fd_closep) int data = data_fd;
+        int r;
+
+        if (!resume && t->s->step != TPM_OFF && t->s->step != TPM_FAILED)
+                fail(t, "it was replaced");
+
+        if (ctrl_fd < 0) {
+                if (t->s->step != TPM_OFF && t->s->step != TPM_FAILED)
+                        fail(t, "its control channel was lost in a restart");
+                return 0;
+        }
+
+        close_ctrl(t);
+        close_data(t);
+        r = loop_watch(t->loop, &t->ctrl, ctrl_fd, EPOLLIN);
+        if (r < 0) {
+                fd_close(ctrl_fd);
+                return r;
+        }
+        t->ctrl_fd = ctrl_fd;
+        (void) notify_store("tpm", ctrl_fd);
+
+        if (data >= 0) {
+                r = watch_data(t, TAKE_FD(data));
+                if (r < 0)
+                        return r;
+                if (!resume)
+                        t->s->own_data = 0;
+                (void) notify_store("data", t->data_fd);
+        } else if (resume && t->s->step > TPM_DATAFD && t->s->step < TPM_FAILED)
+                fail(t, "its data channel was lost in a restart");
+
+        t->timer.at = resume && t->s->step == TPM_DATAFD && t->s->deadline == 0 ? loop_now()
+                      : resume                                                  ? t->s->deadline
+                                                                                : 0;
+        return 0;
+}
+
+void tpm_power_cycle(Tpm *t) {
+        TpmState *s = t->s;
+        bool starting = s->step > TPM_OFF && s->step < TPM_READY;
+
+        if (starting || (s->busy && !s->late))
+                s->again = 1; /* once the answer is there, or the deadline has passed */
+        else
+                cycle_begin(t);
+}
+
+void tpm_resync(Tpm *t) {
+        if (t->ctrl_fd < 0 || (t->data_fd >= 0 && !t->s->own_data)) {
+                fail(t, "what it made of a command is not known");
+                return;
+        }
+
+        t->s->busy = t->s->late = t->s->cycle = t->s->retries = 0;
+        step_begin(t, TPM_DATAFD);
+}
+
+int tpm_send(Tpm *t, const uint8_t *command, size_t size) {
+        int r;
+
+        r = data_send(t, command, size);
+        if (r < 0)
+                fail_silently(t, strerror(-r));
+        else
+                set_deadline(t, t->options.deadline_ns);
+        return r;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* wire - messages with descriptors on a stream socket: a header that says how long the rest is. Never reads beyond a message, so that
+ * between two of them the kernel holds all that there is; message and answer lie in memory that outlives the process. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define WIRE_MESSAGE_MAX (17 * 1024)
+#define WIRE_FDS_MAX     8 /* of one message, in both protocols */
+
+typedef struct WireState {
+        uint32_t rx_size, rx_fds; /* how many descriptors came with it */
+        uint32_t tx_size, tx_sent;
+        uint8_t rx[WIRE_MESSAGE_MAX], tx[WIRE_MESSAGE_MAX];
+} WireState;
+
+typedef struct Wire {
+        WireState *s;
+        int fd; /* not ours to close */
+        size_t header_size;
+        int64_t (*whole_size)(
+                const uint8_t
+                        *header); /* of a message, with header; negative errno: there is no such message */
+        int fds[WIRE_FDS_MAX];    /* taken ones are -1 */
+        unsigned n_fds;
+} Wire;
+
+/* 1: a message is in s->rx; 0: not yet; -errno: the connection is of no more use (-EPIPE: it was closed). */
+int wire_receive(Wire *w);
+
+/* Forgets the message and closes those of its descriptors that nobody took. */
+void wire_consume(Wire *w);
+
+/* Sends what is left in s->tx. 1: all; 0: not yet; -errno. */
+int wire_send(Wire *w);
+
+/* Descriptor @i of the message, the caller's from now on; -1 if there is none. */
+int wire_take_fd(Wire *w, unsigned i);

@@ -1,0 +1,200 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# run.sh - a guest with Debian's kernel, this project's driver and a TPM behind this project's device process
+#
+# usage: run.sh SUITE amd64|s390x KEEPER GUESTCRYPT-TPM STAGES...
+#
+# Each STAGES is one boot: a list of stages of guest/stages.sh, with commas. All boots have the same swtpm and the same
+# device process. The guest is emulated (TCG), never accelerated: nested virtualisation hangs stock kernels on some
+# hosts. Exit status 77 when no such guest can be run here.
+set -euo pipefail
+top=$(cd "${0%/*}/../../.." && pwd)
+. "$top/tests/lib/common.sh"
+here=$top/tests/vm/tpm
+need_root
+need unshare chroot cpio swtpm mmdebstrap apt-get
+
+suite=$1 arch=$2 keeper=$3 device=$4
+shift 4
+boot_seconds=${GUESTCRYPT_VM_SECONDS:-400} # several times what a boot with all its stages took on a slow machine
+
+# A script that skips has said why as its last line.
+made=
+make() {
+        local status=0
+
+        made=$("$here/$1.sh" "${@:2}") || status=$?
+        [ $status != 77 ] || { echo "${made##*$'\n'}"; exit 77; }
+        [ $status = 0 ] || die "$1.sh ${*:2}: $made"
+}
+
+work=$(mktemp -d)
+# Whatever was started and still runs; ended in this order.
+processes=()
+tidy() {
+        local pid
+
+        exec {orders}>&- || :
+        for pid in "${processes[@]}"; do
+                kill -9 "$pid" 2> /dev/null || :
+                wait "$pid" 2> /dev/null || :
+        done
+        rm -rf "$work"
+}
+orders=
+trap tidy EXIT
+
+make qemu && qemu_root=$made
+make kernel "$suite" "$arch" && kernel=$made
+make root "$suite" "$arch" && root=$made
+make source && source=$made
+make module "$suite" "$arch" && module=$made
+
+# What the guest consists of.
+cp -a "$root" "$work/root"
+mkdir -p "$work/root"/{modules,test,selftests}
+find "$module/tpm_virtio.ko" "$kernel/modules" -name '*.ko' -exec cp {} "$work/root/modules/" \;
+cp "$here"/guest/{stages.sh,load.py} "$work/root/test/"
+cp "$source"/tools/testing/selftests/tpm2/* "$work/root/selftests/"
+install "$here/guest/init" "$work/root/init"
+(cd "$work/root" && find . -print0 | cpio --null -o -H newc --quiet) > "$work/initramfs"
+rm -rf "$work/root"
+cp "$kernel/vmlinuz" "$work/vmlinuz"
+
+# swtpm, as its own parent would start it.
+mkdir "$work/state"
+swtpm socket --tpm2 --tpmstate dir="$work/state" --ctrl type=unixio,path="$work/ctrl.sock" \
+        > "$work/swtpm.log" 2>&1 < /dev/null &
+swtpm=$!
+processes+=($swtpm)
+until_true 10 [ -S "$work/ctrl.sock" ] || { cat "$work/swtpm.log"; die "swtpm does not start"; }
+
+# The device process, with somebody who keeps its descriptors.
+mkfifo "$work/orders" "$work/answers"
+"$keeper" "$device" --tpm="$work/ctrl.sock" --socket="$work/vtpm.sock" < "$work/orders" > "$work/answers" \
+        2> "$work/device.log" &
+processes+=($!)
+exec {orders}> "$work/orders" {answers}< "$work/answers"
+
+device_ready() {
+        local answer
+
+        read -r -t 30 answer <&$answers && [ "$answer" = ready ] ||
+                { cat "$work/device.log"; die "the device process does not start"; }
+}
+device_ready
+
+case $arch in
+amd64)
+        qemu=(/usr/bin/qemu-system-x86_64 -m 768 -nodefaults -nographic -no-reboot -serial stdio
+                -object memory-backend-memfd,id=mem0,size=768M,share=on
+                -machine q35,accel=tcg,memory-backend=mem0 -cpu max)
+        console=ttyS0
+        ;;
+s390x)
+        qemu=(/usr/bin/qemu-system-s390x -m 1024 -nodefaults -nographic -no-reboot
+                -chardev stdio,id=con0 -device sclpconsole,chardev=con0
+                -object memory-backend-memfd,id=mem0,size=1024M,share=on
+                -machine s390-ccw-virtio,accel=tcg,memory-backend=mem0)
+        console=ttysclp0
+        ;;
+*) die "there are no guests for $arch" ;;
+esac
+
+# Starts QEMU in its root file system, with nothing of ours but the files of this test. The chroot's /dev has device
+# nodes of its own.
+qemu_start() {
+        rm -f "$work"/console.{in,out}
+        mkfifo "$work/console.in" "$work/console.out"
+        # Runs as the child that wait and kill know, without a shell in between.
+        unshare --mount --propagation private bash -ec '
+                root=$1 work=$2
+                shift 2
+                mount --bind "$root" "$root"
+                mount -t tmpfs -o mode=755 run "$root/run"
+                mkdir "$root/run/test"
+                mount --bind "$work" "$root/run/test"
+                mount -t proc proc "$root/proc"
+                mount -t tmpfs -o mode=755 dev "$root/dev"
+                for node in "null 1 3" "zero 1 5" "urandom 1 9"; do
+                        set -- $node "$@"
+                        mknod -m 666 "$root/dev/$1" c "$2" "$3"
+                        shift 3
+                done
+                cd "$root"
+                exec env -i "$(command -v chroot)" . "$@"' bash "$qemu_root" "$work" "${qemu[@]}" \
+                -device '{"driver":"vfio-user-pci","id":"tpm0","socket":{"type":"unix","path":"/run/test/vtpm.sock"}}' \
+                -kernel /run/test/vmlinuz -initrd /run/test/initramfs \
+                -append "console=$console quiet loglevel=1 panic=-1 mitigations=off stages=$1" \
+                < "$work/console.in" > "$work/console.out" 2> "$work/qemu.log" &
+        qemu_pid=$!
+        processes=($qemu_pid "${processes[@]}")
+        exec {to_guest}> "$work/console.in" {from_guest}< "$work/console.out"
+}
+
+# What a guest asks for.
+serve() {
+        local n
+
+        case $1 in
+        swtpm-stop) kill -STOP $swtpm ;;
+        swtpm-continue) kill -CONT $swtpm ;;
+        swtpm-kill)
+                kill -9 $swtpm
+                wait $swtpm 2> /dev/null || :
+                ;;
+        restart | kill)
+                for ((n = 0; n < ${2:-1}; n++)); do
+                        echo "$1" >&$orders
+                        device_ready
+                        # Between two of them the guest is to get somewhere.
+                        sleep 0.05
+                done
+                ;;
+        device-kill)
+                exec {orders}>&-
+                wait "${processes[-1]}" || :
+                ;;
+        kill-guest) kill -9 $qemu_pid ;;
+        *) die "the guest asks for '$*'" ;;
+        esac
+}
+
+# guest STAGES: one boot. Says what the guest says, and does what it asks for.
+guest() {
+        local line status= deadline=$((SECONDS + boot_seconds))
+
+        qemu_start "$1"
+        while read -r -t $((deadline > SECONDS ? deadline - SECONDS : 1)) line <&$from_guest; do
+                line=${line//[^[:print:]]/}
+                case $line in
+                "HOST kill-guest")
+                        serve kill-guest
+                        status=0
+                        ;;
+                "HOST "*)
+                        # shellcheck disable=SC2086
+                        serve ${line#HOST }
+                        echo done >&$to_guest
+                        ;;
+                "GUEST-EXIT "*) status=${line#GUEST-EXIT } ;;
+                *) echo "$line" ;;
+                esac
+        done
+        exec {to_guest}>&- {from_guest}<&-
+        [ $SECONDS -lt $deadline ] || { kill -9 $qemu_pid; status="nothing within $boot_seconds s"; }
+        wait $qemu_pid 2> /dev/null || [ -n "$status" ] || status="QEMU's $?"
+        processes=("${processes[@]:1}")
+        if [ "$status" != 0 ]; then
+                echo "-- QEMU says:"
+                cat "$work/qemu.log"
+                echo "-- the device process says:"
+                cat "$work/device.log"
+                die "the guest ended with ${status:-no word}"
+        fi
+}
+
+for stages; do
+        guest "$stages"
+done
