@@ -96,7 +96,7 @@ static void step_ctrl(FakeTpm *t) {
         default:
                 codec_put32(reply, 0x0a);
         }
-        if (t->fault == FAKE_TPM_CTRL_REFUSES) {
+        if (t->fault == FAKE_TPM_CTRL_REFUSES && size != 8) {
                 codec_put32(reply, 0x09);
                 size = 4;
         }
