@@ -124,32 +124,21 @@ static int data_send(Tpm *t, const uint8_t *command, size_t size) {
         return n == (ssize_t) size ? 0 : -EIO;
 }
 
-static int watch_data(Tpm *t, int fd) {
-        int r;
-
-        r = loop_watch(t->loop, &t->data, fd, EPOLLIN);
-        if (r < 0) {
-                fd_close(fd);
-                return r;
-        }
-
-        t->data_fd = fd;
-        return 0;
+static int watch_data(Tpm *t) {
+        return loop_watch(t->loop, &t->data, t->data_fd, EPOLLIN);
 }
 
+/* It is watched once swtpm has taken its end: until then a hang-up means nothing. */
 static int begin_datafd(Tpm *t) {
         CLEANUP(fd_closep) int theirs = -1;
-        int pair[2], r;
+        int pair[2];
 
         close_data(t);
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
                 return -errno;
 
         theirs = pair[1];
-        r = watch_data(t, pair[0]);
-        if (r < 0)
-                return r;
-
+        t->data_fd = pair[0];
         t->s->own_data = 1;
         (void) notify_store("data", t->data_fd);
         return ctrl_send(t, controls[TPM_DATAFD].code, NULL, 0, theirs);
@@ -263,6 +252,8 @@ static void step_next(Tpm *t, TpmStep next) {
 }
 
 static void ctrl_answer(Tpm *t, uint32_t result) {
+        int r;
+
         switch (t->s->step) {
         case TPM_DATAFD:
                 if (result == CONTROL_IO_ERROR && t->s->retries < DATAFD_RETRIES) {
@@ -272,6 +263,13 @@ static void ctrl_answer(Tpm *t, uint32_t result) {
                                       DATAFD_RETRY_NS; /* the deadline of before still stands in the state */
                         t->s->deadline = 0;
                         return;
+                }
+                if (result == 0) {
+                        r = watch_data(t);
+                        if (r < 0) {
+                                fail(t, strerror(-r));
+                                return;
+                        }
                 }
                 break;
         case TPM_BUFFERSIZE:
@@ -453,12 +451,13 @@ int tpm_connect(Tpm *t, int ctrl_fd, int data_fd, bool resume) {
         (void) notify_store("tpm", ctrl_fd);
 
         if (data >= 0) {
-                r = watch_data(t, TAKE_FD(data));
-                if (r < 0)
-                        return r;
+                t->data_fd = TAKE_FD(data);
                 if (!resume)
                         t->s->own_data = 0;
                 (void) notify_store("data", t->data_fd);
+                r = t->s->step == TPM_DATAFD ? 0 : watch_data(t);
+                if (r < 0)
+                        return r;
         } else if (resume && t->s->step > TPM_DATAFD && t->s->step < TPM_FAILED)
                 fail(t, "its data channel was lost in a restart");
 
