@@ -22,8 +22,7 @@ sources=() code=()
 for file in "${files[@]}"; do
         [ -f "$file" ] || continue
         case $file in
-        LICENSES/* | tests/*fixtures/* | tests/*corpus* | *.ref | *.json | .gitignore) continue ;;
-        *.md | NEWS) continue ;;
+        LICENSES/* | tests/*fixtures/* | tests/*corpus* | *.ref | *.json) continue ;;
         *.[ch]) code+=("$file") ;;
         esac
         sources+=("$file")

@@ -541,6 +541,7 @@ static void test_bad_ids(void **state) {
 
 static void test_bad_options(void **state) {
         sd_bus_message *m = new_call(NULL, MANAGER, "DefineMatrixXML");
+        char longer[BUS_STRING_MAX + 2];
 
         assert_true(sd_bus_message_append(m, "sa{sv}", "<device/>", 1, "frob", "b", 1) >= 0);
         fails(m, SD_BUS_ERROR_INVALID_ARGS, "unknown option 'frob'");
@@ -553,6 +554,13 @@ static void test_bad_options(void **state) {
         assert_true(sd_bus_message_append(m, "sa{sv}", "<device/>", 2, "start", "b", 1, "start", "b", 0) >=
                     0);
         fails(m, SD_BUS_ERROR_INVALID_ARGS, "'start' was given twice");
+
+        /* a text cut within a character would be no UTF-8, for which the bus throws its sender out */
+        memset(longer, 'x', sizeof longer);
+        strcpy(longer + BUS_STRING_MAX - 1, "\u00e9");
+        m = new_call(NULL, MANAGER, "DefineMatrixXML");
+        assert_true(sd_bus_message_append(m, "sa{sv}", "<device/>", 1, longer, "b", 1) >= 0);
+        fails(m, SD_BUS_ERROR_INVALID_ARGS, "an option's name is 256 bytes long");
         assert_null(fake.asked);
 }
 
