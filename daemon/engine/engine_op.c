@@ -504,7 +504,7 @@ static void commit_pump(Engine *e) {
 static void commit_leftovers(Engine *e, bool checkpoint) {
         CommitJob *job;
 
-        if (e->committing || !e->writable)
+        if (e->committing)
                 return;
         job = commit_job_new(e);
         if (!job)
@@ -766,7 +766,7 @@ void op_drain(Engine *e) {
                 (void) op_free(e->executing[i]);
         free(e->executing);
 
-        if (e->store && e->writable && !e->committing) {
+        if (e->store && !e->committing) {
                 job = commit_job_new(e);
                 if (job) {
                         job->checkpoint = true;

@@ -324,11 +324,15 @@ static void test_small_disk(void **state) {
         env_expect(env, "stop", uuid_n(2), NULL, VERDICT_BACKEND, "state directory");
         env_expect(env, "undefine", uuid_n(1), NULL, VERDICT_BACKEND, "state directory");
         env_expect(env, "masks", (Uuid) {}, &a, VERDICT_BACKEND, "state directory");
+        env_expect(env, "create", uuid_n(3), NULL, VERDICT_BACKEND, "state directory");
 
-        env_stop(env);
+        /* the same daemon goes on when it can be written */
         assert_int_equal(mount("none", var, NULL, MS_REMOUNT, NULL), 0);
-        env_start(env);
         env_do(env, "start", uuid_n(1), NULL);
+        assert_false(env_has_general_problem(env, "state directory"));
+        env_stop(env);
+        env_start(env);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_STARTED);
         env_stop(env);
         assert_int_equal(umount(var), 0);
         (void) env_free(env);
