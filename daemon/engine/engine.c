@@ -299,17 +299,19 @@ static int on_mdevctl(sd_event_source *s, int fd, uint32_t revents, void *userda
 static int open_dirs(Engine *e, const char *state_dir, const char *run_dir) {
         CLEANUP(fd_closep) int state_fd = -1;
         CLEANUP(fd_closep) int run_fd = -1;
+        bool writable = false;
         int r;
 
         state_fd = file_open_dir(e->root_fd, state_dir);
         if (state_fd < 0)
                 return state_fd;
-        r = store_open(state_fd, &e->store, &e->loaded, &e->writable);
+        r = store_open(state_fd, &e->store, &e->loaded, &writable);
         if (r < 0)
                 return r;
-        if (!e->writable)
+        e->store_failed = !writable;
+        if (!writable)
                 log_full(LOG_ERR, LOG_ID_STORE, NULL,
-                         "The state directory cannot be written, refusing changes");
+                         "The state directory cannot be written, refusing changes until it can be");
 
         run_fd = file_open_dir(e->root_fd, run_dir);
         if (run_fd < 0)
@@ -674,7 +676,7 @@ const char *const *engine_problems(Engine *e) {
                               strerror(-e->mdevctl_error));
         if (r >= 0 && e->scan_error < 0)
                 r = strv_addf(&lines, "the host's devices cannot be read: %s", strerror(-e->scan_error));
-        if (r >= 0 && (!e->writable || e->store_failed))
+        if (r >= 0 && e->store_failed)
                 r = strv_addf(&lines, "the state directory cannot be written: changes are refused");
         if (r >= 0 && e->snapshot->detail_stuck)
                 r = strv_addf(&lines,

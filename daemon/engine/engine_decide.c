@@ -45,9 +45,6 @@ static int check(Engine *e, const ApMatrix *m, Uuid self, unsigned what, Refusal
 }
 
 static int need_ap(Engine *e, bool vfio_ap, Refusal *reterr) {
-        if (!e->writable)
-                return refuse(reterr, VERDICT_BACKEND, -EROFS,
-                              "the state directory cannot be written; nothing was changed");
         if (e->scan_error < 0)
                 return refuse(reterr, VERDICT_BACKEND, e->scan_error,
                               "the host's devices cannot be read (%s); nothing was changed",
@@ -321,7 +318,7 @@ static int decide_undefine(Engine *e, Op *op, Refusal *reterr) {
         Matrix *m;
         int r;
 
-        if (!e->writable || e->scan_error < 0) /* it might be live */
+        if (e->scan_error < 0) /* it might be live */
                 return need_ap(e, false, reterr);
         r = need_matrix(e, op->uuid, &m, reterr);
         if (r != 0)
@@ -453,7 +450,7 @@ static int decide_create(Engine *e, Op *op, Refusal *reterr) {
         bool ap;
         int r;
 
-        if (!e->writable || e->scan_error < 0)
+        if (e->scan_error < 0)
                 return need_ap(e, false, reterr);
 
         type = snapshot_find_type(e->snapshot, op->parent, op->type);
@@ -496,7 +493,7 @@ static int decide_remove(Engine *e, Op *op, Refusal *reterr) {
         char text[UUID_STRING_SIZE];
         int r;
 
-        if (!e->writable || e->scan_error < 0)
+        if (e->scan_error < 0)
                 return need_ap(e, false, reterr);
 
         uuid_format(op->uuid, text);

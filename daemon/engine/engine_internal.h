@@ -136,7 +136,7 @@ struct Engine {
 
         StoreContent loaded; /* bad records, masks to keep; records and intents are moved out */
         Store *store;
-        bool writable, store_failed;
+        bool store_failed;
         uint64_t last_op;
 
         Worker *worker;

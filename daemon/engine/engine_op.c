@@ -523,7 +523,7 @@ static void commit_pump(Engine *e) {
 static void commit_leftovers(Engine *e, bool checkpoint) {
         CommitJob *job;
 
-        if (e->committing || !e->writable)
+        if (e->committing)
                 return;
         job = commit_job_new(e);
         if (!job)
@@ -537,7 +537,7 @@ static int on_lazy(sd_event_source *s, uint64_t usec, void *userdata);
 static void lazy_soon(Engine *e) {
         uint64_t delay = e->store_failed ? LAZY_RETRY_US : LAZY_DELAY_US;
 
-        if (!e->lazy_timer && !e->closing && e->writable)
+        if (!e->lazy_timer && !e->closing)
                 (void) sd_event_add_time_relative(e->event, &e->lazy_timer, CLOCK_MONOTONIC, delay, 0,
                                                   on_lazy, e);
 }
@@ -788,7 +788,7 @@ void op_drain(Engine *e) {
                 (void) op_free(e->executing[i]);
         free(e->executing);
 
-        if (e->store && e->writable && !e->committing) {
+        if (e->store && !e->committing) {
                 job = commit_job_new(e);
                 if (job) {
                         job->checkpoint = true;
