@@ -96,7 +96,8 @@ static void scan_now(Engine *e) {
 }
 
 void engine_host_changed(Engine *e) {
-        /* what we do ourselves stirs the host most: a batch that is under way brings its own view of it at its end */
+        /* what we do ourselves stirs the host most: a batch that is under way brings its own view of it
+         * at its end */
         if (e->executing && !e->fresh.first)
                 e->stirred = true;
         else
@@ -375,8 +376,8 @@ static int engine_load(Engine *e, const char *state_dir, const char *run_dir) {
                                           RESCAN_SLACK_US, on_rescan, e);
 }
 
-/* A child of the daemon before us may still be in the middle of a plan; it stops before its next write, and holds the AP
- * lock until then. What it has left behind is looked at after that. */
+/* A child of the daemon before us may still be in the middle of a plan; it stops before its next write,
+ * and holds the AP lock until then. What it has left behind is looked at after that. */
 static void on_at_rest(void *userdata, int r, const HostOutcome *outcomes, size_t n, Snapshot *after) {
         Engine *e = userdata;
 
