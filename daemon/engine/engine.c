@@ -96,7 +96,8 @@ static void scan_now(Engine *e) {
 }
 
 void engine_host_changed(Engine *e) {
-        /* what we do ourselves stirs the host most: a batch that is under way brings its own view of it at its end */
+        /* what we do ourselves stirs the host most: a batch that is under way brings its own view of it
+         * at its end */
         if (e->executing && !e->fresh.first)
                 e->stirred = true;
         else

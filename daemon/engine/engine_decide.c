@@ -8,13 +8,10 @@
 #include "core/reconcile.h"
 #include "engine/engine_internal.h"
 
-#define AP_PARENT "matrix"
-#define AP_TYPE   "vfio_ap-passthrough"
-
 /* ---- what may be, and what it claims ---- */
 
-/* A definition answers for all that there is; a start for what is live, and for the host. Alternatives may overlap each other
- * until they are started. */
+/* A definition answers for all that there is; a start for what is live, and for the host. Alternatives
+ * may overlap each other until they are started. */
 ClaimQuery request_query(const ApMatrix *m, Uuid self, unsigned what) {
         ClaimQuery q = {
                 .matrix = m,
@@ -90,7 +87,7 @@ static int need_not_in_use(Engine *e, Uuid uuid, const char *what, const char *n
 
 static int claim_shadow(Engine *e, Op *op, const Matrix *m, bool live) {
         Claim c = {
-                .layer = m->rec.alternative ? CLAIM_LAYER_ALTERNATIVE : CLAIM_LAYER_EXCLUSIVE,
+                .layer = state_definition_layer(&m->rec),
                 .name = m->rec.name,
                 .operation = true,
                 .matrix = op->target,
@@ -468,7 +465,7 @@ static int decide_create(Engine *e, Op *op, Refusal *reterr) {
                 return refuse(reterr, VERDICT_NO_INSTANCES, 0,
                               "type '%s' of parent '%s' has no instance left", op->type, op->parent);
 
-        ap = strcmp(op->type, AP_TYPE) == 0 && strcmp(op->parent, AP_PARENT) == 0;
+        ap = strcmp(op->type, PLAN_AP_TYPE) == 0 && strcmp(op->parent, PLAN_AP_PARENT) == 0;
         if (ap) {
                 r = matrix_from_attrs(op, &matrix, reterr);
                 if (r != 0)

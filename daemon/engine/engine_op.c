@@ -2,12 +2,12 @@
 
 /* How an operation goes:
  *
- *   op_begin -> decide -+-> INTENT -> HOST -+-> FINAL -> answer      define --start, modify, undefine --stop, create, masks
- *       |        ^      |                   +----------> answer      start, stop, remove, heal
- *       +-> FRESH+      +--------------------> FINAL -> answer      no host change
+ *   op_begin -> decide -+-> INTENT -> HOST -+-> FINAL -> answer  all that ends on the disk
+ *       |        ^      |                   +----------> answer  start, stop, remove, heal
+ *       +-> FRESH+      +--------------------> FINAL -> answer  no host change
  *
- * A host that is not as the plan assumes leads back to decide; a FINAL that cannot be stored to UNDO. Commits and plans are
- * handed over in batches: what comes while one is under way goes with the next. */
+ * A host that is not as the plan assumes leads back to decide; a FINAL that cannot be stored to UNDO.
+ * Commits and plans are handed over in batches: what comes while one is under way goes with the next. */
 
 #include <errno.h>
 #include <stdio.h>
@@ -31,9 +31,9 @@ struct CommitJob {
         size_t n_entries, allocated_entries;
         Mark *marks;
         size_t n_marks, allocated_marks;
-        size_t n_first_entries; /* of what has ended */
-        size_t n_first_marks; /* of what has ended: before their intents end, since a crash between leaves those to
-                               * recovery */
+        /* of what has ended; its marks come before the ends of its intents, since a crash between leaves
+         * those to recovery */
+        size_t n_first_entries, n_first_marks;
         OpQueue ops;
         int marks_result;
 };
@@ -188,8 +188,9 @@ static void wait_for_scan(Engine *e, Op *op) {
         engine_host_changed(e);
 }
 
-/* What is known may be as old as the last scan, since assignments raise no event. A plan is checked again under the lock; a refusal, and what
- * touches nothing but the disk, is decided on a scan that began after the request had come. */
+/* What is known may be as old as the last scan, since assignments raise no event. A plan is checked again
+ * under the lock; a refusal, and what touches nothing but the disk, is decided on a scan that began after
+ * the request had come. */
 static void decide(Engine *e, Op *op) {
         CLEANUP(refusal_clear) Refusal refusal = {};
         int r;
@@ -282,8 +283,8 @@ static int job_add_intent(const Engine *e, CommitJob *job, const Op *op) {
         if (r < 0)
                 return r;
 
-        /* before the first write, so that a live mdev of ours is never without its mark; but what waits for its autostart stays
-         * on that list until it is started */
+        /* before the first write, so that a live mdev of ours is never without its mark; but what waits
+         * for its autostart stays on that list until it is started */
         if (op->kind == INTENT_START && m && m->mark == MARK_PENDING)
                 return 0;
         if (op->kind == INTENT_DEFINE || op->kind == INTENT_START)
@@ -401,7 +402,8 @@ static void op_stored(Engine *e, Op *op, int r) {
         op_finish(e, op, MIN(r, 0), NULL);
 }
 
-/* What has ended is still to be written, and before what has ended since. Operations look after their own entries. */
+/* What has ended is still to be written, and before what has ended since. Operations look after their own
+ * entries. */
 static void commit_again(Engine *e, CommitJob *job) {
         CLEANUP(freep) StoreEntry *since = TAKE(e->lazy);
         size_t n_since = e->n_lazy;

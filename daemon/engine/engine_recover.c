@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* What was under way when the daemon died or the kernel did not answer; what runs already; what is to run. recover_step() is run
- * after each new snapshot and only ever compares what is wanted with what is there. */
+/* What was under way when the daemon died or the kernel did not answer; what runs already; what is to
+ * run. recover_step() is run after each new snapshot and only ever compares what is wanted with what is
+ * there. */
 
 #include <errno.h>
 #include <inttypes.h>
@@ -64,7 +65,7 @@ static int claim_unresolved(Engine *e, Unresolved *u) {
         r = claim_table_put(e->claims, &c);
         if (r < 0 || !u->intent.has_record)
                 return r;
-        c.layer = u->intent.record.alternative ? CLAIM_LAYER_ALTERNATIVE : CLAIM_LAYER_EXCLUSIVE;
+        c.layer = state_definition_layer(&u->intent.record);
         return claim_table_put(e->claims, &c);
 }
 
@@ -418,7 +419,8 @@ static void resolve_all(Engine *e) {
 
 /* ---- adoption ---- */
 
-/* A definition of ours that is live without our doing, or whose mark we lost with /run, is ours all the same. */
+/* A definition of ours that is live without our doing, or whose mark we lost with /run, is ours all the
+ * same. */
 static void adopt(Engine *e) {
         for (size_t i = 0; i < e->snapshot->n_mdevs; i++) {
                 Matrix *m = state_find(e, e->snapshot->mdevs[i].uuid);
@@ -463,7 +465,8 @@ static void on_autostarted(void *userdata, int r, const Refusal *refusal, Uuid u
 
 static const EngineCaller own_caller = {}; /* not counted */
 
-/* Each is tried when the host has become such that it may succeed; what fails is tried again after the next change. */
+/* Each is tried when the host has become such that it may succeed; what fails is tried again after the
+ * next change. */
 static void autostart(Engine *e) {
         bool any = false;
 

@@ -74,7 +74,8 @@ int refuse_store(Refusal *reterr, int error) {
                       "the state directory cannot be written (%s); nothing was changed", strerror(-error));
 }
 
-/* Whose it is, in the words of the bus. What is live by a definition of ours goes by the definition's name. */
+/* Whose it is, in the words of the bus. What is live by a definition of ours goes by the definition's
+ * name. */
 const char *text_owner(const Engine *e, const Conflict *c, const char **ret_kind,
                        char buf[static ENGINE_OWNER_SIZE]) {
         const Matrix *m = c->claim && c->layer == CLAIM_LAYER_MDEV ? state_find(e, c->claim->uuid) : NULL;
