@@ -17,7 +17,6 @@ typedef enum ClaimVerdict {
         CLAIM_OVERLAP,
         CLAIM_HOST_OWNED,
         CLAIM_NO_SUCH_ID,
-        CLAIM_TOO_MANY,
         _CLAIM_VERDICT_MAX
 } ClaimVerdict;
 

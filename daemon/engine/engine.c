@@ -24,7 +24,7 @@ static void mdevctl_check(Engine *e);
 
 /* @detailed: all that wait are content; else those that came before scan number @scan began. */
 static void wake_waiters(Engine *e, int r, bool detailed) {
-        Waiter **p = &e->waiters;
+        Waiter **p = &e->waiters, *due = NULL, **last = &due;
 
         while (*p) {
                 Waiter *w = *p;
@@ -33,7 +33,15 @@ static void wake_waiters(Engine *e, int r, bool detailed) {
                         p = &w->next;
                         continue;
                 }
-                *p = w->next;
+                *p = TAKE(w->next);
+                *last = w;
+                last = &w->next;
+        }
+
+        while (due) { /* whom we call may wait for another scan */
+                Waiter *w = due;
+
+                due = w->next;
                 sd_event_source_disable_unref(w->timer);
                 w->done(w->userdata, r);
                 free(w);
@@ -291,17 +299,19 @@ static int on_mdevctl(sd_event_source *s, int fd, uint32_t revents, void *userda
 static int open_dirs(Engine *e, const char *state_dir, const char *run_dir) {
         CLEANUP(fd_closep) int state_fd = -1;
         CLEANUP(fd_closep) int run_fd = -1;
+        bool writable = false;
         int r;
 
         state_fd = file_open_dir(e->root_fd, state_dir);
         if (state_fd < 0)
                 return state_fd;
-        r = store_open(state_fd, &e->store, &e->loaded, &e->writable);
+        r = store_open(state_fd, &e->store, &e->loaded, &writable);
         if (r < 0)
                 return r;
-        if (!e->writable)
+        e->store_failed = !writable;
+        if (!writable)
                 log_full(LOG_ERR, LOG_ID_STORE, NULL,
-                         "The state directory cannot be written, refusing changes");
+                         "The state directory cannot be written, refusing changes until it can be");
 
         run_fd = file_open_dir(e->root_fd, run_dir);
         if (run_fd < 0)
@@ -627,9 +637,10 @@ void engine_queue_owner(const Engine *e, Apqn apqn, const char **ret_kind,
 
         for (size_t i = 0; i < ELEMENTS(order); i++) {
                 Conflict c = { .apqn = apqn, .verdict = CLAIM_OVERLAP, .layer = order[i] };
-                ApMask host = snapshot_host_owned(e->snapshot, apqn.adapter);
 
                 if (order[i] == CLAIM_LAYER_HOST) {
+                        ApMask host = snapshot_host_owned(e->snapshot, apqn.adapter);
+
                         if (!ap_mask_test(&host, apqn.domain))
                                 continue;
                         *ret_kind = "host";
@@ -665,7 +676,7 @@ const char *const *engine_problems(Engine *e) {
                               strerror(-e->mdevctl_error));
         if (r >= 0 && e->scan_error < 0)
                 r = strv_addf(&lines, "the host's devices cannot be read: %s", strerror(-e->scan_error));
-        if (r >= 0 && (!e->writable || e->store_failed))
+        if (r >= 0 && e->store_failed)
                 r = strv_addf(&lines, "the state directory cannot be written: changes are refused");
         if (r >= 0 && e->snapshot->detail_stuck)
                 r = strv_addf(&lines,
@@ -680,15 +691,12 @@ const char *const *engine_problems(Engine *e) {
         for (size_t i = 0; i < e->n_unresolved && r >= 0; i++)
                 if (e->unresolved[i].text && !state_find(e, e->unresolved[i].intent.uuid))
                         r = strv_addf(&lines, "%s", e->unresolved[i].text);
-        if (r >= 0 && e->loaded.keep_masks && e->snapshot->ap &&
-            (!ap_mask_equal(&e->loaded.apmask, &e->snapshot->apmask) ||
-             !ap_mask_equal(&e->loaded.aqmask, &e->snapshot->aqmask)))
-                r = strv_addf(
-                        &lines,
-                        "the host masks were changed by somebody else; they are to be %s and %s, Reconcile sets "
-                        "them",
-                        ap_mask_format(&e->loaded.apmask, apmask),
-                        ap_mask_format(&e->loaded.aqmask, aqmask));
+        if (r >= 0 && recover_masks_differ(e))
+                r = strv_addf(&lines,
+                              "the host masks were changed by somebody else; they are to be %s and %s, "
+                              "Reconcile sets them",
+                              ap_mask_format(&e->loaded.apmask, apmask),
+                              ap_mask_format(&e->loaded.aqmask, aqmask));
 
         strv_free(e->problems);
         e->problems = lines;

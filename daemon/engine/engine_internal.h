@@ -75,7 +75,7 @@ struct Op {
         uint64_t arrived; /* number of scans begun when it came */
         unsigned tries;
         int r;           /* OP_UNDO: why */
-        Refusal refusal; /* OP_UNDO, RESOLVE: what to answer */
+        Refusal refusal; /* OP_UNDO: what to answer */
         engine_done_t done;
         void *userdata;
 };
@@ -136,7 +136,7 @@ struct Engine {
 
         StoreContent loaded; /* bad records, masks to keep; records and intents are moved out */
         Store *store;
-        bool writable, store_failed;
+        bool store_failed;
         uint64_t last_op;
 
         Worker *worker;
@@ -166,7 +166,7 @@ struct Engine {
         size_t n_unresolved;
         bool resting; /* the AP lock is waited for before recovery begins */
         bool unquiet; /* and was not had: a child of the daemon before us may still change the host */
-        bool ready, settled, boot_done, closing;
+        bool settled, boot_done, closing;
         bool host_differs;  /* since what has failed was last tried again */
         bool start_wanted;  /* what is pending is to be tried again when nothing is being undone */
         bool masks_pending; /* the masks that we keep are still to be set at this boot */
@@ -260,6 +260,9 @@ int request_decide(Engine *e, Op *op, Refusal *reterr);
 void request_release(Engine *e, Op *op);
 /* The host is as wanted and the disk, too: makes it so in memory. */
 int request_apply(Engine *e, Op *op);
+/* Masks that we are to keep follow what is taken from the host for a matrix: whether @p does, then the entry that says so. It
+ * goes to the disk together with the end of the intent. */
+bool request_keeps_masks(const Engine *e, IntentKind kind, const Plan *p, StoreEntry *ret);
 
 /* ---- engine_recover.c ---- */
 
@@ -271,6 +274,8 @@ void recover_step(Engine *e);
 void recover_ready(Engine *e);
 /* An operation whose outcome is not known: @text is taken over. */
 int recover_add(Engine *e, const Op *op, char *text);
+/* Whether there are host masks that we are to keep, and the host has others. */
+bool recover_masks_differ(const Engine *e);
 /* The host masks are as we are to keep them. */
 void recover_masks_are_set(Engine *e);
 void recover_free(Engine *e);

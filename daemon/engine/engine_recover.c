@@ -210,12 +210,17 @@ static void forget(Engine *e, Unresolved *u) {
 
 /* All of it is in place on the host: write and remember the rest. */
 static int finish(Engine *e, Unresolved *u) {
-        StoreEntry entry = { .op = u->id, .uuid = u->intent.uuid };
+        StoreEntry entry = { .op = u->id, .uuid = u->intent.uuid }, masks;
         EngineKey key = { .object = ENGINE_MATRIX, .uuid = u->intent.uuid };
         Matrix *m = state_find(e, u->intent.uuid);
         CLEANUP(record_clear) Record copy = {};
         int r = 0;
 
+        if (request_keeps_masks(e, u->intent.kind, &u->intent.plan, &masks)) {
+                e->loaded.apmask = masks.apmask;
+                e->loaded.aqmask = masks.aqmask;
+                op_commit_lazily(e, &masks);
+        }
         switch (u->intent.kind) {
         case INTENT_DEFINE:
         case INTENT_MODIFY:
@@ -479,7 +484,7 @@ static void autostart(Engine *e) {
                 settle(e);
 }
 
-static bool masks_differ(const Engine *e) {
+bool recover_masks_differ(const Engine *e) {
         return e->loaded.keep_masks && e->snapshot->ap &&
                (!ap_mask_equal(&e->loaded.apmask, &e->snapshot->apmask) ||
                 !ap_mask_equal(&e->loaded.aqmask, &e->snapshot->aqmask));
@@ -500,7 +505,7 @@ static void on_boot_masks(void *userdata, int r, const Refusal *refusal, Uuid uu
 static void start_pending(Engine *e) {
         Refusal refusal = {};
 
-        if (e->masks_pending && !masks_differ(e))
+        if (e->masks_pending && !recover_masks_differ(e))
                 recover_masks_are_set(e);
         if (e->masks_pending) {
                 e->n_autostarting++;
@@ -537,7 +542,7 @@ static void boot(Engine *e) {
                         op_commit_mark(e, m->rec.uuid,
                                        MARK_PENDING); /* after what recovery has still to write */
                 }
-                if (r >= 0 && masks_differ(e)) {
+                if (r >= 0 && recover_masks_differ(e)) {
                         e->masks_pending = true;
                         r = marks_set(e->marks_fd, (Uuid) {}, MARK_PENDING);
                 }
@@ -564,7 +569,6 @@ static bool is_recovered(const Engine *e) {
 void recover_ready(Engine *e) {
         void (*cb)(void *userdata) = TAKE(e->ready_cb);
 
-        e->ready = true;
         if (cb)
                 cb(e->ready_userdata);
 }
@@ -661,7 +665,7 @@ static void heal_all(void *userdata, int r) {
                 e->unresolved[i].tried = false;
         resolve_all(e);
 
-        if (r >= 0 && masks_differ(e)) {
+        if (r >= 0 && recover_masks_differ(e)) {
                 h->waiting++;
                 if (engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller, on_healed, h,
                                           &refusal) != 0)
@@ -704,13 +708,13 @@ int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done,
         h->allocated = e->n_matrices + 2;
         h->healed = calloc(h->allocated, sizeof *h->healed);
         h->names = calloc(h->allocated, sizeof *h->names);
+        e->healing = h;
         if (e->unquiet)
                 engine_rest(e);
         r = h->healed && h->names ? engine_rescan(e, heal_all, h) : -ENOMEM;
         if (r < 0) {
+                e->healing = NULL;
                 healing_free(h);
-                return r;
         }
-        e->healing = h;
-        return 0;
+        return MIN(r, 0);
 }

@@ -522,8 +522,6 @@ static int host_submitted(HostChild *h, int r) {
 static int host_scan_submit(Host *host, HostScan depth, host_scanned_t done, void *userdata) {
         HostChild *h = CHILD(host);
 
-        if (!h->child && children_hanging(h, NULL) >= CHILDREN_LEFT_MAX)
-                return -EHOSTDOWN;
         return host_submitted(h, host_jobs_add_scan(&h->jobs, depth, done, userdata));
 }
 
@@ -533,8 +531,6 @@ static int host_execute_submit(Host *host, const Plan *plans, size_t n, host_exe
 
         if (n > WIRE_PLANS_MAX)
                 return -E2BIG;
-        if (!h->child && children_hanging(h, NULL) >= CHILDREN_LEFT_MAX)
-                return -EHOSTDOWN;
         return host_submitted(h, host_jobs_add_execute(&h->jobs, plans, n, done, userdata));
 }
 

@@ -525,6 +525,14 @@ static void check_busy(Chaos *c, const Witness *w, const Interference *sysfs, co
                 complain(c, "nobody watched");
 }
 
+static void chaos_clear(Chaos *c) {
+        for (size_t i = 0; i < ELEMENTS(c->clients); i++)
+                (void) sd_bus_flush_close_unref(c->clients[i].bus);
+        for (size_t i = 0; i < ELEMENTS(c->slots); i++)
+                free(c->slots[i].held);
+        (void) sd_event_unref(c->event);
+}
+
 int main(int argc, char *argv[]) {
         atomic_bool stop = false;
         Chaos c = {};
@@ -583,5 +591,6 @@ int main(int argc, char *argv[]) {
                 complain(&c, "the daemon did not answer in time");
         if (c.complaints > 0)
                 (void) printf("%u things were wrong\n", c.complaints);
+        chaos_clear(&c);
         return c.complaints > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
