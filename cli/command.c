@@ -175,7 +175,7 @@ static int check_verb(Cli *c, const CliVerb *v, int n_args, uint64_t given) {
                                  option_name(__builtin_ctzll(wrong)), v->name, v->args);
         if (n_args < v->min_args || n_args > v->max_args)
                 return cli_usage(c, "%s argument: guestcryptctl %s %s",
-                                 n_args < v->min_args ? "missing" : "one too many", v->name, v->args);
+                                 n_args < v->min_args ? "missing" : "superfluous", v->name, v->args);
 
         return CLI_DONE;
 }

@@ -643,6 +643,7 @@ static void host_refused(Engine *e, Op *op, const HostOutcome *outcome) {
         CLEANUP(refusal_clear) Refusal refusal = {};
         bool again = outcome->plan == PLAN_CHANGED || outcome->plan == PLAN_OVERLAP ||
                      outcome->plan == PLAN_HOST_OWNED;
+        int r;
 
         /* somebody else was faster: decided anew, the refusal knows who */
         again |= outcome->verdict == HOST_KERNEL &&
@@ -658,7 +659,12 @@ static void host_refused(Engine *e, Op *op, const HostOutcome *outcome) {
         }
 
         take_back_mark(e, op);
-        finish_refused(e, op, refuse_outcome(e, op, outcome, &refusal), &refusal);
+        r = refuse_outcome(e, op, outcome, &refusal);
+        if (r == VERDICT_IN_USE) { /* no event told of it: the property InUse is to say so too */
+                e->detail_wanted = true;
+                engine_host_changed(e);
+        }
+        finish_refused(e, op, r, &refusal);
 }
 
 static void host_unknown(Engine *e, Op *op, const HostOutcome *outcome) {

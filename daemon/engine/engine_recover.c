@@ -662,7 +662,7 @@ static void heal_all(void *userdata, int r) {
 
         h->waiting = 1; /* us */
         if (r < 0)
-                healing_add(h, (Uuid) {}, "", "the host could not be scanned", strerror(-r));
+                healing_add(h, (Uuid) {}, "the host", "could not be scanned", strerror(-r));
 
         for (size_t i = 0; i < e->n_unresolved; i++)
                 e->unresolved[i].tried = false;

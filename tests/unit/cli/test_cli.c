@@ -42,7 +42,7 @@ static void test_usage(void **state) {
                 { { "--frob" }, CLI_USAGE, "unknown option '--frob'" },
                 { { "list", "--adapters", "1" }, CLI_USAGE, "'list' has no option --adapters" },
                 { { "show" }, CLI_USAGE, "missing argument" },
-                { { "show", "a", "b" }, CLI_USAGE, "one too many argument" },
+                { { "show", "a", "b" }, CLI_USAGE, "superfluous argument" },
                 { { "define", "x", "--adapters" }, CLI_USAGE, "--adapters needs a value" },
                 { { "define", "x", "--adapters", "1", "--adapters", "2" },
                   CLI_USAGE,
