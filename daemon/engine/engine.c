@@ -14,6 +14,7 @@
 
 #define FILE_JOBS_MAX   4
 #define REFRESH_US      (40 * UINT64_C(1000))
+#define RETRY_US        (2 * UINT64_C(1000000)) /* after a scan that failed */
 #define RESCAN_SLACK_US (5 * UINT64_C(1000000)) /* the slow rescan may be late, to go with other wakeups */
 #define MARKS_DIR       "live"
 
@@ -59,6 +60,9 @@ static void on_scanned(void *userdata, int r, Snapshot *snapshot) {
                 log_error("Cannot read the host's devices, keeping what was known: %s", strerror(-r));
         else if (r >= 0 && before < 0)
                 log_notice("The host's devices can be read again");
+
+        if (r < 0) /* soon again: what it was kept from may be over */
+                (void) sd_event_source_set_time_relative(e->rescan_timer, RETRY_US);
 
         if (snapshot && state_take_snapshot(e, snapshot) < 0)
                 log_error("Out of memory while taking over the state of the host");
