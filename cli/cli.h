@@ -21,7 +21,6 @@ enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_CONFLICT = 3 };
 typedef enum CliOption {
         OPT_JSON,
         OPT_HOST,
-        OPT_ADDRESS,
         OPT_NO_ASK_PASSWORD,
         OPT_HELP,
         OPT_VERSION, /* of all verbs */
@@ -64,8 +63,6 @@ typedef struct CliVerb {
         uint64_t options;
         int (*run)(Cli *c, char **args); /* NULL-terminated; returns the exit status */
 } CliVerb;
-
-extern const CliVerb cli_verbs[]; /* ends with a NULL name */
 
 static inline void json_putp(json_object **o) {
         (void) json_object_put(*o);
@@ -161,8 +158,6 @@ int verb_mdev_list(Cli *c, char **args);
 /* The queues that the filter options leave, as objects. */
 int cli_queues(Cli *c, json_object **ret);
 
-/* What a verb that changed @path prints: nothing but a line, or the object as JSON. */
-int cli_changed(Cli *c, const char *path, const char *interface, const char *done);
 /* a(qqss) as a table; with --json as objects in *ret, else NULL there. */
 int cli_print_conflicts(Cli *c, json_object *conflicts, json_object **ret);
 

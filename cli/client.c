@@ -125,33 +125,10 @@ static int tell_bus_error(Cli *c, const sd_bus_error *e, const char *doing) {
 
 /* ---- connection and calls ---- */
 
-static int open_address(const char *address, sd_bus **ret) {
-        CLEANUP(sd_bus_unrefp) sd_bus *bus = NULL;
-        int r;
-
-        r = sd_bus_new(&bus);
-        if (r < 0)
-                return r;
-        r = sd_bus_set_address(bus, address);
-        if (r < 0)
-                return r;
-        r = sd_bus_set_bus_client(bus, 1);
-        if (r < 0)
-                return r;
-        r = sd_bus_start(bus);
-        if (r < 0)
-                return r;
-
-        *ret = TAKE(bus);
-        return 0;
-}
-
 int cli_connect(Cli *c) {
         int r;
 
-        if (c->values[OPT_ADDRESS])
-                r = open_address(c->values[OPT_ADDRESS], &c->bus);
-        else if (c->values[OPT_HOST])
+        if (c->values[OPT_HOST])
                 r = sd_bus_open_system_remote(&c->bus, c->values[OPT_HOST]);
         else
                 r = sd_bus_open_system(&c->bus);

@@ -15,14 +15,14 @@
 #define COLUMNS_MIN     20
 
 #define OPTS_GLOBAL \
-        (OPT_BIT(OPT_JSON) | OPT_BIT(OPT_HOST) | OPT_BIT(OPT_ADDRESS) | OPT_BIT(OPT_NO_ASK_PASSWORD) | \
-         OPT_BIT(OPT_HELP) | OPT_BIT(OPT_VERSION))
+        (OPT_BIT(OPT_JSON) | OPT_BIT(OPT_HOST) | OPT_BIT(OPT_NO_ASK_PASSWORD) | OPT_BIT(OPT_HELP) | \
+         OPT_BIT(OPT_VERSION))
 #define OPTS_SETS (OPT_BIT(OPT_ADAPTERS) | OPT_BIT(OPT_DOMAINS) | OPT_BIT(OPT_CONTROL))
 #define OPTS_DEFINE \
         (OPT_BIT(OPT_GUEST) | OPT_BIT(OPT_AUTOSTART) | OPT_BIT(OPT_START) | OPT_BIT(OPT_ALTERNATIVE) | \
          OPT_BIT(OPT_FROM_HOST))
 
-const CliVerb cli_verbs[] = {
+static const CliVerb verbs[] = {
         { "status", "", "the daemon, the host, and what is wrong", 0, 0, 0, verb_status },
         { "adapters", "", "crypto adapters of the host", 0, 0, 0, verb_adapters },
         { "queues", "[--adapter N] [--domain N] [--free] [--owner NAME]", "queues and who has them", 0, 0,
@@ -70,7 +70,6 @@ const CliVerb cli_verbs[] = {
 static const struct option options[] = {
         { "json", no_argument, NULL, OPT_JSON },
         { "host", required_argument, NULL, OPT_HOST },
-        { "address", required_argument, NULL, OPT_ADDRESS },
         { "no-ask-password", no_argument, NULL, OPT_NO_ASK_PASSWORD },
         { "help", no_argument, NULL, OPT_HELP },
         { "version", no_argument, NULL, OPT_VERSION },
@@ -98,7 +97,7 @@ static void print_help(FILE *f) {
         (void) fputs("guestcryptctl [--json] [--host=[USER@]HOST] [--no-ask-password] VERB\n\n"
                      "Gives guests crypto queues of their own, and keeps them apart.\n\n",
                      f);
-        for (const CliVerb *v = cli_verbs; v->name; v++)
+        for (const CliVerb *v = verbs; v->name; v++)
                 (void) fprintf(f, "  %s%s%s\n        %s\n", v->name, *v->args ? " " : "", v->args, v->help);
         (void) fputs(
                 "\nLIST: numbers in decimal or with 0x, and ranges: 1,3,0x10-0x13.\nNAME: a matrix's name or UUID.\n"
@@ -161,7 +160,7 @@ static int parse(Cli *c, int argc, char **argv, uint64_t *given) {
 }
 
 static const CliVerb *find_verb(const char *name) {
-        for (const CliVerb *v = cli_verbs; v->name; v++)
+        for (const CliVerb *v = verbs; v->name; v++)
                 if (strcmp(v->name, name) == 0)
                         return v;
 
@@ -176,7 +175,7 @@ static int check_verb(Cli *c, const CliVerb *v, int n_args, uint64_t given) {
                                  option_name(__builtin_ctzll(wrong)), v->name, v->args);
         if (n_args < v->min_args || n_args > v->max_args)
                 return cli_usage(c, "%s argument: guestcryptctl %s %s",
-                                 n_args < v->min_args ? "missing" : "one too many", v->name, v->args);
+                                 n_args < v->min_args ? "missing" : "superfluous", v->name, v->args);
 
         return CLI_DONE;
 }
@@ -217,6 +216,7 @@ static int run(Cli *c, int argc, char **argv) {
         r = parse(c, argc, argv, &given);
         if (r != CLI_DONE)
                 return r;
+        c->json = c->values[OPT_JSON]; /* "--js", and "--guest --json" */
         if (c->values[OPT_HELP]) {
                 print_help(c->out);
                 return CLI_DONE;

@@ -38,7 +38,7 @@ _guestcryptctl() {
         --adapters | --domains | --control | --uuid | --guest | --attr | --adapter | --domain | --host) return ;;
         *)
                 if [[ $cur == -* ]]; then
-                        words="$global ${options[$verb]-}"
+                        words="$global${verb:+ ${options[$verb]-}}"
                 elif [ -z "$verb" ]; then
                         words=${!options[*]}
                 else

@@ -286,7 +286,7 @@ int verb_masks(Cli *c, char **args) {
 
 int verb_reconcile(Cli *c, char **args) {
         CLEANUP(json_putp) json_object *healed = NULL, *all = json_object_new_array();
-        int r;
+        int r, result = CLI_DONE;
 
         r = cli_connect(c);
         if (r == CLI_DONE)
@@ -302,9 +302,11 @@ int verb_reconcile(Cli *c, char **args) {
                 (void) json_object_object_add(o, "what",
                                               json_object_get(json_object_array_get_idx(pair, 1)));
                 (void) json_object_array_add(all, o);
+                if (strcmp(json_text(o, "what"), "healed") != 0)
+                        result = CLI_FAILED;
         }
         if (cli_print_json(c, all))
-                return CLI_DONE;
+                return result;
 
         for (size_t i = 0; i < json_object_array_length(all); i++) {
                 json_object *o = json_object_array_get_idx(all, i);
@@ -314,7 +316,7 @@ int verb_reconcile(Cli *c, char **args) {
         if (json_object_array_length(all) == 0)
                 (void) fputs("Nothing to heal.\n", c->out);
 
-        return CLI_DONE;
+        return result;
 }
 
 int verb_reload(Cli *c, char **args) {

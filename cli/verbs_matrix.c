@@ -248,7 +248,8 @@ int verb_dumpxml(Cli *c, char **args) {
 
 /* ---- changing ---- */
 
-int cli_changed(Cli *c, const char *path, const char *interface, const char *done) {
+/* What a verb that changed the matrix at @path prints: nothing but a line, or the object as JSON. */
+static int tell_changed(Cli *c, const char *path, const char *done) {
         CLEANUP(json_putp) json_object *o = NULL;
         int r;
 
@@ -257,7 +258,7 @@ int cli_changed(Cli *c, const char *path, const char *interface, const char *don
                 return CLI_DONE;
         }
 
-        r = cli_properties(c, path, interface, &o);
+        r = cli_properties(c, path, MATRIX, &o);
         if (r != CLI_DONE)
                 return r;
 
@@ -279,7 +280,7 @@ static int tell_matrix(Cli *c, sd_bus_message *reply, const char *name, const ch
                 return cli_broken(c, -ENOMEM);
         }
 
-        return cli_changed(c, path, MATRIX, done);
+        return tell_changed(c, path, done);
 }
 
 static const char *defined_text(Cli *c) {
@@ -430,7 +431,7 @@ int verb_modify(Cli *c, char **args) {
                 done = NULL;
                 return cli_broken(c, -ENOMEM);
         }
-        return cli_changed(c, path, MATRIX, done);
+        return tell_changed(c, path, done);
 }
 
 /* Start, Stop, Undefine. */
@@ -460,7 +461,7 @@ static int act(Cli *c, const char *name, const char *method, const char *doing, 
         if (r != CLI_DONE)
                 return r;
         if (strcmp(method, "Undefine") != 0)
-                return cli_changed(c, path, MATRIX, done);
+                return tell_changed(c, path, done);
 
         (void) json_object_object_add(gone, "path", json_object_new_string(path));
         if (!cli_print_json(c, gone))

@@ -39,7 +39,7 @@ int sim_dialect_parse(const char *s, SimDialect *ret) {
         return -EINVAL;
 }
 
-void sim_profile_init(SimProfile *p) {
+static void set_defaults(SimProfile *p) {
         *p = (SimProfile) {
                 .dialect = SIM_LINUX_7_2,
                 .max_adapter = 255,
@@ -211,7 +211,7 @@ int sim_profile_parse(const char *text, SimProfile *ret, unsigned *reterr_line) 
         SimProfile p;
         int r;
 
-        sim_profile_init(&p);
+        set_defaults(&p);
         for (unsigned line = 1; *text; line++) {
                 char buf[512], *word[WORDS_MAX], *save = NULL;
                 size_t n = 0, length = strcspn(text, "\n");

@@ -52,8 +52,6 @@ typedef struct SimProfile {
         bool no_ap, no_qci, no_vfio_ap, debug;
 } SimProfile;
 
-void sim_profile_init(SimProfile *p);
-
 /* -EINVAL with *reterr_line set to the first line that is wrong; *ret is then untouched. */
 int sim_profile_parse(const char *text, SimProfile *ret, unsigned *reterr_line);
 

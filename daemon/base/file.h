@@ -7,21 +7,23 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/* Reads a regular file into a new NUL-terminated buffer (free()). -EFBIG above @max bytes, -EBADMSG if it is no regular
- * file, -ELOOP for a symbolic link. @ret_size may be NULL. */
+/* Reads a regular file into a new NUL-terminated buffer (free()). -EFBIG above @max bytes, -EBADMSG if it
+ * is no regular file, -EAGAIN if it grew meanwhile, -ELOOP for a symbolic link. @ret_size may be NULL. */
 int file_read_at(int dir_fd, const char *name, size_t max, char **ret, size_t *ret_size);
 
 /* Writes all of @data. 0 or -errno. */
 int file_write_all(int fd, const char *data, size_t size);
 
-/* Creates or truncates @name with mode 0600, writes and fsyncs it. 0 means: its bytes are on stable storage (its name not yet). */
+/* Creates or truncates @name with mode 0600, writes and fsyncs it. 0 means: its bytes are on stable
+ * storage (its name not yet). */
 int file_write_synced(int dir_fd, const char *name, const char *data, size_t size);
 
-/* Replaces @name as a whole: after a crash readers see the old or the new bytes, never a mixture. 0 means: on stable
- * storage. The temporary file ".NAME.new" may be left by a crash. */
+/* Replaces @name as a whole: after a crash readers see the old or the new bytes, never a mixture. 0
+ * means: on stable storage. The temporary file ".NAME.new" may be left by a crash. */
 int file_replace(int dir_fd, const char *name, const char *data, size_t size);
 
-/* Opens directory @path below @dir_fd, making it and its parents (0755) where missing. A descriptor or -errno. */
+/* Opens directory @path below @dir_fd, making it and its parents (0755) where missing. A descriptor or
+ * -errno. */
 int file_open_dir(int dir_fd, const char *path);
 
 /* For calls that return -1 and set errno. */

@@ -7,7 +7,8 @@
 
 #include "base/uuid.h"
 
-/* A few events have an identity that the message catalog explains to operators (systemd/guestcrypt.catalog). */
+/* A few events have an identity that the message catalog explains to operators
+ * (systemd/guestcrypt.catalog). */
 #define LOG_ID_RECOVERED  "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a01"
 #define LOG_ID_BAD_RECORD "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a02"
 #define LOG_ID_STUCK      "5f0a6a5c1f0e4f7e9a4e6f0c5b1d2a03"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* worker - one thread that runs jobs in order and hands them back to the loop. The only place with a lock. */
+/* worker - one thread that runs jobs in order and hands them back to the loop. The only place with a
+ * lock. */
 
 #include <systemd/sd-event.h>
 
@@ -10,10 +11,9 @@ typedef struct Worker Worker;
 
 struct Work {
         int (*run)(Work *w); /* worker thread; sees only what the job owns; 0 or -errno */
-        void (*done)(
-                Work *w,
-                int r); /* loop thread, once per accepted job, never before worker_submit() has returned */
-        Work *next;     /* the worker's, until done */
+        /* loop thread, once per accepted job, never before worker_submit() has returned */
+        void (*done)(Work *w, int r);
+        Work *next; /* the worker's, until done */
         int result;
 };
 

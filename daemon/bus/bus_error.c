@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -83,7 +84,7 @@ int bus_error_set_verdict(sd_bus_error *error, Verdict verdict, const Refusal *r
 
         assert(verdict < _VERDICT_MAX);
 
-        clean = bus_text(text);
+        clean = bus_line(text);
         if (!clean)
                 return sd_bus_error_set_errno(error, -ENOMEM);
 
@@ -97,14 +98,21 @@ int bus_error_set_verdict(sd_bus_error *error, Verdict verdict, const Refusal *r
 }
 
 int bus_error_invalid(sd_bus_error *error, const char *format, ...) {
+        CLEANUP(freep) char *text = NULL, *clean = NULL;
         va_list ap;
         int r;
 
         va_start(ap, format);
-        r = sd_bus_error_setfv(error, SD_BUS_ERROR_INVALID_ARGS, format, ap);
+        r = vasprintf(&text, format, ap);
         va_end(ap);
+        if (r < 0)
+                return sd_bus_error_set_errno(error, -ENOMEM);
 
-        return r;
+        clean = bus_line(text);
+        if (!clean)
+                return sd_bus_error_set_errno(error, -ENOMEM);
+
+        return sd_bus_error_set(error, SD_BUS_ERROR_INVALID_ARGS, clean);
 }
 
 int bus_error_broken(sd_bus_message *m, int r) {

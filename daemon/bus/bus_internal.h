@@ -119,6 +119,8 @@ int bus_append_mask(sd_bus_message *m, const ApMask *mask);
 int bus_reply_conflicts(Bus *b, sd_bus_message *m, const EngineCheck *check);
 /* The UTF-8 copy of @s, free(); NULL: out of memory. */
 char *bus_text(const char *s);
+/* The same as one line, for errors: control characters, which a caller may have sent, are '?' as well. */
+char *bus_line(const char *s);
 
 /* Room for @n paths, which sd-bus frees with the list, whatever was put in. 0 or -ENOMEM. */
 int bus_paths_new(size_t n, char ***ret);

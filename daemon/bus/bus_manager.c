@@ -70,19 +70,24 @@ static int get_count(sd_bus *bus, const char *path, const char *interface, const
 /* ---- questions ---- */
 
 static int find_self(Bus *b, const char *self, Uuid *ret, sd_bus_error *error) {
+        CLEANUP(freep) char *line = NULL; /* it may be anything that a caller sent */
         int r;
 
         if (!*self)
                 return 0;
 
+        line = bus_line(self);
+        if (!line)
+                return -ENOMEM;
+
         r = engine_find_matrix(b->engine, self, ret);
         if (r == -EBADMSG)
                 return sd_bus_error_setf(
                         error, bus_error_name(VERDICT_BAD_RECORD),
-                        "The record of matrix '%s' was set aside as unreadable, see Problems", self);
+                        "the record of matrix '%s' was set aside as unreadable, see Problems", line);
         if (r < 0)
                 return sd_bus_error_setf(error, bus_error_name(VERDICT_NO_SUCH_MATRIX),
-                                         "There is no matrix '%s'", self);
+                                         "there is no matrix '%s'", line);
 
         return 0;
 }
@@ -96,6 +101,11 @@ static int read_check(sd_bus_message *m, EngineCheck *ret, const char **ret_self
         r = bus_read_matrix(m, &ret->matrix, error);
         if (r < 0)
                 return r;
+        /* not "free": nobody could define it */
+        if (ap_mask_is_empty(&ret->matrix.adapters))
+                return bus_error_invalid(error, "a matrix needs at least one adapter");
+        if (ap_mask_is_empty(&ret->matrix.domains))
+                return bus_error_invalid(error, "a matrix needs at least one usage domain");
 
         return bus_read_options(m,
                                 (BusOption[]) {

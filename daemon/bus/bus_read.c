@@ -145,14 +145,14 @@ int bus_read_options(sd_bus_message *m, const BusOption *options, size_t n, sd_b
                 const char *name;
                 size_t i = 0;
 
-                r = sd_bus_message_read_basic(m, 's', &name);
+                r = bus_read_string(m, "an option's name", &name, error);
                 if (r < 0)
                         return r;
 
                 while (i < n && strcmp(options[i].name, name) != 0)
                         i++;
                 if (i == n)
-                        return bus_error_invalid(error, "unknown option '%.*s'", BUS_STRING_MAX, name);
+                        return bus_error_invalid(error, "unknown option '%s'", name);
                 if (seen & UINT32_C(1) << i)
                         return bus_error_invalid(error, "option '%s' was given twice", name);
                 seen |= UINT32_C(1) << i;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
@@ -63,6 +64,16 @@ char *bus_text(const char *s) {
         }
 
         return copy;
+}
+
+char *bus_line(const char *s) {
+        char *line = bus_text(s);
+
+        for (char *p = line; p && *p; p++)
+                if (iscntrl((unsigned char) *p))
+                        *p = '?';
+
+        return line;
 }
 
 int bus_append_text(sd_bus_message *m, const char *s) {

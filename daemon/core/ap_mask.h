@@ -74,8 +74,9 @@ static inline unsigned ap_mask_next(const ApMask *m, unsigned from) {
 /* The set of ids 0..@last. */
 ApMask ap_mask_up_to(uint8_t last);
 
-/* The kernel's absolute form: optional "0x", 1..64 hex digits, left-aligned (a short one is padded with zeros on
- * the right), one optional newline at the end. -EINVAL: not a mask; -ERANGE: too long. *ret is untouched on error. */
+/* The kernel's absolute form: optional "0x", 1..64 hex digits, left-aligned (a short one is padded with
+ * zeros on the right), one optional newline at the end. -EINVAL: not a mask; -ERANGE: too long. *ret is
+ * untouched on error. */
 int ap_mask_parse(const char *s, ApMask *ret);
 
 /* The same of the @n bytes at @s, all of them digits but for the "0x": no newline. */
@@ -84,16 +85,16 @@ int ap_mask_parse_n(const char *s, size_t n, ApMask *ret);
 /* "0x" and 64 lower-case digits. Returns @buf. */
 char *ap_mask_format(const ApMask *m, char buf[static AP_MASK_STRING_SIZE]);
 
-/* A person's list: numbers in decimal or with 0x, ranges, commas ("1,3,0x10-0x13"); ids may repeat. An octal-looking
- * "010" is refused, since the kernel would read it as 8. -EINVAL: not such a list, or empty; -ERANGE: an id above
- * 255 or a range that runs backwards. *ret is untouched on error. */
+/* A person's list: numbers in decimal or with 0x, ranges, commas ("1,3,0x10-0x13"); ids may repeat. An
+ * octal-looking "010" is refused, since the kernel would read it as 8. -EINVAL: not such a list, or
+ * empty; -ERANGE: an id above 255 or a range that runs backwards. *ret is untouched on error. */
 int ap_mask_parse_list(const char *s, ApMask *ret);
 
 /* The inverse, "0x04,0x10-0x13"; "" for the empty set. Returns @buf. */
 char *ap_mask_format_list(const ApMask *m, char buf[static AP_MASK_LIST_SIZE]);
 
-/* From numbers as a client sends them. -E2BIG: more than 256; -ERANGE: one above 255; -EEXIST: one twice. *ret is
- * untouched on error. */
+/* From numbers as a client sends them. -E2BIG: more than 256; -ERANGE: one above 255; -EEXIST: one twice.
+ * *ret is untouched on error. */
 int ap_mask_from_ids(const uint16_t *ids, size_t n, ApMask *ret);
 
 /* Writes the ids in ascending order; returns how many. */

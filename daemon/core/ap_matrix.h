@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* ap_matrix - adapters, usage domains and control domains of one mediated device; its queues are the cross product
- * of the first two. Pure. */
+/* ap_matrix - adapters, usage domains and control domains of one mediated device; its queues are the
+ * cross product of the first two. Pure. */
 
 #include "core/ap_mask.h"
 
@@ -32,8 +32,8 @@ static inline bool ap_matrix_has(const ApMatrix *m, Apqn q) {
         return ap_mask_test(&m->adapters, q.adapter) && ap_mask_test(&m->domains, q.domain);
 }
 
-/* The text of the kernel's ap_config: three masks, commas between, as read (one newline at the end is accepted).
- * All three must be there. -EINVAL or -ERANGE as ap_mask_parse(); *ret is untouched on error. */
+/* The text of the kernel's ap_config: three masks, commas between, as read (one newline at the end is
+ * accepted). All three must be there. -EINVAL or -ERANGE as ap_mask_parse(); *ret is untouched on error. */
 int ap_matrix_parse(const char *s, ApMatrix *ret);
 
 /* Three full-length masks without newline, fit for one write to ap_config. Returns @buf. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* claim - who holds which APQN. A claim is a matrix with an owner; claims lie in layers, so that "may this be
- * defined" and "may this be started" are questions about different sets of layers. Asking costs at most 256 row
- * operations whatever the number of claims; naming the owner of one APQN is one look-up.
+/* claim - who holds which APQN. A claim is a matrix with an owner; claims lie in layers, so that "may
+ * this be defined" and "may this be started" are questions about different sets of layers. Asking costs
+ * at most 256 row operations whatever the number of claims; naming the owner of one APQN is one look-up.
  * Pure but for its memory. */
 
 #include <stdint.h>
@@ -17,7 +17,6 @@ typedef enum ClaimVerdict {
         CLAIM_OVERLAP,
         CLAIM_HOST_OWNED,
         CLAIM_NO_SUCH_ID,
-        CLAIM_TOO_MANY,
         _CLAIM_VERDICT_MAX
 } ClaimVerdict;
 
@@ -69,8 +68,9 @@ typedef struct ClaimQuery {
         bool alternative; /* live mdevs whose uuid has an ALTERNATIVE claim do not count */
 } ClaimQuery;
 
-/* FREE, or the first refusal in the order NO_SUCH_ID, HOST_OWNED, OVERLAP. NO_SUCH_ID is asked whatever the layers are, and of
- * control domains too; HOST_OWNED only with the host's layer. Constant time (above). */
+/* FREE, or the first refusal in the order NO_SUCH_ID, HOST_OWNED, OVERLAP. NO_SUCH_ID is asked whatever
+ * the layers are, and of control domains too; HOST_OWNED only with the host's layer. Constant time
+ * (above). */
 ClaimVerdict claim_check(const ClaimTable *t, const ClaimQuery *q);
 
 /* One conflict. The pointers live as long as the claim does. */
@@ -81,16 +81,18 @@ typedef struct Conflict {
         const Claim *claim; /* NULL for the host and for NO_SUCH_ID */
 } Conflict;
 
-/* All conflicts of @q in order of APQN, then layer: each APQN is named once a layer (with any one owner of several). A control
- * domain that the machine does not have is named with the first adapter, an adapter without domains with domain 0.
- * Allocates *ret (free()), even if @q has none. 0 or -ENOMEM. */
+/* All conflicts of @q in order of APQN, then layer: each APQN is named once a layer (with any one owner
+ * of several). A control domain that the machine does not have is named with the first adapter, an
+ * adapter without domains with domain 0. Allocates *ret (free()), even if @q has none. 0 or -ENOMEM. */
 int claim_conflicts(const ClaimTable *t, const ClaimQuery *q, Conflict **ret, size_t *ret_n);
 
-/* The owner of @apqn in @layer: NULL if nobody; one of them if there are several. Constant time if there is one. */
+/* The owner of @apqn in @layer: NULL if nobody; one of them if there are several. Constant time if there
+ * is one. */
 const Claim *claim_owner(const ClaimTable *t, ClaimLayer layer, Apqn apqn);
 
-/* What could be had instead of @q: the adapters of which all wanted domains, and the domains of which all wanted adapters,
- * are free, restricted to what the machine has (@installed_*). Those of the matrix itself are included when free. */
+/* What could be had instead of @q: the adapters of which all wanted domains, and the domains of which all
+ * wanted adapters, are free, restricted to what the machine has (@installed_*). Those of the matrix
+ * itself are included when free. */
 void claim_suggest(const ClaimTable *t, const ClaimQuery *q, const ApMask *installed_adapters,
                    const ApMask *installed_domains, ApMask *ret_adapters, ApMask *ret_domains);
 

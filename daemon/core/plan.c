@@ -7,10 +7,6 @@
 
 #include "base/cleanup.h"
 
-/* The kernel's names of the one parent and type for AP (vfio_ap_drv.c, vfio_ap_ops.c). */
-#define AP_PARENT "matrix"
-#define AP_TYPE   "vfio_ap-passthrough"
-
 void plan_clear(Plan *p) {
         free(p->steps);
         *p = (Plan) {};
@@ -136,8 +132,8 @@ int plan_start(const Snapshot *s, Uuid uuid, const ApMatrix *m, bool from_host, 
                         return r;
         }
 
-        copy_name(create.create.parent, AP_PARENT);
-        copy_name(create.create.type, AP_TYPE);
+        copy_name(create.create.parent, PLAN_AP_PARENT);
+        copy_name(create.create.type, PLAN_AP_TYPE);
         r = plan_append(&p, &create);
         if (r < 0)
                 return r;

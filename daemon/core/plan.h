@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* plan - an ordered list of changes to a host with their inverses, and what must be true before the first of them.
- * core/ makes it, the journal keeps it, host/ carries it out. Pure but for its memory. */
+/* plan - an ordered list of changes to a host with their inverses, and what must be true before the first
+ * of them. core/ makes it, the journal keeps it, host/ carries it out. Pure but for its memory. */
 
 #include "core/claim.h"
 #include "core/snapshot.h"
+
+/* The kernel's names of the one parent and type for AP (vfio_ap_drv.c, vfio_ap_ops.c). */
+#define PLAN_AP_PARENT "matrix"
+#define PLAN_AP_TYPE   "vfio_ap-passthrough"
 
 #define PLAN_ATTR_NAME_SIZE  64
 #define PLAN_ATTR_VALUE_SIZE 256
@@ -29,9 +33,9 @@ typedef struct PlanStep {
                 } masks;
                 struct {
                         Apqn apqn;
-                        bool before,
-                                after; /* true: given to vfio_ap by override; false: no override. Before: true if
-                                             * it is there by half; true to true finishes that */
+                        /* true: given to vfio_ap by override; false: no override. Before: true if it is
+                         * there by half; true to true finishes that */
+                        bool before, after;
                 } override;
                 struct {
                         char parent[SNAPSHOT_NAME_SIZE], type[SNAPSHOT_NAME_SIZE];
@@ -73,14 +77,15 @@ typedef enum PlanVerdict {
         _PLAN_VERDICT_MAX
 } PlanVerdict;
 
-/* Whether @p may be carried out on a host that is as @s: every `before` holds, no live mdev but the plan's own overlaps
- * what it assigns, nothing it assigns stays with the host's drivers, nothing it gives back to them is assigned. Each step is judged on the host
- * as the steps before it leave it. An mdev whose matrix cannot be read is not judged: the claims count it. *ret_apqn is
- * set for OVERLAP and HOST_OWNED only. */
+/* Whether @p may be carried out on a host that is as @s: every `before` holds, no live mdev but the
+ * plan's own overlaps what it assigns, nothing it assigns stays with the host's drivers, nothing it gives
+ * back to them is assigned. Each step is judged on the host as the steps before it leave it. An mdev
+ * whose matrix cannot be read is not judged: the claims count it. *ret_apqn is set for OVERLAP and
+ * HOST_OWNED only. */
 PlanVerdict plan_check(const Plan *p, const Snapshot *s, Apqn *ret_apqn);
 
-/* What @s is like after @p. For tests, for reports and for the simulated outcome of several plans in a row. 0 or -ENOMEM
- * (@s is unchanged). Steps that plan_check() would refuse may have no effect. */
+/* What @s is like after @p. For tests, for reports and for the simulated outcome of several plans in a
+ * row. 0 or -ENOMEM (@s is unchanged). Steps that plan_check() would refuse may have no effect. */
 int plan_apply(const Plan *p, Snapshot *s);
 
 /* How far a plan that was in flight got, judged by the host alone. */
@@ -92,24 +97,28 @@ typedef enum PlanProgress {
 } PlanProgress;
 PlanProgress plan_progress(const Plan *p, const Snapshot *s);
 
-/* The steps that bring a host from @s back to before @p: for recovery. Steps whose `before` already holds are left out.
- * Never undoes what is neither before nor after (somebody else has changed it since): such a step is left out and
- * *ret_foreign is set; so is one that somebody else has built upon (it would give queues to the host's drivers that another
- * mdev has now, say). What a step of several writes left half done is ours. plan_check() accepts the result on @s, but for
- * IN_USE, NO_INSTANCES and NO_PARENT. 0, -ENOMEM or -E2BIG. */
+/* The steps that bring a host from @s back to before @p: for recovery. Steps whose `before` already holds
+ * are left out. Never undoes what is neither before nor after (somebody else has changed it since): such
+ * a step is left out and *ret_foreign is set; so is one that somebody else has built upon (it would give
+ * queues to the host's drivers that another mdev has now, say). What a step of several writes left half
+ * done is ours. plan_check() accepts the result on @s, but for IN_USE, NO_INSTANCES and NO_PARENT. 0,
+ * -ENOMEM or -E2BIG. */
 int plan_undo(const Plan *p, const Snapshot *s, Plan *ret, bool *ret_foreign);
 
-/* The same the other way: what is left to do of @p. Attributes are written anew, since nothing shows whether they were. */
+/* The same the other way: what is left to do of @p. Attributes are written anew, since nothing shows
+ * whether they were. */
 int plan_finish(const Plan *p, const Snapshot *s, Plan *ret, bool *ret_foreign);
 
-/* One line of bytes for the journal, hex and spaces, without newline (free()); and back. -ENOMEM; -EBADMSG: not one. */
+/* One line of bytes for the journal, hex and spaces, without newline (free()); and back. -ENOMEM;
+ * -EBADMSG: not one. */
 int plan_serialize(const Plan *p, char **ret);
 int plan_parse(const char *s, Plan *ret);
 
 /* Plans for what the engine does. @s is the host as known; Errors: -ENOMEM, -E2BIG, and what each says. */
 
-/* Make mdev @uuid with @m on the host. With @from_host, queues of @m that the host's drivers own are taken from them:
- * by masks (the adapters of @m leave apmask), or by driver overrides where one is in force already. */
+/* Make mdev @uuid with @m on the host. With @from_host, queues of @m that the host's drivers own are
+ * taken from them: by masks (the adapters of @m leave apmask), or by driver overrides where one is in
+ * force already. */
 int plan_start(const Snapshot *s, Uuid uuid, const ApMatrix *m, bool from_host, Plan *ret);
 /* Change live mdev @uuid to @m. -ENOENT: it is not there; -ENODATA: its present matrix is not known. */
 int plan_modify(const Snapshot *s, Uuid uuid, const ApMatrix *m, bool from_host, Plan *ret);

@@ -24,8 +24,8 @@ typedef enum Drift {
 
 Drift reconcile_one(const Wanted *w, const Snapshot *s);
 
-/* The plan that heals @drift, made with the plan_*() functions: none for NONE and UNKNOWN and STRAY (nothing is removed
- * to heal). 0, with an empty plan if there is nothing to do, or -ENOMEM. */
+/* The plan that heals @drift, made with the plan_*() functions: none for NONE and UNKNOWN and STRAY
+ * (nothing is removed to heal). 0, with an empty plan if there is nothing to do, or -ENOMEM. */
 int reconcile_plan(const Wanted *w, Drift drift, const Snapshot *s, Plan *ret);
 
 /* What to do at start about an operation that the journal has as begun and not as ended. */
@@ -36,7 +36,7 @@ typedef enum Recovery {
         _RECOVERY_MAX
 } Recovery;
 
-/* @wants_finish: the operation is one that is better finished than undone (stop, undefine). Then *ret_undo of UNDO is the
- * rest of the plan instead of its inverse. 0 or -ENOMEM. */
+/* @wants_finish: the operation is one that is better finished than undone (stop, undefine). Then
+ * *ret_undo of UNDO is the rest of the plan instead of its inverse. 0 or -ENOMEM. */
 int reconcile_intent(const Plan *p, bool wants_finish, const Snapshot *s, Recovery *ret, Plan *ret_undo,
                      bool *ret_foreign);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* snapshot - what a host looked like at one moment: a value that host/ fills and the rest only reads. Pure but for
- * the memory that it owns. */
+/* snapshot - what a host looked like at one moment: a value that host/ fills and the rest only reads.
+ * Pure but for the memory that it owns. */
 
 #include <stdint.h>
 
@@ -58,9 +58,9 @@ typedef struct Snapshot {
         bool vfio_ap;                     /* and the matrix parent */
         bool has_ap_config, has_override; /* what the kernel offers */
         bool bindings_complete;
-        char bindings
-                [32];  /* the kernel's "BOUND/ALL", by which host_scan() sees changes; "" after host_child */
-        bool detailed; /* use and guest matrices were read too */
+        /* The kernel's "BOUND/ALL", by which host_scan() sees changes; "" after host_child. */
+        char bindings[32];
+        bool detailed;     /* use and guest matrices were read too */
         bool detail_stuck; /* they could not be: the kernel hangs on them */
         uint8_t max_adapter, max_domain;
         ApMask apmask, aqmask;
@@ -112,14 +112,14 @@ void snapshot_drop_mdev(Snapshot *s, Uuid uuid);
 /* Whether apmask and aqmask leave everything to the host's drivers: only then the kernel takes overrides. */
 bool snapshot_masks_are_full(const Snapshot *s);
 
-/* Which domains of @adapter the host's drivers own. Host-owned = bit set in both masks; but where the kernel has
- * overrides and both masks are full, a queue that has one and is bound to vfio_ap is not the host's. An override alone
- * does not count, nor does vfio_ap alone: the kernel goes by the masks then (ap_bus.c). Ids above the machine's
- * maximum are included where the masks say so. */
+/* Which domains of @adapter the host's drivers own. Host-owned = bit set in both masks; but where the
+ * kernel has overrides and both masks are full, a queue that has one and is bound to vfio_ap is not the
+ * host's. An override alone does not count, nor does vfio_ap alone: the kernel goes by the masks then
+ * (ap_bus.c). Ids above the machine's maximum are included where the masks say so. */
 ApMask snapshot_host_owned(const Snapshot *s, uint8_t adapter);
 
-/* What a guest gets of @m: only what the machine has, and of that no adapter with a queue that is missing or not
- * bound to vfio_ap (vfio_ap_ops.c, vfio_ap_mdev_filter_matrix()). */
+/* What a guest gets of @m: only what the machine has, and of that no adapter with a queue that is missing
+ * or not bound to vfio_ap (vfio_ap_ops.c, vfio_ap_mdev_filter_matrix()). */
 void snapshot_guest_matrix(const Snapshot *s, const ApMatrix *m, ApMask *ret_adapters, ApMask *ret_domains);
 
 /* Why @adapter of @m is missing from the guest matrix. */

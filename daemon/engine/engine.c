@@ -14,6 +14,7 @@
 
 #define FILE_JOBS_MAX   4
 #define REFRESH_US      (40 * UINT64_C(1000))
+#define RETRY_US        (2 * UINT64_C(1000000)) /* after a scan that failed */
 #define RESCAN_SLACK_US (5 * UINT64_C(1000000)) /* the slow rescan may be late, to go with other wakeups */
 #define MARKS_DIR       "live"
 
@@ -24,7 +25,7 @@ static void mdevctl_check(Engine *e);
 
 /* @detailed: all that wait are content; else those that came before scan number @scan began. */
 static void wake_waiters(Engine *e, int r, bool detailed) {
-        Waiter **p = &e->waiters;
+        Waiter **p = &e->waiters, *due = NULL, **last = &due;
 
         while (*p) {
                 Waiter *w = *p;
@@ -33,7 +34,15 @@ static void wake_waiters(Engine *e, int r, bool detailed) {
                         p = &w->next;
                         continue;
                 }
-                *p = w->next;
+                *p = TAKE(w->next);
+                *last = w;
+                last = &w->next;
+        }
+
+        while (due) { /* whom we call may wait for another scan */
+                Waiter *w = due;
+
+                due = w->next;
                 sd_event_source_disable_unref(w->timer);
                 w->done(w->userdata, r);
                 free(w);
@@ -51,6 +60,9 @@ static void on_scanned(void *userdata, int r, Snapshot *snapshot) {
                 log_error("Cannot read the host's devices, keeping what was known: %s", strerror(-r));
         else if (r >= 0 && before < 0)
                 log_notice("The host's devices can be read again");
+
+        if (r < 0) /* soon again: what it was kept from may be over */
+                (void) sd_event_source_set_time_relative(e->rescan_timer, RETRY_US);
 
         if (snapshot && state_take_snapshot(e, snapshot) < 0)
                 log_error("Out of memory while taking over the state of the host");
@@ -88,7 +100,8 @@ static void scan_now(Engine *e) {
 }
 
 void engine_host_changed(Engine *e) {
-        /* what we do ourselves stirs the host most: a batch that is under way brings its own view of it at its end */
+        /* what we do ourselves stirs the host most: a batch that is under way brings its own view of it
+         * at its end */
         if (e->executing && !e->fresh.first)
                 e->stirred = true;
         else
@@ -291,17 +304,19 @@ static int on_mdevctl(sd_event_source *s, int fd, uint32_t revents, void *userda
 static int open_dirs(Engine *e, const char *state_dir, const char *run_dir) {
         CLEANUP(fd_closep) int state_fd = -1;
         CLEANUP(fd_closep) int run_fd = -1;
+        bool writable = false;
         int r;
 
         state_fd = file_open_dir(e->root_fd, state_dir);
         if (state_fd < 0)
                 return state_fd;
-        r = store_open(state_fd, &e->store, &e->loaded, &e->writable);
+        r = store_open(state_fd, &e->store, &e->loaded, &writable);
         if (r < 0)
                 return r;
-        if (!e->writable)
+        e->store_failed = !writable;
+        if (!writable)
                 log_full(LOG_ERR, LOG_ID_STORE, NULL,
-                         "The state directory cannot be written, refusing changes");
+                         "The state directory cannot be written, refusing changes until it can be");
 
         run_fd = file_open_dir(e->root_fd, run_dir);
         if (run_fd < 0)
@@ -627,9 +642,10 @@ void engine_queue_owner(const Engine *e, Apqn apqn, const char **ret_kind,
 
         for (size_t i = 0; i < ELEMENTS(order); i++) {
                 Conflict c = { .apqn = apqn, .verdict = CLAIM_OVERLAP, .layer = order[i] };
-                ApMask host = snapshot_host_owned(e->snapshot, apqn.adapter);
 
                 if (order[i] == CLAIM_LAYER_HOST) {
+                        ApMask host = snapshot_host_owned(e->snapshot, apqn.adapter);
+
                         if (!ap_mask_test(&host, apqn.domain))
                                 continue;
                         *ret_kind = "host";
@@ -665,7 +681,7 @@ const char *const *engine_problems(Engine *e) {
                               strerror(-e->mdevctl_error));
         if (r >= 0 && e->scan_error < 0)
                 r = strv_addf(&lines, "the host's devices cannot be read: %s", strerror(-e->scan_error));
-        if (r >= 0 && (!e->writable || e->store_failed))
+        if (r >= 0 && e->store_failed)
                 r = strv_addf(&lines, "the state directory cannot be written: changes are refused");
         if (r >= 0 && e->snapshot->detail_stuck)
                 r = strv_addf(&lines,
@@ -680,15 +696,12 @@ const char *const *engine_problems(Engine *e) {
         for (size_t i = 0; i < e->n_unresolved && r >= 0; i++)
                 if (e->unresolved[i].text && !state_find(e, e->unresolved[i].intent.uuid))
                         r = strv_addf(&lines, "%s", e->unresolved[i].text);
-        if (r >= 0 && e->loaded.keep_masks && e->snapshot->ap &&
-            (!ap_mask_equal(&e->loaded.apmask, &e->snapshot->apmask) ||
-             !ap_mask_equal(&e->loaded.aqmask, &e->snapshot->aqmask)))
-                r = strv_addf(
-                        &lines,
-                        "the host masks were changed by somebody else; they are to be %s and %s, Reconcile sets "
-                        "them",
-                        ap_mask_format(&e->loaded.apmask, apmask),
-                        ap_mask_format(&e->loaded.aqmask, aqmask));
+        if (r >= 0 && recover_masks_differ(e))
+                r = strv_addf(&lines,
+                              "the host masks were changed by somebody else; they are to be %s and %s, "
+                              "Reconcile sets them",
+                              ap_mask_format(&e->loaded.apmask, apmask),
+                              ap_mask_format(&e->loaded.aqmask, aqmask));
 
         strv_free(e->problems);
         e->problems = lines;

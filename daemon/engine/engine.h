@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* engine - requests become claims, journal entries, host plans, and are done or undone. The only holder of state; knows no bus.
- * Everything runs on the loop thread; what blocks is on the file worker or behind HostOps. */
+/* engine - requests become claims, journal entries, host plans, and are done or undone. The only holder
+ * of state; knows no bus. Everything runs on the loop thread; what blocks is on the file worker or behind
+ * HostOps. */
 
 #include <sys/types.h>
 #include <systemd/sd-event.h>
@@ -36,8 +37,8 @@ typedef struct EngineKey {
         uint8_t id;
 } EngineKey;
 
-/* Called after the change (REMOVED: the object cannot be looked up any more). Not called for what engine_new() loads before it
- * returns. */
+/* Called after the change (REMOVED: the object cannot be looked up any more). Not called for what
+ * engine_new() loads before it returns. */
 typedef void (*engine_event_t)(void *userdata, const EngineKey *key, EngineChange change);
 
 /* ---- life ---- */
@@ -55,12 +56,14 @@ typedef struct EngineConfig {
                           .max_matrices_per_uid = 256, \
                           .max_calls = 512 })
 
-/* Loads the state directory @root_fd/@state_dir and the marks in @root_fd/@run_dir (what is live by our doing, lost with the host's
- * memory as the mdevs are). Blocks while it reads them. @host stays the caller's and must outlive the engine. Recovery, adoption and
- * autostart follow asynchronously, see engine_is_settled(). -EBUSY: another daemon has the directory. */
+/* Loads the state directory @root_fd/@state_dir and the marks in @root_fd/@run_dir (what is live by our
+ * doing, lost with the host's memory as the mdevs are). Blocks while it reads them. @host stays the
+ * caller's and must outlive the engine. Recovery, adoption and autostart follow asynchronously, see
+ * engine_is_settled(). -EBUSY: another daemon has the directory. */
 int engine_new(sd_event *event, const EngineConfig *config, Host *host, int root_fd, const char *state_dir,
                const char *run_dir, engine_event_t event_cb, void *userdata, Engine **ret);
-/* Waits for what the file worker has begun; operations in flight are left to the next start's recovery; replies are not sent. */
+/* Waits for what the file worker has begun; operations in flight are left to the next start's recovery;
+ * replies are not sent. */
 Engine *engine_free(Engine *e);
 
 void engine_set_config(Engine *e, const EngineConfig *config);
@@ -68,13 +71,13 @@ void engine_set_config(Engine *e, const EngineConfig *config);
 void engine_host_changed(Engine *e);
 /* Recovery and the first autostart round have ended. */
 bool engine_is_settled(const Engine *e);
-/* Calls @done once, from the loop: what was interrupted is done, undone, or waits for the kernel; or the host could not be looked at. To be
- * set right after engine_new(); requests should not be made before. */
+/* Calls @done once, from the loop: what was interrupted is done, undone, or waits for the kernel; or the
+ * host could not be looked at. To be set right after engine_new(); requests should not be made before. */
 void engine_when_ready(Engine *e, void (*done)(void *userdata), void *userdata);
 
 /* ---- requests ----
- * Each returns 0: accepted, @done will be called once, later; > 0: a Verdict, refused at once, nothing changed, *reterr says why
- * (refusal_clear() it); < 0: -errno, nothing changed. */
+ * Each returns 0: accepted, @done will be called once, later; > 0: a Verdict, refused at once, nothing
+ * changed, *reterr says why (refusal_clear() it); < 0: -errno, nothing changed. */
 
 typedef struct EngineCaller {
         uid_t uid;
@@ -97,7 +100,8 @@ typedef struct EngineDefine {
 
 int engine_define(Engine *e, const EngineDefine *d, const EngineCaller *c, engine_done_t done,
                   void *userdata, Refusal *reterr);
-/* The same from libvirt's node device XML; of @options only autostart, alternative, from_host, start, guest count, where they are set. */
+/* The same from libvirt's node device XML; of @options only autostart, alternative, from_host, start,
+ * guest count, where they are set. */
 int engine_define_xml(Engine *e, const char *xml, size_t size, const EngineDefine *options,
                       const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr);
 
@@ -125,8 +129,8 @@ int engine_create_mdev(Engine *e, const char *parent, const char *type, Uuid uui
 int engine_remove_mdev(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done, void *userdata,
                        Refusal *reterr);
 
-/* Gives exactly these adapters and domains to the host's drivers (apmask, aqmask), now and at each boot. OVERLAP if a queue that they
- * would get back is in a mdev. */
+/* Gives exactly these adapters and domains to the host's drivers (apmask, aqmask), now and at each boot.
+ * OVERLAP if a queue that they would get back is in a mdev. */
 int engine_set_host_masks(Engine *e, const ApMask *adapters, const ApMask *domains, const EngineCaller *c,
                           engine_done_t done, void *userdata, Refusal *reterr);
 
@@ -150,7 +154,7 @@ int engine_refresh(Engine *e, void (*done)(void *userdata, int r), void *userdat
 typedef struct EngineConflict {
         uint16_t adapter, domain;
         const char *
-                kind; /* "host", "mdev", "definition", "mdevctl", "operation", "limit" (above the machine's maximum) */
+                kind; /* "host", "mdev", "definition", "mdevctl", "operation", "limit" (above the maximum) */
         char owner[ENGINE_OWNER_SIZE]; /* definition name, mdev uuid, "" for the host */
 } EngineConflict;
 
@@ -162,7 +166,8 @@ typedef struct EngineCheck {
         bool from_host; /* host-owned queues do not count */
 } EngineCheck;
 
-/* -EHOSTDOWN: there is no AP bus to ask about. All conflicts; none: *ret_n = 0. free(*ret). *ret_text (may be NULL; free()): the refusal's one line, NULL if there is none. */
+/* -EHOSTDOWN: there is no AP bus to ask about. All conflicts; none: *ret_n = 0. free(*ret). *ret_text
+ * (may be NULL; free()): the refusal's one line, NULL if there is none. */
 int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size_t *ret_n,
                  Verdict *ret_verdict, char **ret_text);
 
@@ -205,12 +210,13 @@ int engine_get_xml(Engine *e, Uuid uuid, char **ret);
 const Snapshot *engine_snapshot(const Engine *e);
 /* Whether live mdev @uuid is ours (a matrix or made by us). */
 bool engine_is_ours(const Engine *e, Uuid uuid);
-/* Matrix or attributes of an mdev, its state: "active", "removing". */
+/* Of a live mdev: "active", or "removing" while an operation of ours takes it away. */
 const char *engine_mdev_state(const Engine *e, Uuid uuid);
-/* Who has @apqn: kind as in EngineConflict or "free"; owner as there. A live mdev comes before definitions. */
+/* Who has @apqn: kind as in EngineConflict or "free"; owner as there. A live mdev comes before
+ * definitions. */
 void engine_queue_owner(const Engine *e, Apqn apqn, const char **ret_kind,
                         char ret_owner[static ENGINE_OWNER_SIZE]);
 
-/* Problems of the whole (bad records, mdevctl's bad files, stuck children, masks not as kept, state directory not writable): NULL-terminated, valid
- * until the loop runs again. */
+/* Problems of the whole (bad records, mdevctl's bad files, stuck children, masks not as kept, state
+ * directory not writable): NULL-terminated, valid until the loop runs again. */
 const char *const *engine_problems(Engine *e);

@@ -8,13 +8,10 @@
 #include "core/reconcile.h"
 #include "engine/engine_internal.h"
 
-#define AP_PARENT "matrix"
-#define AP_TYPE   "vfio_ap-passthrough"
-
 /* ---- what may be, and what it claims ---- */
 
-/* A definition answers for all that there is; a start for what is live, and for the host. Alternatives may overlap each other
- * until they are started. */
+/* A definition answers for all that there is; a start for what is live, and for the host. Alternatives
+ * may overlap each other until they are started. */
 ClaimQuery request_query(const ApMatrix *m, Uuid self, unsigned what) {
         ClaimQuery q = {
                 .matrix = m,
@@ -45,9 +42,6 @@ static int check(Engine *e, const ApMatrix *m, Uuid self, unsigned what, Refusal
 }
 
 static int need_ap(Engine *e, bool vfio_ap, Refusal *reterr) {
-        if (!e->writable)
-                return refuse(reterr, VERDICT_BACKEND, -EROFS,
-                              "the state directory cannot be written; nothing was changed");
         if (e->scan_error < 0)
                 return refuse(reterr, VERDICT_BACKEND, e->scan_error,
                               "the host's devices cannot be read (%s); nothing was changed",
@@ -93,7 +87,7 @@ static int need_not_in_use(Engine *e, Uuid uuid, const char *what, const char *n
 
 static int claim_shadow(Engine *e, Op *op, const Matrix *m, bool live) {
         Claim c = {
-                .layer = m->rec.alternative ? CLAIM_LAYER_ALTERNATIVE : CLAIM_LAYER_EXCLUSIVE,
+                .layer = state_definition_layer(&m->rec),
                 .name = m->rec.name,
                 .operation = true,
                 .matrix = op->target,
@@ -321,7 +315,7 @@ static int decide_undefine(Engine *e, Op *op, Refusal *reterr) {
         Matrix *m;
         int r;
 
-        if (!e->writable || e->scan_error < 0) /* it might be live */
+        if (e->scan_error < 0) /* it might be live */
                 return need_ap(e, false, reterr);
         r = need_matrix(e, op->uuid, &m, reterr);
         if (r != 0)
@@ -453,7 +447,7 @@ static int decide_create(Engine *e, Op *op, Refusal *reterr) {
         bool ap;
         int r;
 
-        if (!e->writable || e->scan_error < 0)
+        if (e->scan_error < 0)
                 return need_ap(e, false, reterr);
 
         type = snapshot_find_type(e->snapshot, op->parent, op->type);
@@ -471,7 +465,7 @@ static int decide_create(Engine *e, Op *op, Refusal *reterr) {
                 return refuse(reterr, VERDICT_NO_INSTANCES, 0,
                               "type '%s' of parent '%s' has no instance left", op->type, op->parent);
 
-        ap = strcmp(op->type, AP_TYPE) == 0 && strcmp(op->parent, AP_PARENT) == 0;
+        ap = strcmp(op->type, PLAN_AP_TYPE) == 0 && strcmp(op->parent, PLAN_AP_PARENT) == 0;
         if (ap) {
                 r = matrix_from_attrs(op, &matrix, reterr);
                 if (r != 0)
@@ -496,7 +490,7 @@ static int decide_remove(Engine *e, Op *op, Refusal *reterr) {
         char text[UUID_STRING_SIZE];
         int r;
 
-        if (!e->writable || e->scan_error < 0)
+        if (e->scan_error < 0)
                 return need_ap(e, false, reterr);
 
         uuid_format(op->uuid, text);
@@ -576,6 +570,12 @@ int request_decide(Engine *e, Op *op, Refusal *reterr) {
         int r;
 
         r = decide[op->kind](e, op, reterr);
+        if (r == -E2BIG)
+                r = refuse(
+                        reterr, VERDICT_LIMIT_HIT, 0,
+                        "more than %d queues would have to be moved one by one; give them to guests with the host "
+                        "masks instead",
+                        PLAN_STEPS_MAX);
         if (r != 0) {
                 request_release(e, op);
                 plan_clear(&op->plan);
@@ -595,26 +595,33 @@ static void apply_undefine(Engine *e, Op *op, Matrix *m) {
         state_emit_manager(e);
 }
 
-/* Masks that we are to keep follow what we take from the host ourselves. */
-static void keep_masks(Engine *e, const Op *op) {
-        for (size_t i = 0; i < op->plan.n_steps; i++) {
-                const PlanStep *step = &op->plan.steps[i];
-                StoreEntry entry = { .type = STORE_MASKS, .keep = true };
+bool request_keeps_masks(const Engine *e, IntentKind kind, const Plan *p, StoreEntry *ret) {
+        for (size_t i = 0; i < p->n_steps && kind != INTENT_MASKS && e->loaded.keep_masks; i++) {
+                const PlanStep *step = &p->steps[i];
 
-                if (step->type != PLAN_MASKS || op->kind == INTENT_MASKS || !e->loaded.keep_masks)
+                if (step->type != PLAN_MASKS)
                         continue;
-                e->loaded.apmask = entry.apmask = step->masks.apmask_after;
-                e->loaded.aqmask = entry.aqmask = step->masks.aqmask_after;
-                op_commit_lazily(e, &entry);
+                *ret = (StoreEntry) { .type = STORE_MASKS,
+                                      .keep = true,
+                                      .apmask = step->masks.apmask_after,
+                                      .aqmask = step->masks.aqmask_after };
+                return true;
         }
+        return false;
 }
 
 int request_apply(Engine *e, Op *op) {
         EngineKey key = { .object = ENGINE_MDEV, .uuid = op->uuid };
         Matrix *m = state_find(e, op->uuid);
+        StoreEntry masks;
         int r = 0;
 
-        keep_masks(e, op);
+        if (request_keeps_masks(e, op->kind, &op->plan, &masks)) {
+                e->loaded.apmask = masks.apmask;
+                e->loaded.aqmask = masks.aqmask;
+                if (op->phase != OP_FINAL) /* else it went with the end of the intent */
+                        op_commit_lazily(e, &masks);
+        }
         switch (op->kind) {
         case INTENT_DEFINE:
                 m->visible = true;

@@ -75,7 +75,7 @@ struct Op {
         uint64_t arrived; /* number of scans begun when it came */
         unsigned tries;
         int r;           /* OP_UNDO: why */
-        Refusal refusal; /* OP_UNDO, RESOLVE: what to answer */
+        Refusal refusal; /* OP_UNDO: what to answer */
         engine_done_t done;
         void *userdata;
 };
@@ -136,7 +136,7 @@ struct Engine {
 
         StoreContent loaded; /* bad records, masks to keep; records and intents are moved out */
         Store *store;
-        bool writable, store_failed;
+        bool store_failed;
         uint64_t last_op;
 
         Worker *worker;
@@ -166,7 +166,7 @@ struct Engine {
         size_t n_unresolved;
         bool resting; /* the AP lock is waited for before recovery begins */
         bool unquiet; /* and was not had: a child of the daemon before us may still change the host */
-        bool ready, settled, boot_done, closing;
+        bool settled, boot_done, closing;
         bool host_differs;  /* since what has failed was last tried again */
         bool start_wanted;  /* what is pending is to be tried again when nothing is being undone */
         bool masks_pending; /* the masks that we keep are still to be set at this boot */
@@ -201,6 +201,8 @@ bool state_is_own_mdev(const Engine *e, Uuid uuid);
 int state_add_own_mdev(Engine *e, Uuid uuid);
 void state_drop_own_mdev(Engine *e, Uuid uuid);
 
+/* Where the claims of a definition lie. */
+ClaimLayer state_definition_layer(const Record *rec);
 /* Sets or renews the claims of a definition, and of what is live under @uuid. -ENOMEM. */
 int state_claim_definition(Engine *e, const Matrix *m);
 int state_claim_live(Engine *e, Uuid uuid, const Op *op);
@@ -210,7 +212,8 @@ int state_claim_mdevctl(Engine *e);
 /* Makes @s the present state (takes it over, also on error), renews claims, tells the bus. -ENOMEM. */
 int state_take_snapshot(Engine *e, Snapshot *s);
 
-/* Tells the host what our mdevs have, where the kernel gives no safe way to read it. -ENOMEM: they stay unknown. */
+/* Tells the host what our mdevs have, where the kernel gives no safe way to read it. -ENOMEM: they stay
+ * unknown. */
 int state_vouch(Engine *e, bool scan);
 
 Wanted state_wanted(const Matrix *m);
@@ -236,10 +239,13 @@ int op_admit(Engine *e, Op *op, Refusal *reterr);
 void op_begin(Engine *e, Op *op);
 /* Ends it: releases what it held, answers. @refusal is taken over. */
 void op_finish(Engine *e, Op *op, int r, Refusal *refusal);
+/* Those for whom a scan, or a reading of mdevctl's definitions, has ended. */
 void op_decide_waiting(Engine *e);
 /* An entry that need not be durable before anything else happens. Takes @entry over. */
 void op_commit_lazily(Engine *e, StoreEntry *entry);
+/* The same of a mark: on disk before the ends of intents that go with it. */
 void op_commit_mark(Engine *e, Uuid uuid, MarkKind kind);
+/* At the end: drops what is under way, writes what is late, ends the file worker. */
 void op_drain(Engine *e);
 
 /* ---- engine_decide.c ---- */
@@ -254,12 +260,16 @@ enum {
 ClaimQuery request_query(const ApMatrix *m, Uuid self, unsigned what);
 unsigned request_flags(const Record *rec);
 
-/* Checks @op against what is known, places its claims, makes its plan. 0; > 0 a verdict with *reterr, nothing placed; < 0. */
+/* Checks @op against what is known, places its claims, makes its plan. 0; > 0 a verdict with *reterr,
+ * nothing placed; < 0. */
 int request_decide(Engine *e, Op *op, Refusal *reterr);
 /* Removes the claims that request_decide() placed. */
 void request_release(Engine *e, Op *op);
 /* The host is as wanted and the disk, too: makes it so in memory. */
 int request_apply(Engine *e, Op *op);
+/* Masks that we are to keep follow what is taken from the host for a matrix: whether @p does, then the
+ * entry that says so. It goes to the disk together with the end of the intent. */
+bool request_keeps_masks(const Engine *e, IntentKind kind, const Plan *p, StoreEntry *ret);
 
 /* ---- engine_recover.c ---- */
 
@@ -271,6 +281,8 @@ void recover_step(Engine *e);
 void recover_ready(Engine *e);
 /* An operation whose outcome is not known: @text is taken over. */
 int recover_add(Engine *e, const Op *op, char *text);
+/* Whether there are host masks that we are to keep, and the host has others. */
+bool recover_masks_differ(const Engine *e);
 /* The host masks are as we are to keep them. */
 void recover_masks_are_set(Engine *e);
 void recover_free(Engine *e);

@@ -2,12 +2,12 @@
 
 /* How an operation goes:
  *
- *   op_begin -> decide -+-> INTENT -> HOST -+-> FINAL -> answer      define --start, modify, undefine --stop, create, masks
- *       |        ^      |                   +----------> answer      start, stop, remove, heal
- *       +-> FRESH+      +--------------------> FINAL -> answer      no host change
+ *   op_begin -> decide -+-> INTENT -> HOST -+-> FINAL -> answer  all that ends on the disk
+ *       |        ^      |                   +----------> answer  start, stop, remove, heal
+ *       +-> FRESH+      +--------------------> FINAL -> answer  no host change
  *
- * A host that is not as the plan assumes leads back to decide; a FINAL that cannot be stored to UNDO. Commits and plans are
- * handed over in batches: what comes while one is under way goes with the next. */
+ * A host that is not as the plan assumes leads back to decide; a FINAL that cannot be stored to UNDO.
+ * Commits and plans are handed over in batches: what comes while one is under way goes with the next. */
 
 #include <errno.h>
 #include <stdio.h>
@@ -31,13 +31,16 @@ struct CommitJob {
         size_t n_entries, allocated_entries;
         Mark *marks;
         size_t n_marks, allocated_marks;
-        size_t n_first_marks; /* of what has ended: before their intents end, since a crash between leaves those to recovery */
+        /* of what has ended; its marks come before the ends of its intents, since a crash between leaves
+         * those to recovery */
+        size_t n_first_entries, n_first_marks;
         OpQueue ops;
         int marks_result;
 };
 
 static void commit_pump(Engine *e);
 static void end_intent(Engine *e, Op *op);
+static void take_back_mark(Engine *e, const Op *op);
 static void exec_pump(Engine *e);
 
 /* ---- queues ---- */
@@ -185,8 +188,9 @@ static void wait_for_scan(Engine *e, Op *op) {
         engine_host_changed(e);
 }
 
-/* What is known may be as old as the last scan, since assignments raise no event. A plan is checked again under the lock; a refusal, and what
- * touches nothing but the disk, is decided on a scan that began after the request had come. */
+/* What is known may be as old as the last scan, since assignments raise no event. A plan is checked again
+ * under the lock; a refusal, and what touches nothing but the disk, is decided on a scan that began after
+ * the request had come. */
 static void decide(Engine *e, Op *op) {
         CLEANUP(refusal_clear) Refusal refusal = {};
         int r;
@@ -279,8 +283,8 @@ static int job_add_intent(const Engine *e, CommitJob *job, const Op *op) {
         if (r < 0)
                 return r;
 
-        /* before the first write, so that a live mdev of ours is never without its mark; but what waits for its autostart stays
-         * on that list until it is started */
+        /* before the first write, so that a live mdev of ours is never without its mark; but what waits
+         * for its autostart stays on that list until it is started */
         if (op->kind == INTENT_START && m && m->mark == MARK_PENDING)
                 return 0;
         if (op->kind == INTENT_DEFINE || op->kind == INTENT_START)
@@ -290,9 +294,15 @@ static int job_add_intent(const Engine *e, CommitJob *job, const Op *op) {
         return 0;
 }
 
-static int job_add_final(CommitJob *job, const Op *op) {
-        StoreEntry entry = { .op = op->id, .uuid = op->uuid };
+static int job_add_final(const Engine *e, CommitJob *job, const Op *op) {
+        StoreEntry entry = { .op = op->id, .uuid = op->uuid }, masks;
         int r;
+
+        if (request_keeps_masks(e, op->kind, &op->plan, &masks)) {
+                r = job_add_entry(job, &masks);
+                if (r < 0)
+                        return r;
+        }
 
         switch (op->kind) {
         case INTENT_DEFINE:
@@ -359,8 +369,15 @@ static void undo_unstored(Engine *e, Op *op, int error) {
 
         op->r = refuse_store(&op->refusal, error);
         r = plan_undo(&op->plan, e->snapshot, &op->undo, &foreign);
-        if (r < 0 || op->undo.n_steps == 0)
+        if (r < 0) { /* stays open: recovery does it */
+                (void) recover_add(e, op, NULL);
                 return finish_refused(e, op, op->r, &op->refusal);
+        }
+        if (op->undo.n_steps == 0) {
+                end_intent(e, op);
+                take_back_mark(e, op);
+                return finish_refused(e, op, op->r, &op->refusal);
+        }
 
         op->phase = OP_UNDO;
         push(&e->exec, op);
@@ -385,12 +402,17 @@ static void op_stored(Engine *e, Op *op, int r) {
         op_finish(e, op, MIN(r, 0), NULL);
 }
 
-/* Whether an operation in @q ends with the entry of this number: it then looks after it itself. */
-static bool is_final(const OpQueue *q, uint64_t id) {
-        for (const Op *op = q->first; op; op = op->next)
-                if (op->id == id)
-                        return true;
-        return false;
+/* What has ended is still to be written, and before what has ended since. Operations look after their own
+ * entries. */
+static void commit_again(Engine *e, CommitJob *job) {
+        CLEANUP(freep) StoreEntry *since = TAKE(e->lazy);
+        size_t n_since = e->n_lazy;
+
+        e->n_lazy = e->allocated_lazy = 0;
+        for (size_t i = 0; i < job->n_first_entries; i++)
+                op_commit_lazily(e, &job->entries[i]);
+        for (size_t i = 0; i < n_since; i++)
+                op_commit_lazily(e, &since[i]);
 }
 
 static void commit_done(Work *w, int r) {
@@ -417,10 +439,8 @@ static void commit_done(Work *w, int r) {
                 r = job->marks_result;
         }
 
-        for (size_t i = 0; i < job->n_entries && r < 0 && !e->closing; i++)
-                if (job->entries[i].type == STORE_END && !is_final(&job->ops, job->entries[i].op))
-                        op_commit_lazily(e, &job->entries[i]); /* still to be written */
-
+        if (!stored && !e->closing)
+                commit_again(e, job);
         for (Op *op; (op = pop(&job->ops));)
                 if (e->closing)
                         (void) op_free(op);
@@ -430,6 +450,7 @@ static void commit_done(Work *w, int r) {
                         op_stored(e, op, 0);
                 else {
                         end_intent(e, op);
+                        take_back_mark(e, op);
                         op_stored(e, op, r);
                 }
 
@@ -457,7 +478,7 @@ static CommitJob *commit_job_new(Engine *e) {
 
         /* what has ended comes before what begins */
         job->entries = TAKE(e->lazy);
-        job->n_entries = e->n_lazy;
+        job->n_entries = job->n_first_entries = e->n_lazy;
         job->allocated_entries = e->allocated_lazy;
         e->n_lazy = e->allocated_lazy = 0;
         job->marks = TAKE(e->lazy_marks);
@@ -491,7 +512,7 @@ static void commit_pump(Engine *e) {
 
         while (e->commit.first && job->ops.n < ENGINE_COMMIT_MAX) {
                 Op *op = pop(&e->commit);
-                int r = op->phase == OP_INTENT ? job_add_intent(e, job, op) : job_add_final(job, op);
+                int r = op->phase == OP_INTENT ? job_add_intent(e, job, op) : job_add_final(e, job, op);
 
                 if (r < 0)
                         op_finish(e, op, r, NULL);
@@ -504,7 +525,7 @@ static void commit_pump(Engine *e) {
 static void commit_leftovers(Engine *e, bool checkpoint) {
         CommitJob *job;
 
-        if (e->committing || !e->writable)
+        if (e->committing)
                 return;
         job = commit_job_new(e);
         if (!job)
@@ -622,6 +643,7 @@ static void host_refused(Engine *e, Op *op, const HostOutcome *outcome) {
         CLEANUP(refusal_clear) Refusal refusal = {};
         bool again = outcome->plan == PLAN_CHANGED || outcome->plan == PLAN_OVERLAP ||
                      outcome->plan == PLAN_HOST_OWNED;
+        int r;
 
         /* somebody else was faster: decided anew, the refusal knows who */
         again |= outcome->verdict == HOST_KERNEL &&
@@ -637,7 +659,12 @@ static void host_refused(Engine *e, Op *op, const HostOutcome *outcome) {
         }
 
         take_back_mark(e, op);
-        finish_refused(e, op, refuse_outcome(e, op, outcome, &refusal), &refusal);
+        r = refuse_outcome(e, op, outcome, &refusal);
+        if (r == VERDICT_IN_USE) { /* no event told of it: the property InUse is to say so too */
+                e->detail_wanted = true;
+                engine_host_changed(e);
+        }
+        finish_refused(e, op, r, &refusal);
 }
 
 static void host_unknown(Engine *e, Op *op, const HostOutcome *outcome) {
@@ -673,6 +700,24 @@ static void op_executed(Engine *e, Op *op, const HostOutcome *outcome) {
         }
 }
 
+/* Its batch could not even be tried. What was to be undone is then still there. */
+static void not_executed(Engine *e, Op *op, int error) {
+        CLEANUP(refusal_clear) Refusal refusal = {};
+        int r;
+
+        if (op->phase == OP_UNDO) {
+                const HostOutcome outcome = { .verdict = HOST_BROKEN, .error = error };
+
+                return host_unknown(e, op, &outcome);
+        }
+
+        end_intent(e, op);
+        take_back_mark(e, op);
+        r = refuse(&refusal, VERDICT_BACKEND, error,
+                   "the host's devices cannot be changed now: %s; nothing was changed", strerror(-error));
+        finish_refused(e, op, r, &refusal);
+}
+
 static void on_executed(void *userdata, int r, const HostOutcome *outcomes, size_t n, Snapshot *after) {
         Engine *e = userdata;
         CLEANUP(freep) Op **ops = TAKE(e->executing);
@@ -687,22 +732,11 @@ static void on_executed(void *userdata, int r, const HostOutcome *outcomes, size
         if (k < 0)
                 log_error("Out of memory while taking over the state of the host");
 
-        for (size_t i = 0; i < n_ops; i++) {
-                CLEANUP(refusal_clear) Refusal refusal = {};
-
-                if (r >= 0) {
+        for (size_t i = 0; i < n_ops; i++)
+                if (r >= 0)
                         op_executed(e, ops[i], &outcomes[i]);
-                        continue;
-                }
-                end_intent(e, ops[i]);
-                take_back_mark(e, ops[i]);
-                finish_refused(e, ops[i],
-                               refuse(&refusal, VERDICT_BACKEND, r,
-                                      "the host's devices cannot be changed now: %s; "
-                                      "nothing was changed",
-                                      strerror(-r)),
-                               &refusal);
-        }
+                else
+                        not_executed(e, ops[i], r);
 
         commit_pump(e);
         exec_pump(e);
@@ -726,13 +760,9 @@ static void exec_pump(Engine *e) {
         plans = calloc(n, sizeof *plans);
         e->executing = calloc(n, sizeof *e->executing);
         if (!plans || !e->executing) {
-                e->executing = (freep(&e->executing), NULL);
-                while (e->exec.first) {
-                        Op *op = pop(&e->exec);
-
-                        end_intent(e, op);
-                        op_finish(e, op, -ENOMEM, NULL);
-                }
+                free(TAKE(e->executing));
+                while (e->exec.first)
+                        not_executed(e, pop(&e->exec), -ENOMEM);
                 return;
         }
 
@@ -766,7 +796,7 @@ void op_drain(Engine *e) {
                 (void) op_free(e->executing[i]);
         free(e->executing);
 
-        if (e->store && e->writable && !e->committing) {
+        if (e->store && !e->committing) {
                 job = commit_job_new(e);
                 if (job) {
                         job->checkpoint = true;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* What was under way when the daemon died or the kernel did not answer; what runs already; what is to run. recover_step() is run
- * after each new snapshot and only ever compares what is wanted with what is there. */
+/* What was under way when the daemon died or the kernel did not answer; what runs already; what is to
+ * run. recover_step() is run after each new snapshot and only ever compares what is wanted with what is
+ * there. */
 
 #include <errno.h>
 #include <inttypes.h>
@@ -64,7 +65,7 @@ static int claim_unresolved(Engine *e, Unresolved *u) {
         r = claim_table_put(e->claims, &c);
         if (r < 0 || !u->intent.has_record)
                 return r;
-        c.layer = u->intent.record.alternative ? CLAIM_LAYER_ALTERNATIVE : CLAIM_LAYER_EXCLUSIVE;
+        c.layer = state_definition_layer(&u->intent.record);
         return claim_table_put(e->claims, &c);
 }
 
@@ -210,12 +211,17 @@ static void forget(Engine *e, Unresolved *u) {
 
 /* All of it is in place on the host: write and remember the rest. */
 static int finish(Engine *e, Unresolved *u) {
-        StoreEntry entry = { .op = u->id, .uuid = u->intent.uuid };
+        StoreEntry entry = { .op = u->id, .uuid = u->intent.uuid }, masks;
         EngineKey key = { .object = ENGINE_MATRIX, .uuid = u->intent.uuid };
         Matrix *m = state_find(e, u->intent.uuid);
         CLEANUP(record_clear) Record copy = {};
         int r = 0;
 
+        if (request_keeps_masks(e, u->intent.kind, &u->intent.plan, &masks)) {
+                e->loaded.apmask = masks.apmask;
+                e->loaded.aqmask = masks.aqmask;
+                op_commit_lazily(e, &masks);
+        }
         switch (u->intent.kind) {
         case INTENT_DEFINE:
         case INTENT_MODIFY:
@@ -413,7 +419,8 @@ static void resolve_all(Engine *e) {
 
 /* ---- adoption ---- */
 
-/* A definition of ours that is live without our doing, or whose mark we lost with /run, is ours all the same. */
+/* A definition of ours that is live without our doing, or whose mark we lost with /run, is ours all the
+ * same. */
 static void adopt(Engine *e) {
         for (size_t i = 0; i < e->snapshot->n_mdevs; i++) {
                 Matrix *m = state_find(e, e->snapshot->mdevs[i].uuid);
@@ -458,7 +465,8 @@ static void on_autostarted(void *userdata, int r, const Refusal *refusal, Uuid u
 
 static const EngineCaller own_caller = {}; /* not counted */
 
-/* Each is tried when the host has become such that it may succeed; what fails is tried again after the next change. */
+/* Each is tried when the host has become such that it may succeed; what fails is tried again after the
+ * next change. */
 static void autostart(Engine *e) {
         bool any = false;
 
@@ -479,7 +487,7 @@ static void autostart(Engine *e) {
                 settle(e);
 }
 
-static bool masks_differ(const Engine *e) {
+bool recover_masks_differ(const Engine *e) {
         return e->loaded.keep_masks && e->snapshot->ap &&
                (!ap_mask_equal(&e->loaded.apmask, &e->snapshot->apmask) ||
                 !ap_mask_equal(&e->loaded.aqmask, &e->snapshot->aqmask));
@@ -500,7 +508,7 @@ static void on_boot_masks(void *userdata, int r, const Refusal *refusal, Uuid uu
 static void start_pending(Engine *e) {
         Refusal refusal = {};
 
-        if (e->masks_pending && !masks_differ(e))
+        if (e->masks_pending && !recover_masks_differ(e))
                 recover_masks_are_set(e);
         if (e->masks_pending) {
                 e->n_autostarting++;
@@ -537,7 +545,7 @@ static void boot(Engine *e) {
                         op_commit_mark(e, m->rec.uuid,
                                        MARK_PENDING); /* after what recovery has still to write */
                 }
-                if (r >= 0 && masks_differ(e)) {
+                if (r >= 0 && recover_masks_differ(e)) {
                         e->masks_pending = true;
                         r = marks_set(e->marks_fd, (Uuid) {}, MARK_PENDING);
                 }
@@ -564,7 +572,6 @@ static bool is_recovered(const Engine *e) {
 void recover_ready(Engine *e) {
         void (*cb)(void *userdata) = TAKE(e->ready_cb);
 
-        e->ready = true;
         if (cb)
                 cb(e->ready_userdata);
 }
@@ -655,13 +662,13 @@ static void heal_all(void *userdata, int r) {
 
         h->waiting = 1; /* us */
         if (r < 0)
-                healing_add(h, (Uuid) {}, "", "the host could not be scanned", strerror(-r));
+                healing_add(h, (Uuid) {}, "the host", "could not be scanned", strerror(-r));
 
         for (size_t i = 0; i < e->n_unresolved; i++)
                 e->unresolved[i].tried = false;
         resolve_all(e);
 
-        if (r >= 0 && masks_differ(e)) {
+        if (r >= 0 && recover_masks_differ(e)) {
                 h->waiting++;
                 if (engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller, on_healed, h,
                                           &refusal) != 0)
@@ -704,13 +711,13 @@ int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done,
         h->allocated = e->n_matrices + 2;
         h->healed = calloc(h->allocated, sizeof *h->healed);
         h->names = calloc(h->allocated, sizeof *h->names);
+        e->healing = h;
         if (e->unquiet)
                 engine_rest(e);
         r = h->healed && h->names ? engine_rescan(e, heal_all, h) : -ENOMEM;
         if (r < 0) {
+                e->healing = NULL;
                 healing_free(h);
-                return r;
         }
-        e->healing = h;
-        return 0;
+        return MIN(r, 0);
 }

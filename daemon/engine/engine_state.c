@@ -169,13 +169,13 @@ void state_drop_own_mdev(Engine *e, Uuid uuid) {
 
 /* ---- claims ---- */
 
-static ClaimLayer definition_layer(bool alternative) {
-        return alternative ? CLAIM_LAYER_ALTERNATIVE : CLAIM_LAYER_EXCLUSIVE;
+ClaimLayer state_definition_layer(const Record *rec) {
+        return rec->alternative ? CLAIM_LAYER_ALTERNATIVE : CLAIM_LAYER_EXCLUSIVE;
 }
 
 int state_claim_definition(Engine *e, const Matrix *m) {
         Claim c = {
-                .layer = definition_layer(m->rec.alternative),
+                .layer = state_definition_layer(&m->rec),
                 .uuid = m->rec.uuid,
                 .name = m->rec.name,
                 .operation = !m->visible,
@@ -185,7 +185,8 @@ int state_claim_definition(Engine *e, const Matrix *m) {
         return claim_table_put(e->claims, &c);
 }
 
-/* An operation that is to make or change what is live counts for the matrix it wants; else what is there counts. */
+/* An operation that is to make or change what is live counts for the matrix it wants; else what is there
+ * counts. */
 int state_claim_live(Engine *e, Uuid uuid, const Op *op) {
         const Matrix *m = state_find(e, uuid);
         const HostMdev *mdev = snapshot_find_mdev(e->snapshot, uuid);
@@ -212,7 +213,7 @@ int state_claim_live(Engine *e, Uuid uuid, const Op *op) {
 }
 
 void state_unclaim(Engine *e, const Matrix *m) {
-        claim_table_drop(e->claims, definition_layer(m->rec.alternative), m->rec.uuid);
+        claim_table_drop(e->claims, state_definition_layer(&m->rec), m->rec.uuid);
 }
 
 int state_claim_mdevctl(Engine *e) {
@@ -231,8 +232,8 @@ int state_claim_mdevctl(Engine *e) {
 
 /* ---- a new snapshot ---- */
 
-/* A scan without detail does not forget what one with detail has seen of an mdev that is as it was. On a kernel that gives no safe way
- * to read the matrix of ours, it is what we have made it. */
+/* A scan without detail does not forget what one with detail has seen of an mdev that is as it was. On a
+ * kernel that gives no safe way to read the matrix of ours, it is what we have made it. */
 static void complete_mdev(Engine *e, const Snapshot *old, const Snapshot *s, HostMdev *m) {
         const HostMdev *before = snapshot_find_mdev(old, m->uuid);
         const Matrix *matrix;
@@ -255,7 +256,8 @@ static void complete_mdev(Engine *e, const Snapshot *old, const Snapshot *s, Hos
         }
 }
 
-/* What a matrix of ours has. While it changes, the host is told of so many queues that it reads nothing unsafely whenever it looks. */
+/* What a matrix of ours has. While it changes, the host is told of so many queues that it reads nothing
+ * unsafely whenever it looks. */
 static const ApMatrix *vouched(const Matrix *m, bool scan) {
         const Op *op = m->op;
         bool grows;

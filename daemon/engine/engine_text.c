@@ -74,7 +74,8 @@ int refuse_store(Refusal *reterr, int error) {
                       "the state directory cannot be written (%s); nothing was changed", strerror(-error));
 }
 
-/* Whose it is, in the words of the bus. What is live by a definition of ours goes by the definition's name. */
+/* Whose it is, in the words of the bus. What is live by a definition of ours goes by the definition's
+ * name. */
 const char *text_owner(const Engine *e, const Conflict *c, const char **ret_kind,
                        char buf[static ENGINE_OWNER_SIZE]) {
         const Matrix *m = c->claim && c->layer == CLAIM_LAYER_MDEV ? state_find(e, c->claim->uuid) : NULL;
@@ -243,7 +244,6 @@ static const char *op_name(Engine *e, const Op *op, char buf[static UUID_STRING_
 }
 
 static const char *step_name(const Op *op, size_t step) {
-        const Plan *p = op->phase == OP_UNDO ? &op->undo : &op->plan;
         static const char *const names[] = {
                 [PLAN_MASKS] = "setting the host masks",
                 [PLAN_OVERRIDE] = "moving a queue between drivers",
@@ -253,7 +253,7 @@ static const char *step_name(const Op *op, size_t step) {
                 [PLAN_REMOVE] = "removing the mediated device",
         };
 
-        return step < p->n_steps ? names[p->steps[step].type] : "the change";
+        return step < op->plan.n_steps ? names[op->plan.steps[step].type] : "the change";
 }
 
 static int refuse_plan(Engine *e, const Op *op, const HostOutcome *o, Refusal *reterr) {
@@ -317,6 +317,13 @@ static int refuse_kernel(Engine *e, const Op *op, const HostOutcome *o, Refusal 
 int refuse_outcome(Engine *e, const Op *op, const HostOutcome *o, Refusal *reterr) {
         char buf[UUID_STRING_SIZE];
         const char *name = op_name(e, op, buf);
+
+        if (op->phase == OP_UNDO)
+                return refuse(
+                        reterr, VERDICT_BACKEND, op->refusal.error,
+                        "the state directory cannot be written (%s), and '%s' could not be undone on the host yet; it is "
+                        "finished or undone as soon as one of both can be",
+                        strerror(-op->refusal.error), name);
 
         switch (o->verdict) {
         case HOST_REFUSED:

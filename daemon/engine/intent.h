@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* intent - an operation as one line of the journal: enough to finish or to undo it without the client that asked for it. Pure. */
+/* intent - an operation as one line of the journal: enough to finish or to undo it without the client
+ * that asked for it. Pure. */
 
 #include "core/plan.h"
 #include "store/store.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* verdict - what the engine answers besides "done" and "broken". bus/bus_error.c maps each to an error name. */
+/* verdict - what the engine answers besides "done" and "broken". bus/bus_error.c maps each to an error
+ * name. */
 
 #include <stdlib.h>
 

@@ -50,22 +50,23 @@ typedef enum HostScan {
 /* @snapshot is the callee's to free, NULL if r < 0. */
 typedef void (*host_scanned_t)(void *userdata, int r, Snapshot *snapshot);
 
-/* r < 0: nothing could be tried (no child, no memory: no outcomes). Else @outcomes has one entry a plan and
- * @after is the host as it was scanned at the end under the same lock (the callee's to free; NULL after
- * STUCK or if that scan failed).
- * @outcomes is the host's, valid during the call. */
+/* r < 0: nothing could be tried (no child, or -EHOSTDOWN: too many hang; no memory: no outcomes). Else
+ * @outcomes has one entry a plan and @after is the host as it was scanned at the end under the same lock
+ * (the callee's to free; NULL after STUCK or if that scan failed). @outcomes is the host's, valid during
+ * the call. */
 typedef void (*host_executed_t)(void *userdata, int r, const HostOutcome *outcomes, size_t n,
                                 Snapshot *after);
 
 /* Something changed on the host (uevents, coalesced over 20 ms), or may have: scan. */
 typedef void (*host_changed_t)(void *userdata);
 
-/* Above 512 queues `matrix` and `guest_matrix` exceed a page: old kernels write past it, new ones cut. The margin is for
- * what others may assign between the check and the reading. */
+/* Above 512 queues `matrix` and `guest_matrix` exceed a page: old kernels write past it, new ones cut.
+ * The margin is for what others may assign between the check and the reading. */
 #define HOST_MATRIX_QUEUES_MAX 500
 
-/* A matrix that the caller vouches for, since it is one of its own mdevs. Counts only where the kernel gives no safe way to
- * read it (before 6.10, many queues): below HOST_MATRIX_QUEUES_MAX queues it makes reading safe, above it is taken as it is. */
+/* A matrix that the caller vouches for, since it is one of its own mdevs. Counts only where the kernel
+ * gives no safe way to read it (before 6.10, many queues): below HOST_MATRIX_QUEUES_MAX queues it makes
+ * reading safe, above it is taken as it is. */
 typedef struct HostKnown {
         Uuid uuid;
         ApMatrix matrix;
@@ -75,8 +76,7 @@ typedef struct HostOps {
         int (*scan)(Host *h, HostScan depth, host_scanned_t done, void *userdata);
         /* Carries out @n plans in order under one holding of the AP lock and one scan; the state between is
          * tracked and verified. A plan that ends other than DONE does not stop the others (but STUCK does).
-         * The plans are copied; none at all is a scan under the lock. -EBUSY: too many waiting; -EHOSTDOWN:
-         * too many children hang. */
+         * The plans are copied; none at all is a scan under the lock. -EBUSY: too many waiting. */
         int (*execute)(Host *h, const Plan *plans, size_t n, host_executed_t done, void *userdata);
         /* Replaces what the caller vouches for; for jobs accepted from now on. 0 or -ENOMEM. */
         int (*know)(Host *h, const HostKnown *known, size_t n);

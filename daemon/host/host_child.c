@@ -280,13 +280,30 @@ static void job_lost(HostChild *h, int error) {
         job_finish(h, error, s);
 }
 
+static int child_receive(Child *c);
+static int child_parse(Child *c);
+static void child_lost(HostChild *h);
+
 static int host_on_deadline(sd_event_source *source, uint64_t usec, void *userdata) {
         HostChild *h = userdata;
+        int r;
 
         if (!h->running || !h->child)
                 return 0;
 
         log_debug("Process %d hangs in %s, left behind", (int) h->child->pid, h->child->what);
+        /* it can tell nothing more, so it begins nothing more; what it has told already counts */
+        (void) shutdown(h->child->fd, SHUT_RDWR);
+        while (child_receive(h->child) >= 0)
+                ;
+        r = child_parse(h->child);
+        if (r > 0)
+                return 0; /* just in time; that its socket is shut is noticed by the loop */
+        if (r < 0) {
+                child_lost(h);
+                return 0;
+        }
+
         h->child->hangs = true;
         h->child->in_details = h->phase == WIRE_PHASE_SCAN;
         child_leave(h);
@@ -415,15 +432,10 @@ static int child_send(Child *c) {
         return sd_event_source_set_io_events(c->io, EPOLLIN);
 }
 
-static int child_on_io(sd_event_source *source, int fd, uint32_t events, void *userdata) {
-        Child *c = userdata;
+/* Takes all whole messages that were received. Returns as child_message(). */
+static int child_parse(Child *c) {
         HostChild *h = c->host;
         int r = 0;
-
-        if (events & EPOLLOUT)
-                r = child_send(c);
-        if (r >= 0 && events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-                r = child_receive(c);
 
         while (r >= 0) {
                 WireType type;
@@ -444,7 +456,7 @@ static int child_on_io(sd_event_source *source, int fd, uint32_t events, void *u
                         c->in_size = c->in_capacity = 0;
                         r = child_message(h, type, message, (size_t) n);
                         if (r > 0)
-                                return 0;
+                                return 1;
                         continue;
                 }
                 r = type == WIRE_RESULT ? -EBADMSG : child_message(h, type, c->in, (size_t) n);
@@ -454,7 +466,23 @@ static int child_on_io(sd_event_source *source, int fd, uint32_t events, void *u
                 }
         }
 
-        child_lost(h);
+        return r;
+}
+
+static int child_on_io(sd_event_source *source, int fd, uint32_t events, void *userdata) {
+        Child *c = userdata;
+        HostChild *h = c->host;
+        int r = 0;
+
+        if (events & EPOLLOUT)
+                r = child_send(c);
+        if (r >= 0 && events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+                r = child_receive(c);
+
+        if (r >= 0)
+                r = child_parse(c);
+        if (r < 0)
+                child_lost(h);
         return 0;
 }
 
@@ -522,8 +550,6 @@ static int host_submitted(HostChild *h, int r) {
 static int host_scan_submit(Host *host, HostScan depth, host_scanned_t done, void *userdata) {
         HostChild *h = CHILD(host);
 
-        if (!h->child && children_hanging(h, NULL) >= CHILDREN_LEFT_MAX)
-                return -EHOSTDOWN;
         return host_submitted(h, host_jobs_add_scan(&h->jobs, depth, done, userdata));
 }
 
@@ -533,8 +559,6 @@ static int host_execute_submit(Host *host, const Plan *plans, size_t n, host_exe
 
         if (n > WIRE_PLANS_MAX)
                 return -E2BIG;
-        if (!h->child && children_hanging(h, NULL) >= CHILDREN_LEFT_MAX)
-                return -EHOSTDOWN;
         return host_submitted(h, host_jobs_add_execute(&h->jobs, plans, n, done, userdata));
 }
 

@@ -15,10 +15,11 @@
 
 typedef struct HostScanner {
         Sysfs *sysfs;
-        const Snapshot
-                *previous; /* an earlier scan, or NULL: saves reading a matrix twice that has not changed */
-        bool quiet; /* the AP bus has sent no event since `previous`: up to 65,536 queues are not listed, and
-                                    * cards not read again while masks, configuration and number of bound queues are the same */
+        /* An earlier scan, or NULL: saves reading a matrix twice that has not changed. */
+        const Snapshot *previous;
+        /* The AP bus has sent no event since `previous`: up to 65,536 queues are not listed, and cards
+         * not read again while masks, configuration and number of bound queues are the same. */
+        bool quiet;
         const HostKnown *known; /* by uuid */
         size_t n_known;
         bool careful; /* leave out all that can hang; then detail_stuck is set if that was anything */

@@ -4,7 +4,7 @@
 /* sysfs - how host/ reaches /sys, so that the same code runs on the kernel's and on a simulated one.
  *
  * Paths are relative to /sys ("bus/ap/apmask"), symbolic links in them are followed. All calls block; on the
- * real sysfs some of them for ever, so only the disposable child makes them (host_child.h). Results are 0 or
+ * real sysfs some of them for ever, so only the disposable child makes them (host.h). Results are 0 or
  * more, or -errno exactly as the kernel gave it for open(2) or the access itself. */
 
 #include <stddef.h>

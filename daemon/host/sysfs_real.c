@@ -9,9 +9,9 @@
 #include "base/file.h"
 #include "host/sysfs.h"
 
-/* Attributes that every scan reads stay open: reading at offset 0 makes sysfs generate the content anew, which leaves one
- * system call of three and no walk along the path. A descriptor of what has gone answers ENODEV for ever, also after the same
- * uuid was made again. */
+/* Attributes that every scan reads stay open: reading at offset 0 makes sysfs generate the content anew,
+ * which leaves one system call of three and no walk along the path. A descriptor of what has gone answers
+ * ENODEV for ever, also after the same uuid was made again. */
 #define KEPT_BUS   "bus/ap/"
 #define KEPT_SLOTS 16384 /* a power of two; a collision costs only the saving */
 

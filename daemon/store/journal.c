@@ -36,12 +36,6 @@ static uint32_t crc32_add(uint32_t crc, const char *data, size_t size) {
         return ~crc;
 }
 
-void journal_items_free(JournalItem *items, size_t n) {
-        for (size_t i = 0; i < n; i++)
-                free(items[i].text);
-        free(items);
-}
-
 static void put_escaped(FILE *f, const char *s) {
         for (; *s; s++)
                 switch (*s) {

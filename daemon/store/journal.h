@@ -31,8 +31,6 @@ typedef struct JournalItem {
         bool keep;
 } JournalItem;
 
-void journal_items_free(JournalItem *items, size_t n);
-
 /* The lines of a batch; free() them. -ENOMEM. */
 int journal_format(const JournalItem *items, size_t n, char **ret, size_t *ret_size);
 

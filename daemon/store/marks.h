@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* marks - what is live by our doing, one small file per mdev in a directory below /run: like the mdevs, it does not survive a
- * reboot, and unlike the daemon's memory, it survives the daemon. All functions block: file worker. */
+/* marks - what is live by our doing, one small file per mdev in a directory below /run: like the mdevs,
+ * it does not survive a reboot, and unlike the daemon's memory, it survives the daemon. All functions
+ * block: file worker, but when the engine starts. */
 
 #include <stddef.h>
 

@@ -334,7 +334,7 @@ static bool nothing_late(const Env *env) {
 static bool is_late(const Env *env) {
         const Engine *e = env->engine;
 
-        return (e->n_lazy > 0 || e->n_lazy_marks > 0 || e->show_timer) && e->writable;
+        return (e->n_lazy > 0 || e->n_lazy_marks > 0 || e->show_timer) && !e->store_failed;
 }
 
 void env_settle(Env *env) {

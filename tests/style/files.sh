@@ -22,8 +22,7 @@ sources=() code=()
 for file in "${files[@]}"; do
         [ -f "$file" ] || continue
         case $file in
-        LICENSES/* | tests/*fixtures/* | tests/*corpus* | *.ref | *.json | .gitignore) continue ;;
-        *.md | NEWS) continue ;;
+        LICENSES/* | tests/*fixtures/* | tests/*corpus* | *.ref | *.json) continue ;;
         drivers/tpm_virtio/*) ;; # the kernel's style: checkpatch.sh
         *.[ch]) code+=("$file") ;;
         esac

@@ -36,7 +36,7 @@ expect 2 "unknown verb 'tpm-list'" ctl tpm-list
 expect 2 'a verb is needed' ctl
 expect 2 "'list' has no option --start" ctl list --start
 expect 2 'missing argument' ctl show
-expect 2 'one too many argument' ctl show a b
+expect 2 'superfluous argument' ctl show a b
 expect 2 "needs --adapters and --domains" ctl define x --adapters 4
 for bad in banana -1 '' 010 4- 5-4 256 4000 0x100 '1,,2' '1 2' '1,'; do
         expect 2 'no list of ids|above 255|runs backwards' ctl check --adapters="$bad" --domains 6

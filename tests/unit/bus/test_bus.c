@@ -536,11 +536,20 @@ static void test_bad_ids(void **state) {
                 assert_true(sd_bus_message_append(m, "aqaqa{sv}", 0, 0, 0) >= 0);
                 fails(m, SD_BUS_ERROR_INVALID_ARGS, cases[i].text);
         }
+        for (uint16_t n = 0; n < 2; n++) { /* without adapters, without domains */
+                sd_bus_message *m = new_call(NULL, MANAGER, "CheckMatrix");
+
+                append_ids(m, n, 1);
+                append_ids(m, 1u - n, 1);
+                assert_true(sd_bus_message_append(m, "aqa{sv}", 0, 0) >= 0);
+                fails(m, SD_BUS_ERROR_INVALID_ARGS, n ? "one usage domain" : "one adapter");
+        }
         assert_null(fake.asked);
 }
 
 static void test_bad_options(void **state) {
         sd_bus_message *m = new_call(NULL, MANAGER, "DefineMatrixXML");
+        char longer[BUS_STRING_MAX + 2];
 
         assert_true(sd_bus_message_append(m, "sa{sv}", "<device/>", 1, "frob", "b", 1) >= 0);
         fails(m, SD_BUS_ERROR_INVALID_ARGS, "unknown option 'frob'");
@@ -553,6 +562,13 @@ static void test_bad_options(void **state) {
         assert_true(sd_bus_message_append(m, "sa{sv}", "<device/>", 2, "start", "b", 1, "start", "b", 0) >=
                     0);
         fails(m, SD_BUS_ERROR_INVALID_ARGS, "'start' was given twice");
+
+        /* a text cut within a character would be no UTF-8, for which the bus throws its sender out */
+        memset(longer, 'x', sizeof longer);
+        strcpy(longer + BUS_STRING_MAX - 1, "\u00e9");
+        m = new_call(NULL, MANAGER, "DefineMatrixXML");
+        assert_true(sd_bus_message_append(m, "sa{sv}", "<device/>", 1, longer, "b", 1) >= 0);
+        fails(m, SD_BUS_ERROR_INVALID_ARGS, "an option's name is 256 bytes long");
         assert_null(fake.asked);
 }
 
@@ -577,6 +593,14 @@ static void test_bad_strings(void **state) {
         m = new_call(NULL, MANAGER, "GetMatrix");
         assert_true(sd_bus_message_append(m, "s", "") >= 0);
         fails(m, SD_BUS_ERROR_INVALID_ARGS, "must be given");
+
+        /* what a caller sent comes back on one line */
+        m = new_call(NULL, MANAGER, "GetMatrix");
+        assert_true(sd_bus_message_append(m, "s", "a\n\033[2Jb") >= 0);
+        fails(m, BUS_NAME ".Error.NoSuchMatrix", "'a??[2Jb'");
+        m = new_call(NULL, MANAGER, "DefineMatrix");
+        assert_true(sd_bus_message_append(m, "ssaqaqaqa{sv}", "x", "a\nb", 0, 0, 0, 0) >= 0);
+        fails(m, SD_BUS_ERROR_INVALID_ARGS, "'a?b'");
 
         for (size_t i = 0; i < ELEMENTS(uuids); i++) {
                 m = new_call(NULL, MANAGER, "DefineMatrix");
@@ -652,11 +676,9 @@ static void test_polkit_is_asked_to_inspect(void **state) {
                 sd_bus_message *m = new_call(":1.u5", MANAGER, members[i]);
 
                 w.polkit = "no";
-                assert_true(sd_bus_message_append(m,
-                                                  i == 0   ? "aqaqaqa{sv}"
-                                                  : i == 1 ? "a{sv}"
-                                                           : "s",
-                                                  i == 2 ? "x" : NULL, 0, 0, 0) >= 0);
+                assert_true((i == 0   ? sd_bus_message_append(m, "aqaqaqa{sv}", 1, 5, 1, 6, 0, 0)
+                             : i == 1 ? sd_bus_message_append(m, "a{sv}", 0)
+                                      : sd_bus_message_append(m, "s", "x")) >= 0);
                 fails(m, SD_BUS_ERROR_ACCESS_DENIED, AUTHZ_INSPECT);
         }
 }

@@ -42,7 +42,7 @@ static void test_usage(void **state) {
                 { { "--frob" }, CLI_USAGE, "unknown option '--frob'" },
                 { { "list", "--adapters", "1" }, CLI_USAGE, "'list' has no option --adapters" },
                 { { "show" }, CLI_USAGE, "missing argument" },
-                { { "show", "a", "b" }, CLI_USAGE, "one too many argument" },
+                { { "show", "a", "b" }, CLI_USAGE, "superfluous argument" },
                 { { "define", "x", "--adapters" }, CLI_USAGE, "--adapters needs a value" },
                 { { "define", "x", "--adapters", "1", "--adapters", "2" },
                   CLI_USAGE,
@@ -65,7 +65,9 @@ static void test_usage(void **state) {
                   "{\"error\":{\"name\":\"Usage\",\"message\":\"unknown verb 'frob'" },
                 { { "--json", "--frob" }, CLI_USAGE, "{\"error\":{" },
                 { { "define-xml", "/nonexistent" }, CLI_FAILED, "cannot open '/nonexistent'" },
-                { { "list", "--address", "unix:path=/nonexistent" }, CLI_FAILED, "cannot connect" },
+                { { "list" }, CLI_FAILED, "cannot connect" },
+                { { "--js", "list" }, CLI_FAILED, "{\"error\":{" },
+                { { "define", "--guest", "--json" }, CLI_USAGE, "missing argument" },
                 { { "--help" }, CLI_DONE, "mdev-create PARENT TYPE" },
                 { { "--version" }, CLI_DONE, "guestcryptctl " GUESTCRYPT_VERSION },
         };
@@ -243,5 +245,7 @@ int main(void) {
                 cmocka_unit_test(test_keys),       cmocka_unit_test(test_json_from_message),
         };
 
+        if (setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent", 1) < 0)
+                return 1;
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,5 +44,6 @@ done
 [ "$(complete_words start p)" = payments-1 ] || complain "names of matrices are not completed"
 [ "$(complete_words --json undefine a)" = audit-1 ] || complain "names after an option are not completed"
 [ "$(complete_words mdev-create mtty '')" = 'mtty-1 mtty-2' ] || complain "types of a parent are not completed"
+[[ "$(complete_words -- 2>&1)" == "--json "*"--version" ]] || complain "options before a verb are not completed"
 [ -z "$(complete_words define x --adapters '')" ] || complain "something is offered for a list"
 exit $failed

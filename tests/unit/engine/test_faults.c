@@ -260,6 +260,77 @@ static void test_marks_fail(void **state) {
         }
 }
 
+/* ---- a host that takes no work ---- */
+
+static struct {
+        const HostOps *real;
+        HostOps ops;
+        Env *env;
+        unsigned n_executed;
+} spy;
+
+static void spy_on(Env *env) {
+        spy.env = env;
+        spy.real = env->host->ops;
+        spy.ops = *spy.real;
+        spy.n_executed = 0;
+        env->host->ops = &spy.ops;
+}
+
+static int no_scan(Host *h, HostScan depth, host_scanned_t done, void *userdata) {
+        return -EBUSY;
+}
+
+static void test_no_scan(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("2", "6", "");
+
+        env_start(env);
+        env_rest(env);
+        spy_on(env);
+        spy.ops.scan = no_scan;
+        env_expect(env, "reconcile", (Uuid) {}, NULL, 0, "could not be scanned");
+        env_expect(env, "define", uuid_n(1), &m, VERDICT_BACKEND, "cannot be read");
+        assert_true(env_has_general_problem(env, "cannot be read"));
+        env->host->ops = spy.real;
+        env_do(env, "reconcile", (Uuid) {}, NULL);
+        env_do(env, "define", uuid_n(1), &m);
+        (void) env_free(env);
+}
+
+/* The first one is carried out, and the disk is full from then on. */
+static int execute_once(Host *h, const Plan *plans, size_t n, host_executed_t done, void *userdata) {
+        if (spy.n_executed++ > 0)
+                return -EBUSY;
+        limit_files(journal_size(spy.env));
+        return spy.real->execute(h, plans, n, done, userdata);
+}
+
+/* What can be neither stored nor undone is not forgotten: as soon as the disk takes it, it is finished. */
+static void test_no_undo(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("2", "6", "");
+        Reply reply;
+
+        (void) signal(SIGXFSZ, SIG_IGN);
+        env_start(env);
+        env_rest(env);
+        spy_on(env);
+        spy.ops.execute = execute_once;
+        env_request(env, "define-start", uuid_n(1), &m, &reply);
+        limit_files(RLIM_INFINITY);
+        assert_reply(&reply, VERDICT_BACKEND, "state directory|m001|finished or undone", __FILE__, __LINE__);
+        env_request(env, "define", uuid_n(2), &m, &reply);
+        assert_reply(&reply, VERDICT_OVERLAP, "02.0006|m001", __FILE__, __LINE__);
+        env->host->ops = spy.real;
+        env_do(env, "reconcile", (Uuid) {}, NULL);
+        env_settle(env);
+        assert_clean(env, "when it could be finished");
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_STARTED);
+        env_do(env, "undefine-stop", uuid_n(1), NULL);
+        (void) env_free(env);
+}
+
 /* ---- a real file system that is full, then read-only; in a mount namespace of our own ---- */
 
 static void fill(int fd) {
@@ -324,11 +395,15 @@ static void test_small_disk(void **state) {
         env_expect(env, "stop", uuid_n(2), NULL, VERDICT_BACKEND, "state directory");
         env_expect(env, "undefine", uuid_n(1), NULL, VERDICT_BACKEND, "state directory");
         env_expect(env, "masks", (Uuid) {}, &a, VERDICT_BACKEND, "state directory");
+        env_expect(env, "create", uuid_n(3), NULL, VERDICT_BACKEND, "state directory");
 
-        env_stop(env);
+        /* the same daemon goes on when it can be written */
         assert_int_equal(mount("none", var, NULL, MS_REMOUNT, NULL), 0);
-        env_start(env);
         env_do(env, "start", uuid_n(1), NULL);
+        assert_false(env_has_general_problem(env, "state directory"));
+        env_stop(env);
+        env_start(env);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_STARTED);
         env_stop(env);
         assert_int_equal(umount(var), 0);
         (void) env_free(env);
@@ -338,6 +413,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_every_write_fails), cmocka_unit_test(test_every_write_hangs),
                 cmocka_unit_test(test_disk_full),         cmocka_unit_test(test_marks_fail),
+                cmocka_unit_test(test_no_scan),           cmocka_unit_test(test_no_undo),
                 cmocka_unit_test(test_small_disk), /* last: it leaves the mount namespace */
         };
 

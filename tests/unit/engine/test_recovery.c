@@ -314,6 +314,31 @@ static void test_crash_while_booting(void **state) {
         }
 }
 
+/* What a start takes from the host is taken from the masks that we keep, also when a crash comes between. */
+static void test_kept_masks_follow_after_crash(void **state) {
+        ApMatrix masks = matrix_of("0,1,5", "0-255", ""), m = matrix_of("1,2", "6", "");
+
+        for (unsigned n = 0; n < 12; n++) {
+                Env *env = env_new("7.2", NULL);
+                Reply reply;
+
+                env_start(env);
+                env_do(env, "masks", (Uuid) {}, &masks);
+                env_rest(env);
+                env_begin(env, "define-fromhost-start", uuid_n(1), &m, &reply);
+                for (unsigned i = 0; i < n; i++)
+                        (void) env_turn(env, 2000);
+                env_crash(env);
+                env_start(env);
+                if (env_state_of(env, uuid_n(1)) == _MATRIX_STATE_MAX)
+                        env_do(env, "define-fromhost-start", uuid_n(1), &m);
+                env_rest(env);
+                if (env_has_general_problem(env, "host masks"))
+                        fail_msg("turn %u: %s", n, *engine_problems(env->engine));
+                (void) env_free(env);
+        }
+}
+
 static void test_boot_from_host(void **state) {
         Env *env = env_new("7.2", NULL);
         ApMatrix m = matrix_of("0,1", "6", "");
@@ -494,6 +519,7 @@ int main(void) {
                 cmocka_unit_test(test_interrupted_start_is_pending),
                 cmocka_unit_test(test_boot_keeps_masks),
                 cmocka_unit_test(test_boot_masks_fail_once),
+                cmocka_unit_test(test_kept_masks_follow_after_crash),
                 cmocka_unit_test(test_crash_while_booting),
                 cmocka_unit_test(test_boot_from_host),
                 cmocka_unit_test(test_lost),

@@ -323,10 +323,14 @@ static void test_masks(void **state) {
 static void test_in_use(void **state) {
         Env *env = *state;
         ApMatrix m = matrix_of("2", "6", "");
+        EngineMatrix view;
 
         env_do(env, "define-start", uuid_n(1), &m);
         env_ctl(env, "guest 00000000-0000-4000-8000-000000000001 on");
         env_expect(env, "stop", uuid_n(1), NULL, VERDICT_IN_USE, "m001|guest");
+        env_settle(env); /* the refusal has looked, the property says so too */
+        assert_int_equal(engine_get_matrix(env->engine, uuid_n(1), &view), 0);
+        assert_true(view.in_use);
         env_expect(env, "undefine-stop", uuid_n(1), NULL, VERDICT_IN_USE, "m001|guest");
         env_rescan(env);
         env_expect(env, "stop", uuid_n(1), NULL, VERDICT_IN_USE, "m001|guest");
