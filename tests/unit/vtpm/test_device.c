@@ -49,7 +49,9 @@ static void test_power_on(void **state) {
 }
 
 static void test_keep_platform(void **state) {
-        const ServiceOptions options = { .front = FRONT_VHOST_USER, .peer_uid = (uid_t) -1, .tpm.keep_platform = true };
+        const ServiceOptions options = { .front = FRONT_VHOST_USER,
+                                         .peer_uid = (uid_t) -1,
+                                         .tpm.keep_platform = true };
 
         harness_init_with(&h, &options);
         assert_int_equal(vmm_start(&h.vmm), 0);
@@ -60,7 +62,9 @@ static void test_keep_platform(void **state) {
 }
 
 static void test_denied(void **state) {
-        const ServiceOptions options = { .front = FRONT_VFIO_USER, .peer_uid = (uid_t) -1, .denied = { 0x139, 0x17b }, .n_denied = 2 };
+        const ServiceOptions options = {
+                .front = FRONT_VFIO_USER, .peer_uid = (uid_t) -1, .denied = { 0x139, 0x17b }, .n_denied = 2
+        };
         uint8_t response[64];
 
         harness_init_with(&h, &options);
@@ -190,9 +194,15 @@ static void test_disconnect_in_flight(void **state) {
 
 /* What swtpm can do wrong: the guest gets an error, now and until the machine is reset, and no command is sent again. */
 static void test_tpm_faults(void **state) {
-        static const struct { FakeTpmFault fault; const char *name; bool ends; } cases[] = {
-                { FAKE_TPM_SHORT_SIZE, "short size", false },     { FAKE_TPM_LONG_SIZE, "long size", false },
-                { FAKE_TPM_TRAILING, "trailing byte", false },    { FAKE_TPM_DATA_HANGUP, "data hang-up", false },
+        static const struct {
+                FakeTpmFault fault;
+                const char *name;
+                bool ends;
+        } cases[] = {
+                { FAKE_TPM_SHORT_SIZE, "short size", false },
+                { FAKE_TPM_LONG_SIZE, "long size", false },
+                { FAKE_TPM_TRAILING, "trailing byte", false },
+                { FAKE_TPM_DATA_HANGUP, "data hang-up", false },
                 { FAKE_TPM_CTRL_HANGUP, "control hang-up", true },
         };
 
@@ -265,7 +275,8 @@ static void test_long_response(void **state) {
 
         begin(false);
         h.tpm.response_size = VIRTIO_TPM_MESSAGE_MAX;
-        assert_int_equal(vmm_command(&h.vmm, get_random, 12, response, sizeof response, HARNESS_MS), VIRTIO_TPM_MESSAGE_MAX);
+        assert_int_equal(vmm_command(&h.vmm, get_random, 12, response, sizeof response, HARNESS_MS),
+                         VIRTIO_TPM_MESSAGE_MAX);
         assert_int_equal(response[VIRTIO_TPM_MESSAGE_MAX - 1], 0xff);
         assert_int_equal(vmm_command(&h.vmm, get_random, 12, response, sizeof response - 1, HARNESS_MS), 10);
         assert_int_equal(codec_code(response), VIRTIO_TPM_RC_FAILURE);
@@ -274,7 +285,9 @@ static void test_long_response(void **state) {
 
 /* Messages are answered while the TPM thinks, and past the deadline the guest is told; later answers are thrown away. */
 static void test_deadline(void **state) {
-        const ServiceOptions options = { .front = FRONT_VFIO_USER, .peer_uid = (uid_t) -1, .tpm.deadline_ns = 20000000 };
+        const ServiceOptions options = { .front = FRONT_VFIO_USER,
+                                         .peer_uid = (uid_t) -1,
+                                         .tpm.deadline_ns = 20000000 };
         uint8_t response[64];
 
         harness_init_with(&h, &options);
@@ -407,7 +420,9 @@ static void test_stop(void **state) {
                         vmm_submit(&h.vmm, command_a, 12, 64);
                         harness_pump(&h);
                         assert_int_equal(vmm_vhost_ring_number(&h.vmm, 18, 0), 0);
-                        assert_int_equal(vmm_vhost(&h.vmm, 11, base, sizeof base, NULL, 0, base, sizeof base), sizeof base);
+                        assert_int_equal(vmm_vhost(&h.vmm, 11, base, sizeof base, NULL, 0, base,
+                                                   sizeof base),
+                                         sizeof base);
                         assert_int_equal(base[1], 1); /* taken back */
                         if (done) {
                                 h.tpm.fault = FAKE_TPM_GOOD;
@@ -453,8 +468,13 @@ static void test_drain(void **state) {
 
 /* The memory goes away under a command: its answer goes nowhere. */
 static void test_unmap_in_flight(void **state) {
-        struct { uint32_t argsz, flags; uint64_t address, size; } unmap = { 24, 0, VMM_BASE, VMM_SIZE };
-        struct { uint64_t padding, guest, size, user, offset; } region = { 0, VMM_BASE, VMM_SIZE, VMM_USER, 0 };
+        struct {
+                uint32_t argsz, flags;
+                uint64_t address, size;
+        } unmap = { 24, 0, VMM_BASE, VMM_SIZE };
+        struct {
+                uint64_t padding, guest, size, user, offset;
+        } region = { 0, VMM_BASE, VMM_SIZE, VMM_USER, 0 };
 
         for (unsigned vhost = 0; vhost < FRONTS; vhost++) {
                 uint32_t head, length;
@@ -467,7 +487,9 @@ static void test_unmap_in_flight(void **state) {
                 if (vhost)
                         assert_int_equal(vmm_vhost(&h.vmm, 38, &region, sizeof region, NULL, 0, NULL, 0), 0);
                 else
-                        assert_int_equal(vmm_vfio(&h.vmm, 3, &unmap, sizeof unmap, NULL, 0, &unmap, sizeof unmap), sizeof unmap);
+                        assert_int_equal(vmm_vfio(&h.vmm, 3, &unmap, sizeof unmap, NULL, 0, &unmap,
+                                                  sizeof unmap),
+                                         sizeof unmap);
                 assert_int_equal(h.service.memory.n_ranges, 0);
                 h.tpm.fault = FAKE_TPM_GOOD;
                 harness_pump(&h);
@@ -484,24 +506,15 @@ static void test_unmap_in_flight(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_power_on),
-                cmocka_unit_test(test_keep_platform),
-                cmocka_unit_test(test_denied),
-                cmocka_unit_test(test_driver_resets),
-                cmocka_unit_test(test_reset_in_flight),
-                cmocka_unit_test(test_machine_reset),
-                cmocka_unit_test(test_reconnect),
-                cmocka_unit_test(test_disconnect_in_flight),
-                cmocka_unit_test(test_tpm_faults),
-                cmocka_unit_test(test_tpm_start_faults),
-                cmocka_unit_test(test_pieces),
-                cmocka_unit_test(test_long_response),
-                cmocka_unit_test(test_deadline),
-                cmocka_unit_test(test_restart),
-                cmocka_unit_test(test_restart_losses),
-                cmocka_unit_test(test_stop),
-                cmocka_unit_test(test_drain),
-                cmocka_unit_test(test_unmap_in_flight),
+                cmocka_unit_test(test_power_on),        cmocka_unit_test(test_keep_platform),
+                cmocka_unit_test(test_denied),          cmocka_unit_test(test_driver_resets),
+                cmocka_unit_test(test_reset_in_flight), cmocka_unit_test(test_machine_reset),
+                cmocka_unit_test(test_reconnect),       cmocka_unit_test(test_disconnect_in_flight),
+                cmocka_unit_test(test_tpm_faults),      cmocka_unit_test(test_tpm_start_faults),
+                cmocka_unit_test(test_pieces),          cmocka_unit_test(test_long_response),
+                cmocka_unit_test(test_deadline),        cmocka_unit_test(test_restart),
+                cmocka_unit_test(test_restart_losses),  cmocka_unit_test(test_stop),
+                cmocka_unit_test(test_drain),           cmocka_unit_test(test_unmap_in_flight),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

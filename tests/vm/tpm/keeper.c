@@ -61,7 +61,10 @@ static int take_message(int notify_fd) {
                 struct cmsghdr header;
         } control;
         struct iovec iov = { .iov_base = text, .iov_len = sizeof text - 1 };
-        struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes };
+        struct msghdr m = { .msg_iov = &iov,
+                            .msg_iovlen = 1,
+                            .msg_control = control.bytes,
+                            .msg_controllen = sizeof control.bytes };
         int ready = 0, add = 0, drop = 0;
         ssize_t n;
 
