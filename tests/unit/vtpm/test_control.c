@@ -18,8 +18,10 @@ static socklen_t address_size;
 static int setup(void **state) {
         harness_init(&h, true);
         address = (struct sockaddr_un) { .sun_family = AF_UNIX };
-        (void) snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "guestcrypt-test-%d", (int) getpid());
-        address_size = (socklen_t) (offsetof(struct sockaddr_un, sun_path) + 1 + strlen(address.sun_path + 1));
+        (void) snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "guestcrypt-test-%d",
+                        (int) getpid());
+        address_size =
+                (socklen_t) (offsetof(struct sockaddr_un, sun_path) + 1 + strlen(address.sun_path + 1));
         listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         assert_int_equal(bind(listener, (struct sockaddr *) &address, address_size), 0);
         assert_int_equal(listen(listener, 16), 0);
@@ -63,7 +65,9 @@ static void test_status(void **state) {
         int fd = dial();
 
         assert_int_equal(vmm_start(&h.vmm), 0);
-        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response, HARNESS_MS), 28);
+        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
+                                     HARNESS_MS),
+                         28);
         text = ask(fd, "status\n");
         assert_non_null(strstr(text, "front=vhost-user\n"));
         assert_non_null(strstr(text, "connected=yes\n"));
@@ -80,7 +84,9 @@ static void test_drain(void **state) {
         int fd = dial();
 
         assert_int_equal(vmm_start(&h.vmm), 0);
-        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response, HARNESS_MS), 28);
+        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
+                                     HARNESS_MS),
+                         28);
         h.tpm.fault = FAKE_TPM_HELD;
         vmm_submit(&h.vmm, get_random, sizeof get_random, 64);
         harness_pump(&h);
@@ -106,7 +112,9 @@ static void test_reset(void **state) {
         int fd = dial(), tpm_fd;
 
         assert_int_equal(vmm_start(&h.vmm), 0);
-        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response, HARNESS_MS), 28);
+        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
+                                     HARNESS_MS),
+                         28);
         assert_string_equal(ask(fd, "reset\n"), "ok\n");
         assert_int_equal(h.tpm.n_init, 2);
         assert_string_equal(ask(fd, "tpm\n"), "error no descriptor\n");
@@ -114,10 +122,14 @@ static void test_reset(void **state) {
         fake_tpm_done(&h.tpm);
         for (unsigned i = 0; i < 5; i++)
                 harness_pump(&h);
-        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response, HARNESS_MS), 10);
+        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
+                                     HARNESS_MS),
+                         10);
 
         tpm_fd = fake_tpm_init(&h.tpm);
-        m = (struct msghdr) { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+        m = (struct msghdr) {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control
+        };
         CMSG_FIRSTHDR(&m)->cmsg_level = SOL_SOCKET;
         CMSG_FIRSTHDR(&m)->cmsg_type = SCM_RIGHTS;
         CMSG_FIRSTHDR(&m)->cmsg_len = CMSG_LEN(sizeof(int));
@@ -125,10 +137,14 @@ static void test_reset(void **state) {
         assert_int_equal(sendmsg(fd, &m, 0), 4);
         (void) close(tpm_fd);
         assert_string_equal(hear(fd), "ok\n");
-        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response, HARNESS_MS), 10);
+        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
+                                     HARNESS_MS),
+                         10);
         assert_int_equal(h.tpm.n_init, 0);
         assert_string_equal(ask(fd, "reset\n"), "ok\n");
-        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response, HARNESS_MS), 28);
+        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
+                                     HARNESS_MS),
+                         28);
         assert_int_equal(h.tpm.n_init, 1);
         (void) close(fd);
 }

@@ -3,6 +3,7 @@
 
 #include <linux/virtio_config.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "unit/vtpm/vtpm_test.h"
 
@@ -49,7 +50,9 @@ static void test_power_on(void **state) {
 }
 
 static void test_keep_platform(void **state) {
-        const ServiceOptions options = { .front = FRONT_VHOST_USER, .peer_uid = (uid_t) -1, .tpm.keep_platform = true };
+        const ServiceOptions options = { .front = FRONT_VHOST_USER,
+                                         .peer_uid = (uid_t) -1,
+                                         .tpm.keep_platform = true };
 
         harness_init_with(&h, &options);
         assert_int_equal(vmm_start(&h.vmm), 0);
@@ -60,7 +63,9 @@ static void test_keep_platform(void **state) {
 }
 
 static void test_denied(void **state) {
-        const ServiceOptions options = { .front = FRONT_VFIO_USER, .peer_uid = (uid_t) -1, .denied = { 0x139, 0x17b }, .n_denied = 2 };
+        const ServiceOptions options = {
+                .front = FRONT_VFIO_USER, .peer_uid = (uid_t) -1, .denied = { 0x139, 0x17b }, .n_denied = 2
+        };
         uint8_t response[64];
 
         harness_init_with(&h, &options);
@@ -190,9 +195,15 @@ static void test_disconnect_in_flight(void **state) {
 
 /* What swtpm can do wrong: the guest gets an error, now and until the machine is reset, and no command is sent again. */
 static void test_tpm_faults(void **state) {
-        static const struct { FakeTpmFault fault; const char *name; bool ends; } cases[] = {
-                { FAKE_TPM_SHORT_SIZE, "short size", false },     { FAKE_TPM_LONG_SIZE, "long size", false },
-                { FAKE_TPM_TRAILING, "trailing byte", false },    { FAKE_TPM_DATA_HANGUP, "data hang-up", false },
+        static const struct {
+                FakeTpmFault fault;
+                const char *name;
+                bool ends;
+        } cases[] = {
+                { FAKE_TPM_SHORT_SIZE, "short size", false },
+                { FAKE_TPM_LONG_SIZE, "long size", false },
+                { FAKE_TPM_TRAILING, "trailing byte", false },
+                { FAKE_TPM_DATA_HANGUP, "data hang-up", false },
                 { FAKE_TPM_CTRL_HANGUP, "control hang-up", true },
         };
 
@@ -265,7 +276,8 @@ static void test_long_response(void **state) {
 
         begin(false);
         h.tpm.response_size = VIRTIO_TPM_MESSAGE_MAX;
-        assert_int_equal(vmm_command(&h.vmm, get_random, 12, response, sizeof response, HARNESS_MS), VIRTIO_TPM_MESSAGE_MAX);
+        assert_int_equal(vmm_command(&h.vmm, get_random, 12, response, sizeof response, HARNESS_MS),
+                         VIRTIO_TPM_MESSAGE_MAX);
         assert_int_equal(response[VIRTIO_TPM_MESSAGE_MAX - 1], 0xff);
         assert_int_equal(vmm_command(&h.vmm, get_random, 12, response, sizeof response - 1, HARNESS_MS), 10);
         assert_int_equal(codec_code(response), VIRTIO_TPM_RC_FAILURE);
@@ -274,7 +286,9 @@ static void test_long_response(void **state) {
 
 /* Messages are answered while the TPM thinks, and past the deadline the guest is told; later answers are thrown away. */
 static void test_deadline(void **state) {
-        const ServiceOptions options = { .front = FRONT_VFIO_USER, .peer_uid = (uid_t) -1, .tpm.deadline_ns = 20000000 };
+        const ServiceOptions options = { .front = FRONT_VFIO_USER,
+                                         .peer_uid = (uid_t) -1,
+                                         .tpm.deadline_ns = 20000000 };
         uint8_t response[64];
 
         harness_init_with(&h, &options);
@@ -345,26 +359,64 @@ static void test_restart(void **state) {
                 h.service.device.s->chain.head = 0;
                 h.service.device.s->chain.index = (uint16_t) (h.vmm.next_avail - 1);
                 h.service.device.s->ring.next_used--;
+                h.service.device.s->used_at = h.service.device.s->ring.next_used;
                 h.service.device.s->phase = DEVICE_DONE;
-                h.service.device.s->attached = 1;
+                h.service.device.s->attached = h.service.device.s->answering = 1;
+                harness_restart(&h);
+                assert_int_equal(h.service.device.s->phase, DEVICE_IDLE);
+                h.service.device.s->phase = DEVICE_DONE; /* and after the note, before the end of it */
+                h.service.device.s->attached = h.service.device.s->answering = 1;
                 harness_restart(&h);
                 harness_pump(&h);
                 assert_int_equal(vmm_used(&h.vmm, &head, &length), 0); /* not answered twice */
                 expect_good();
 
-                /* when nobody knows whether the TPM has it: an error, and not sent again */
-                h.tpm.fault = FAKE_TPM_HELD;
-                vmm_submit(&h.vmm, command_a, 12, 64);
-                harness_pump(&h);
-                h.service.device.s->phase = DEVICE_SENDING;
-                harness_restart(&h);
-                h.tpm.fault = FAKE_TPM_GOOD;
-                assert_int_equal(vmm_wait_used(&h.vmm, HARNESS_MS, &head, &length), 1);
-                assert_int_equal(codec_code(vmm_at(&h.vmm, VMM_RESPONSE)), VIRTIO_TPM_RC_FAILURE);
-                assert_int_equal(h.tpm.n_commands, 25);
-                expect_good();
-                assert_int_equal(h.tpm.n_commands, 26);
-                assert_int_equal(h.tpm.n_datafd, 2);
+                /* between the note of a response and its leaving the channel, and right after */
+                for (unsigned taken_out = 0; taken_out < 2; taken_out++) {
+                        TpmState *t = h.service.tpm.s;
+                        unsigned n_before = h.tpm.n_commands;
+
+                        h.tpm.fault = FAKE_TPM_HELD;
+                        vmm_submit(&h.vmm, command_a, 12, 64);
+                        harness_pump(&h);
+                        h.tpm.fault = FAKE_TPM_GOOD;
+                        fake_tpm_step(&h.tpm);
+                        t->response_size = (uint32_t) recv(h.service.tpm.data_fd, t->response,
+                                                           sizeof t->response, taken_out ? 0 : MSG_PEEK);
+                        t->peeked = 1;
+                        harness_restart(&h);
+                        assert_int_equal(vmm_wait_used(&h.vmm, HARNESS_MS, &head, &length), 1);
+                        assert_int_equal(length, 28);
+                        expect_good();
+                        assert_int_equal(h.tpm.n_commands, n_before + 2);
+                }
+                /* before it was sent: it is; while it is sent: not again */
+                for (uint32_t sent = 0; sent < 2; sent++) {
+                        unsigned n_before = h.tpm.n_commands;
+
+                        h.tpm.fault = FAKE_TPM_HELD;
+                        if (sent)
+                                vmm_submit(&h.vmm, command_a, 12, 64);
+                        else {
+                                /* as if the process ended right before: the record is there, the TPM has nothing */
+                                h.service.device.draining = true;
+                                vmm_submit(&h.vmm, command_a, 12, 64);
+                                h.service.device.draining = false;
+                                h.service.tpm.s->again = 1; /* not ready */
+                                device_kick(&h.service.device);
+                                h.service.tpm.s->again = 0;
+                                assert_int_equal(h.service.device.s->phase, DEVICE_QUEUED);
+                        }
+                        harness_pump(&h);
+                        h.service.device.s->phase = DEVICE_SENDING;
+                        h.service.tpm.s->sent = sent;
+                        harness_restart(&h);
+                        h.tpm.fault = FAKE_TPM_GOOD;
+                        assert_int_equal(vmm_wait_used(&h.vmm, HARNESS_MS, &head, &length), 1);
+                        assert_int_equal(length, 28);
+                        assert_int_equal(h.tpm.n_commands, n_before + 1);
+                }
+                assert_int_equal(h.tpm.n_datafd, 1);
                 assert_int_equal(h.tpm.n_init, 1);
 
                 /* while nobody looks a request comes */
@@ -407,7 +459,9 @@ static void test_stop(void **state) {
                         vmm_submit(&h.vmm, command_a, 12, 64);
                         harness_pump(&h);
                         assert_int_equal(vmm_vhost_ring_number(&h.vmm, 18, 0), 0);
-                        assert_int_equal(vmm_vhost(&h.vmm, 11, base, sizeof base, NULL, 0, base, sizeof base), sizeof base);
+                        assert_int_equal(vmm_vhost(&h.vmm, 11, base, sizeof base, NULL, 0, base,
+                                                   sizeof base),
+                                         sizeof base);
                         assert_int_equal(base[1], 1); /* taken back */
                         if (done) {
                                 h.tpm.fault = FAKE_TPM_GOOD;
@@ -453,8 +507,13 @@ static void test_drain(void **state) {
 
 /* The memory goes away under a command: its answer goes nowhere. */
 static void test_unmap_in_flight(void **state) {
-        struct { uint32_t argsz, flags; uint64_t address, size; } unmap = { 24, 0, VMM_BASE, VMM_SIZE };
-        struct { uint64_t padding, guest, size, user, offset; } region = { 0, VMM_BASE, VMM_SIZE, VMM_USER, 0 };
+        struct {
+                uint32_t argsz, flags;
+                uint64_t address, size;
+        } unmap = { 24, 0, VMM_BASE, VMM_SIZE };
+        struct {
+                uint64_t padding, guest, size, user, offset;
+        } region = { 0, VMM_BASE, VMM_SIZE, VMM_USER, 0 };
 
         for (unsigned vhost = 0; vhost < FRONTS; vhost++) {
                 uint32_t head, length;
@@ -467,7 +526,9 @@ static void test_unmap_in_flight(void **state) {
                 if (vhost)
                         assert_int_equal(vmm_vhost(&h.vmm, 38, &region, sizeof region, NULL, 0, NULL, 0), 0);
                 else
-                        assert_int_equal(vmm_vfio(&h.vmm, 3, &unmap, sizeof unmap, NULL, 0, &unmap, sizeof unmap), sizeof unmap);
+                        assert_int_equal(vmm_vfio(&h.vmm, 3, &unmap, sizeof unmap, NULL, 0, &unmap,
+                                                  sizeof unmap),
+                                         sizeof unmap);
                 assert_int_equal(h.service.memory.n_ranges, 0);
                 h.tpm.fault = FAKE_TPM_GOOD;
                 harness_pump(&h);
@@ -484,24 +545,15 @@ static void test_unmap_in_flight(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_power_on),
-                cmocka_unit_test(test_keep_platform),
-                cmocka_unit_test(test_denied),
-                cmocka_unit_test(test_driver_resets),
-                cmocka_unit_test(test_reset_in_flight),
-                cmocka_unit_test(test_machine_reset),
-                cmocka_unit_test(test_reconnect),
-                cmocka_unit_test(test_disconnect_in_flight),
-                cmocka_unit_test(test_tpm_faults),
-                cmocka_unit_test(test_tpm_start_faults),
-                cmocka_unit_test(test_pieces),
-                cmocka_unit_test(test_long_response),
-                cmocka_unit_test(test_deadline),
-                cmocka_unit_test(test_restart),
-                cmocka_unit_test(test_restart_losses),
-                cmocka_unit_test(test_stop),
-                cmocka_unit_test(test_drain),
-                cmocka_unit_test(test_unmap_in_flight),
+                cmocka_unit_test(test_power_on),        cmocka_unit_test(test_keep_platform),
+                cmocka_unit_test(test_denied),          cmocka_unit_test(test_driver_resets),
+                cmocka_unit_test(test_reset_in_flight), cmocka_unit_test(test_machine_reset),
+                cmocka_unit_test(test_reconnect),       cmocka_unit_test(test_disconnect_in_flight),
+                cmocka_unit_test(test_tpm_faults),      cmocka_unit_test(test_tpm_start_faults),
+                cmocka_unit_test(test_pieces),          cmocka_unit_test(test_long_response),
+                cmocka_unit_test(test_deadline),        cmocka_unit_test(test_restart),
+                cmocka_unit_test(test_restart_losses),  cmocka_unit_test(test_stop),
+                cmocka_unit_test(test_drain),           cmocka_unit_test(test_unmap_in_flight),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

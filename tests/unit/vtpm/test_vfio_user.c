@@ -44,8 +44,18 @@ static bool survives(const void *bytes, size_t size, unsigned n_fds) {
 }
 
 static void test_messages(void **state) {
-        typedef struct Message { uint16_t id, command; uint32_t size, flags, error; uint8_t payload[64]; } Message;
-        static const struct { const char *name; Message m; size_t length; unsigned fds; bool lives; } cases[] = {
+        typedef struct Message {
+                uint16_t id, command;
+                uint32_t size, flags, error;
+                uint8_t payload[64];
+        } Message;
+        static const struct {
+                const char *name;
+                Message m;
+                size_t length;
+                unsigned fds;
+                bool lives;
+        } cases[] = {
                 { "a whole version", { 1, 1, 20, 0, 0, {} }, 20, 0, true },
                 { "version with major 1", { 1, 1, 20, 0, 0, { 1, 1 } }, 20, 0, false },
                 { "version without end", { 1, 1, 21, 0, 0, { 0, 0, 0, 0, '{' } }, 21, 0, false },
@@ -95,7 +105,10 @@ static void test_version(void **state) {
 }
 
 static void test_info(void **state) {
-        static const struct { uint32_t index; uint64_t size; } regions[] = {
+        static const struct {
+                uint32_t index;
+                uint64_t size;
+        } regions[] = {
                 { 0, 0x4000 }, { 1, 0 }, { 2, 0x1000 }, { 3, 0 }, { 6, 0 }, { 7, 256 }, { 8, 0 },
         };
         uint32_t info[4] = { 16 };
@@ -108,7 +121,10 @@ static void test_info(void **state) {
         assert_int_equal(info[3], 5);
 
         for (size_t i = 0; i < ELEMENTS(regions); i++) {
-                struct { uint32_t argsz, flags, index, cap; uint64_t size, offset; } r = { 32, 0, regions[i].index, 0, 9, 9 };
+                struct {
+                        uint32_t argsz, flags, index, cap;
+                        uint64_t size, offset;
+                } r = { 32, 0, regions[i].index, 0, 9, 9 };
 
                 assert_int_equal(vmm_vfio(&h.vmm, 5, &r, sizeof r, NULL, 0, &r, sizeof r), sizeof r);
                 assert_int_equal(r.size, regions[i].size);
@@ -128,12 +144,21 @@ static void test_info(void **state) {
         /* nothing of migration, device features or files for regions */
         static const unsigned refused[] = { 0, 6, 11, 12, 14, 15, 16, 17, 18, 19, 65535 };
         for (size_t i = 0; i < ELEMENTS(refused); i++)
-                assert_int_equal(vmm_vfio(&h.vmm, refused[i], region, sizeof region, NULL, 0, NULL, 0), -ENOTSUP);
+                assert_int_equal(vmm_vfio(&h.vmm, refused[i], region, sizeof region, NULL, 0, NULL, 0),
+                                 -ENOTSUP);
 }
 
 static void test_dma(void **state) {
-        typedef struct Map { uint32_t argsz, flags; uint64_t offset, address, size; } Map;
-        static const struct { const char *name; Map m; unsigned fds; int want; } cases[] = {
+        typedef struct Map {
+                uint32_t argsz, flags;
+                uint64_t offset, address, size;
+        } Map;
+        static const struct {
+                const char *name;
+                Map m;
+                unsigned fds;
+                int want;
+        } cases[] = {
                 { "good", { 32, 3, 0, 0x1000, 0x1000 }, 1, 0 },
                 { "again", { 32, 3, 0, 0x1000, 0x1000 }, 1, -EEXIST },
                 { "overlaps", { 32, 3, 0, 0x1800, 0x1000 }, 1, -EEXIST },
@@ -148,8 +173,15 @@ static void test_dma(void **state) {
                 { "argsz too small", { 31, 3, 0, 0x8000, 0x1000 }, 1, -EINVAL },
                 { "crooked", { 32, 3, 0x123, 0x9001, 0x77 }, 1, 0 },
         };
-        typedef struct Unmap { uint32_t argsz, flags; uint64_t address, size; } Unmap;
-        static const struct { const char *name; Unmap u; int want; } unmaps[] = {
+        typedef struct Unmap {
+                uint32_t argsz, flags;
+                uint64_t address, size;
+        } Unmap;
+        static const struct {
+                const char *name;
+                Unmap u;
+                int want;
+        } unmaps[] = {
                 { "a part", { 24, 0, 0x1000, 0x800 }, -ENOENT },
                 { "more", { 24, 0, 0x1000, 0x2000 }, -ENOENT },
                 { "nothing", { 24, 0, 0x1000, 0 }, -EINVAL },
@@ -180,8 +212,16 @@ static void test_dma(void **state) {
 }
 
 static void test_irqs(void **state) {
-        typedef struct Set { uint32_t argsz, flags, index, start, count; uint8_t data[4]; } Set;
-        static const struct { const char *name; Set s; unsigned fds; int want; } cases[] = {
+        typedef struct Set {
+                uint32_t argsz, flags, index, start, count;
+                uint8_t data[4];
+        } Set;
+        static const struct {
+                const char *name;
+                Set s;
+                unsigned fds;
+                int want;
+        } cases[] = {
                 { "one", { 20, 0x24, 2, 0, 1, {} }, 1, 0 },
                 { "both", { 20, 0x24, 2, 0, 2, {} }, 2, 0 },
                 { "the second", { 20, 0x24, 2, 1, 1, {} }, 1, 0 },
@@ -204,14 +244,16 @@ static void test_irqs(void **state) {
 
         assert_int_equal(vmm_negotiate(&h.vmm), 0);
         for (size_t i = 0; i < ELEMENTS(cases); i++)
-                if (vmm_vfio(&h.vmm, 8, &cases[i].s, 24, cases[i].s.start == 1 ? fds + 1 : fds, cases[i].fds, NULL, 0) !=
-                    cases[i].want)
+                if (vmm_vfio(&h.vmm, 8, &cases[i].s, 24, cases[i].s.start == 1 ? fds + 1 : fds, cases[i].fds,
+                             NULL, 0) != cases[i].want)
                         fail_msg("%s", cases[i].name);
         assert_int_equal(vmm_interrupts(&h.vmm), 2);
         assert_int_equal(vmm_errors(&h.vmm), 0);
 
-        Set bools = { 20, 0x22, 2, 0, 2, {} }, detach = { 20, 0x24, 2, 1, 1, {} }, all = { 20, 0x21, 2, 0, 0, {} };
-        assert_int_equal(vmm_vfio(&h.vmm, 8, &bools, 21, NULL, 0, NULL, 0), -EINVAL); /* one bool is missing */
+        Set bools = { 20, 0x22, 2, 0, 2, {} }, detach = { 20, 0x24, 2, 1, 1, {} },
+            all = { 20, 0x21, 2, 0, 0, {} };
+        assert_int_equal(vmm_vfio(&h.vmm, 8, &bools, 21, NULL, 0, NULL, 0),
+                         -EINVAL); /* one bool is missing */
         assert_int_equal(vmm_vfio(&h.vmm, 8, &detach, 20, NULL, 0, NULL, 0), 0);
         assert_int_equal(h.service.vfio.pci.vector_fds[1], -1);
         assert_true(h.service.vfio.pci.vector_fds[0] >= 0);
@@ -220,25 +262,49 @@ static void test_irqs(void **state) {
 }
 
 static void test_region_limits(void **state) {
-        static const struct { uint32_t region; uint64_t offset; uint32_t count; int want; } cases[] = {
-                { 7, 0, 256, 0 },          { 7, 0, 257, -EINVAL },        { 7, 255, 1, 0 },          { 7, 256, 1, -EINVAL },
-                { 7, 256, 0, 0 },          { 7, 257, 0, -EINVAL },        { 0, 0x3fff, 1, 0 },       { 0, 0x4000, 1, -EINVAL },
-                { 0, UINT64_MAX, 4, -EINVAL }, { 0, 0, 0x4000, 0 },       { 0, 0, 0x4001, -EINVAL }, { 1, 0, 1, -EINVAL },
-                { 8, 0, 1, -EINVAL },      { 9, 0, 1, -EINVAL },          { 2, 0, 4096, 0 },         { UINT32_MAX, 0, 1, -EINVAL },
+        static const struct {
+                uint32_t region;
+                uint64_t offset;
+                uint32_t count;
+                int want;
+        } cases[] = {
+                { 7, 0, 256, 0 },
+                { 7, 0, 257, -EINVAL },
+                { 7, 255, 1, 0 },
+                { 7, 256, 1, -EINVAL },
+                { 7, 256, 0, 0 },
+                { 7, 257, 0, -EINVAL },
+                { 0, 0x3fff, 1, 0 },
+                { 0, 0x4000, 1, -EINVAL },
+                { 0, UINT64_MAX, 4, -EINVAL },
+                { 0, 0, 0x4000, 0 },
+                { 0, 0, 0x4001, -EINVAL },
+                { 1, 0, 1, -EINVAL },
+                { 8, 0, 1, -EINVAL },
+                { 9, 0, 1, -EINVAL },
+                { 2, 0, 4096, 0 },
+                { UINT32_MAX, 0, 1, -EINVAL },
                 { 0, 0, UINT32_MAX, -EINVAL },
         };
         static uint8_t bytes[0x4000];
 
         assert_int_equal(vmm_negotiate(&h.vmm), 0);
         for (size_t i = 0; i < ELEMENTS(cases); i++) {
-                struct { uint64_t offset; uint32_t region, count; } io = { cases[i].offset, cases[i].region, cases[i].count };
+                struct {
+                        uint64_t offset;
+                        uint32_t region, count;
+                } io = { cases[i].offset, cases[i].region, cases[i].count };
                 int r = vmm_vfio(&h.vmm, 9, &io, sizeof io, NULL, 0, NULL, 0);
 
                 if (r != (cases[i].want < 0 ? cases[i].want : (int) (16 + cases[i].count)))
                         fail_msg("case %zu: %d", i, r);
         }
         /* a write that brings less than it says */
-        struct { uint64_t offset; uint32_t region, count; uint8_t data[3]; } io = { 4, 7, 4, {} };
+        struct {
+                uint64_t offset;
+                uint32_t region, count;
+                uint8_t data[3];
+        } io = { 4, 7, 4, {} };
         assert_int_equal(vmm_vfio(&h.vmm, 10, &io, 19, NULL, 0, NULL, 0), -EINVAL);
         assert_int_equal(vmm_vfio(&h.vmm, 10, &io, 15, NULL, 0, NULL, 0), -EINVAL);
         /* any write anywhere does no harm */
@@ -303,7 +369,8 @@ static void test_window(void **state) {
         assert_int_equal(vmm_get(&h.vmm, 0, VIRTIO_PCI_COMMON_STATUS, 1), 3);
 
         /* into itself, nowhere, crooked, too long: nothing happens */
-        static const uint32_t bad[][3] = { { 7, 0x90, 4 }, { 1, 0, 4 }, { 255, 0, 4 }, { 0, 0xffffffff, 1 }, { 0, 2, 4 }, { 0, 0, 3 }, { 0, 0, 8 } };
+        static const uint32_t bad[][3] = { { 7, 0x90, 4 }, { 1, 0, 4 }, { 255, 0, 4 }, { 0, 0xffffffff, 1 },
+                                           { 0, 2, 4 },    { 0, 0, 3 }, { 0, 0, 8 } };
         for (size_t i = 0; i < ELEMENTS(bad); i++) {
                 assert_int_equal(vmm_put(&h.vmm, 7, cap + 4, bad[i][0], 1), 0);
                 assert_int_equal(vmm_put(&h.vmm, 7, cap + 8, bad[i][1], 4), 0);
@@ -315,12 +382,17 @@ static void test_window(void **state) {
 }
 
 static void test_status(void **state) {
-        static const struct { const char *name; uint64_t features; bool ok; } cases[] = {
+        static const struct {
+                const char *name;
+                uint64_t features;
+                bool ok;
+        } cases[] = {
                 { "version 1", UINT64_C(1) << VIRTIO_F_VERSION_1, true },
                 { "and platform", UINT64_C(3) << VIRTIO_F_VERSION_1, true },
                 { "legacy", 0, false },
                 { "platform only", UINT64_C(1) << VIRTIO_F_ACCESS_PLATFORM, false },
-                { "packed ring", UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_F_RING_PACKED, false },
+                { "packed ring", UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_F_RING_PACKED,
+                  false },
                 { "event index", UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << 29, false },
         };
 
@@ -330,7 +402,9 @@ static void test_status(void **state) {
                 assert_int_equal(vmm_put(&h.vmm, 0, VIRTIO_PCI_COMMON_STATUS, 3, 1), 0);
                 for (unsigned k = 0; k < 2; k++) {
                         assert_int_equal(vmm_put(&h.vmm, 0, VIRTIO_PCI_COMMON_GFSELECT, k, 4), 0);
-                        assert_int_equal(vmm_put(&h.vmm, 0, VIRTIO_PCI_COMMON_GF, cases[i].features >> (32 * k), 4), 0);
+                        assert_int_equal(vmm_put(&h.vmm, 0, VIRTIO_PCI_COMMON_GF,
+                                                 cases[i].features >> (32 * k), 4),
+                                         0);
                 }
                 assert_int_equal(vmm_put(&h.vmm, 0, VIRTIO_PCI_COMMON_STATUS, 11, 1), 0);
                 if (vmm_get(&h.vmm, 0, VIRTIO_PCI_COMMON_STATUS, 1) != (cases[i].ok ? 11 : 3))
@@ -352,7 +426,11 @@ static void test_status(void **state) {
 
 /* Rings that are none do not start, those that are not there yet do when they are. */
 static void test_ring_places(void **state) {
-        static const struct { const char *name; uint64_t desc, avail, used; uint16_t size; } cases[] = {
+        static const struct {
+                const char *name;
+                uint64_t desc, avail, used;
+                uint16_t size;
+        } cases[] = {
                 { "size 3", VMM_RING, VMM_AVAIL, VMM_USED, 3 },
                 { "size 0", VMM_RING, VMM_AVAIL, VMM_USED, 0 },
                 { "table crooked", VMM_RING + 8, VMM_AVAIL, VMM_USED, 64 },
@@ -386,7 +464,10 @@ static void test_ring_places(void **state) {
         assert_int_equal(h.tpm.n_commands, 0);
 
         /* kicked before its memory is there */
-        struct { uint32_t argsz, flags; uint64_t address, size; } all = { 24, 2, 0, 0 };
+        struct {
+                uint32_t argsz, flags;
+                uint64_t address, size;
+        } all = { 24, 2, 0, 0 };
         assert_int_equal(vmm_reset(&h.vmm), 0);
         assert_int_equal(vmm_vfio(&h.vmm, 3, &all, sizeof all, NULL, 0, NULL, 0), 24);
         assert_int_equal(vmm_start_ring(&h.vmm), 0);
@@ -395,14 +476,19 @@ static void test_ring_places(void **state) {
         assert_int_equal(h.tpm.n_commands, 0);
         assert_int_equal(vmm_share_memory(&h.vmm), 0);
         assert_int_equal(vmm_wait_used(&h.vmm, HARNESS_MS, &head, &length), 1);
-        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response, HARNESS_MS), 28);
+        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
+                                     HARNESS_MS),
+                         28);
 }
 
 /* A VMM that does not read its answers is not waited for, and gets all of them later. */
 static void test_slow_reader(void **state) {
-        struct { uint16_t id, command; uint32_t size, flags, error; uint64_t offset; uint32_t region, count; } read_all = {
-                0, 9, 32, 0, 0, 0, 0, 0x4000
-        };
+        struct {
+                uint16_t id, command;
+                uint32_t size, flags, error;
+                uint64_t offset;
+                uint32_t region, count;
+        } read_all = { 0, 9, 32, 0, 0, 0, 0, 0x4000 };
         static uint8_t reply[32 + 0x4000];
         unsigned n_sent = 0;
 
@@ -422,9 +508,12 @@ static void test_slow_reader(void **state) {
 
 /* The process ended between handling a message and its answer. */
 static void test_again(void **state) {
-        struct { uint16_t id, command; uint32_t size, flags, error; uint32_t argsz, mapflags; uint64_t offset, address, size2; } map = {
-                7, 2, 48, 0, 0, 32, 3, 0, VMM_BASE, VMM_SIZE
-        };
+        struct {
+                uint16_t id, command;
+                uint32_t size, flags, error;
+                uint32_t argsz, mapflags;
+                uint64_t offset, address, size2;
+        } map = { 7, 2, 48, 0, 0, 32, 3, 0, VMM_BASE, VMM_SIZE };
         uint32_t reply[4];
 
         assert_int_equal(vmm_negotiate(&h.vmm), 0);

@@ -29,8 +29,17 @@ static bool alive(void) {
 }
 
 static void test_messages(void **state) {
-        typedef struct Message { uint32_t request, flags, size; uint8_t payload[64]; } Message;
-        static const struct { const char *name; Message m; size_t length; unsigned fds; bool lives; } cases[] = {
+        typedef struct Message {
+                uint32_t request, flags, size;
+                uint8_t payload[64];
+        } Message;
+        static const struct {
+                const char *name;
+                Message m;
+                size_t length;
+                unsigned fds;
+                bool lives;
+        } cases[] = {
                 { "get features", { 1, 1, 0, {} }, 12, 0, true },
                 { "version 0", { 1, 0, 0, {} }, 12, 0, false },
                 { "version 2", { 1, 2, 0, {} }, 12, 0, false },
@@ -41,7 +50,11 @@ static void test_messages(void **state) {
                 { "too long", { 2, 1, WIRE_MESSAGE_MAX - 11, {} }, 12, 0, false },
                 { "features too short", { 2, 1, 4, {} }, 16, 0, false },
                 { "features too long", { 2, 1, 16, {} }, 28, 0, false },
-                { "features not offered", { 2, 1, 8, { 255, 255, 255, 255, 255, 255, 255, 255 } }, 20, 0, false },
+                { "features not offered",
+                  { 2, 1, 8, { 255, 255, 255, 255, 255, 255, 255, 255 } },
+                  20,
+                  0,
+                  false },
                 { "unknown request", { 999, 1, 0, {} }, 12, 0, true },
                 { "unknown request that wants a reply", { 999, 9, 0, {} }, 12, 0, true },
                 { "a ring that is not there", { 8, 1, 8, { 1, 0, 0, 0, 64 } }, 20, 0, false },
@@ -79,20 +92,26 @@ static void test_messages(void **state) {
 
 /* Refusals are told where they can be. */
 static void test_acknowledged(void **state) {
-        struct { uint64_t padding, guest, size, user, offset; } region = { 0, VMM_BASE, VMM_SIZE + 1, VMM_USER, 0 };
+        struct {
+                uint64_t padding, guest, size, user, offset;
+        } region = { 0, VMM_BASE, VMM_SIZE + 1, VMM_USER, 0 };
         uint64_t n;
 
         assert_int_equal(vmm_negotiate(&h.vmm), 0);
-        assert_int_equal(vmm_vhost(&h.vmm, 37, &region, sizeof region, &h.vmm.memory_fd, 1, NULL, 0), -EREMOTEIO); /* beyond its file */
+        assert_int_equal(vmm_vhost(&h.vmm, 37, &region, sizeof region, &h.vmm.memory_fd, 1, NULL, 0),
+                         -EREMOTEIO); /* beyond its file */
         region.size = VMM_SIZE;
         region.offset = UINT64_MAX;
-        assert_int_equal(vmm_vhost(&h.vmm, 37, &region, sizeof region, &h.vmm.memory_fd, 1, NULL, 0), -EREMOTEIO);
+        assert_int_equal(vmm_vhost(&h.vmm, 37, &region, sizeof region, &h.vmm.memory_fd, 1, NULL, 0),
+                         -EREMOTEIO);
         region.offset = 0;
         assert_int_equal(vmm_vhost(&h.vmm, 37, &region, sizeof region, NULL, 0, NULL, 0), -EREMOTEIO);
         assert_int_equal(vmm_vhost(&h.vmm, 37, &region, sizeof region, &h.vmm.memory_fd, 1, NULL, 0), 0);
-        assert_int_equal(vmm_vhost(&h.vmm, 37, &region, sizeof region, &h.vmm.memory_fd, 1, NULL, 0), -EREMOTEIO); /* there already */
+        assert_int_equal(vmm_vhost(&h.vmm, 37, &region, sizeof region, &h.vmm.memory_fd, 1, NULL, 0),
+                         -EREMOTEIO); /* there already */
         region.guest = 0;
-        assert_int_equal(vmm_vhost(&h.vmm, 37, &region, sizeof region, &h.vmm.memory_fd, 1, NULL, 0), -EREMOTEIO); /* same user range */
+        assert_int_equal(vmm_vhost(&h.vmm, 37, &region, sizeof region, &h.vmm.memory_fd, 1, NULL, 0),
+                         -EREMOTEIO); /* same user range */
         region.guest = VMM_BASE;
         region.size--;
         assert_int_equal(vmm_vhost(&h.vmm, 38, &region, sizeof region, NULL, 0, NULL, 0), -EREMOTEIO);
@@ -128,9 +147,15 @@ static void test_no_migration(void **state) {
 
 /* The ring's parts in any order, its kick before it is enabled: no request is lost. */
 static void test_orders(void **state) {
-        struct { uint32_t queue, flags; uint64_t desc, used, avail, log; } address = {
-                0, 0, VMM_RING - VMM_BASE + VMM_USER, VMM_USED - VMM_BASE + VMM_USER, VMM_AVAIL - VMM_BASE + VMM_USER, 0
-        };
+        struct {
+                uint32_t queue, flags;
+                uint64_t desc, used, avail, log;
+        } address = { 0,
+                      0,
+                      VMM_RING - VMM_BASE + VMM_USER,
+                      VMM_USED - VMM_BASE + VMM_USER,
+                      VMM_AVAIL - VMM_BASE + VMM_USER,
+                      0 };
         static const char *const orders[] = { "mnbakce", "nbakcem", "ecknbam", "kecbnma", "ambknec" };
         uint32_t head, length;
 
@@ -140,10 +165,11 @@ static void test_orders(void **state) {
                 assert_int_equal(vmm_negotiate(&h.vmm), 0);
                 vmm_submit(&h.vmm, get_random, sizeof get_random, 64);
                 for (const char *p = orders[i]; *p; p++) {
-                        int r = *p == 'm' ? vmm_share_memory(&h.vmm)
+                        int r = *p == 'm'   ? vmm_share_memory(&h.vmm)
                                 : *p == 'n' ? vmm_vhost_ring_number(&h.vmm, 8, VMM_QUEUE)
                                 : *p == 'b' ? vmm_vhost_ring_number(&h.vmm, 10, 0)
-                                : *p == 'a' ? vmm_vhost(&h.vmm, 9, &address, sizeof address, NULL, 0, NULL, 0)
+                                : *p == 'a'
+                                        ? vmm_vhost(&h.vmm, 9, &address, sizeof address, NULL, 0, NULL, 0)
                                 : *p == 'k' ? vmm_vhost_ring_fd(&h.vmm, 12, h.vmm.kick_fd)
                                 : *p == 'c' ? vmm_vhost_ring_fd(&h.vmm, 13, h.vmm.call_fd)
                                             : vmm_vhost_ring_number(&h.vmm, 18, 1);
@@ -170,7 +196,11 @@ static void test_legacy(void **state) {
 }
 
 static void test_bad_rings(void **state) {
-        static const struct { const char *name; uint64_t desc, avail, used; uint32_t size; } cases[] = {
+        static const struct {
+                const char *name;
+                uint64_t desc, avail, used;
+                uint32_t size;
+        } cases[] = {
                 { "size 3", VMM_RING, VMM_AVAIL, VMM_USED, 3 },
                 { "size 0", VMM_RING, VMM_AVAIL, VMM_USED, 0 },
                 { "size 2048", VMM_RING, VMM_AVAIL, VMM_USED, 2048 },
@@ -185,10 +215,15 @@ static void test_bad_rings(void **state) {
         };
 
         for (size_t i = 0; i < ELEMENTS(cases); i++) {
-                struct { uint32_t queue, flags; uint64_t desc, used, avail, log; } address = {
-                        0, 0, cases[i].desc - VMM_BASE + VMM_USER, cases[i].used - VMM_BASE + VMM_USER,
-                        cases[i].avail - VMM_BASE + VMM_USER, 0
-                };
+                struct {
+                        uint32_t queue, flags;
+                        uint64_t desc, used, avail, log;
+                } address = { 0,
+                              0,
+                              cases[i].desc - VMM_BASE + VMM_USER,
+                              cases[i].used - VMM_BASE + VMM_USER,
+                              cases[i].avail - VMM_BASE + VMM_USER,
+                              0 };
                 uint32_t head, length;
 
                 harness_done(&h);
@@ -210,7 +245,10 @@ static void test_bad_rings(void **state) {
 
 /* Memory that its owner cuts off under a running ring. */
 static void test_shrinking(void **state) {
-        struct { uint32_t n, padding; uint64_t guest, size, user, offset; } table = { 1, 0, VMM_BASE, VMM_SIZE, VMM_USER, 0 };
+        struct {
+                uint32_t n, padding;
+                uint64_t guest, size, user, offset;
+        } table = { 1, 0, VMM_BASE, VMM_SIZE, VMM_USER, 0 };
         uint32_t head, length;
         int fd, zero = 0;
 
@@ -236,7 +274,8 @@ static void test_shrinking(void **state) {
         (void) vmm_kick(&h.vmm);
         assert_true(alive());
         assert_int_equal(h.service.device.s->counters.dropped, 1);
-        assert_int_equal(vmm_vhost(&h.vmm, 5, &table, sizeof table, &fd, 1, NULL, 0), -EREMOTEIO); /* shorter than it says */
+        assert_int_equal(vmm_vhost(&h.vmm, 5, &table, sizeof table, &fd, 1, NULL, 0),
+                         -EREMOTEIO); /* shorter than it says */
         (void) close(fd);
 }
 
