@@ -23,7 +23,8 @@ enum { STRAIGHT, VFIO, VHOST, PATHS };
 static const char *const paths[PATHS] = { "straight", "vfio-user", "vhost-user" };
 
 static const uint8_t get_random[] = { 0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0, 16 };
-static const uint8_t pcr_read[] = { 0x80, 0x01, 0, 0, 0, 20, 0, 0, 0x01, 0x7e, 0, 0, 0, 1, 0, 0x0b, 3, 0xff, 0, 0 };
+static const uint8_t pcr_read[] = { 0x80, 0x01, 0, 0, 0, 20,   0, 0,    0x01, 0x7e,
+                                    0,    0,    0, 1, 0, 0x0b, 3, 0xff, 0,    0 };
 static uint8_t hash_1k[10 + 2 + 1000 + 2 + 4], hash_max[10 + 2 + 1024 + 2 + 4];
 
 typedef struct Case {
@@ -44,8 +45,9 @@ static void make_hash(uint8_t *command, size_t size) {
         size_t data = size - 18;
 
         memset(command, 0, size);
-        memcpy(command, (const uint8_t[]) { 0x80, 0x01, 0, 0, (uint8_t) (size >> 8), (uint8_t) size, 0, 0, 0x01, 0x7d,
-                                            (uint8_t) (data >> 8), (uint8_t) data },
+        memcpy(command,
+               (const uint8_t[]) { 0x80, 0x01, 0, 0, (uint8_t) (size >> 8), (uint8_t) size, 0, 0, 0x01, 0x7d,
+                                   (uint8_t) (data >> 8), (uint8_t) data },
                12);
         memcpy(command + size - 6, (const uint8_t[]) { 0, 0x0b, 0x40, 0, 0, 0x07 }, 6);
 }
@@ -118,15 +120,16 @@ int main(int argc, char **argv) {
                                         double start = now_us();
 
                                         if (exchange(&processes[path], path, straight, &cases[i]) < 10) {
-                                                (void) fprintf(stderr, "%s, %s: no good answer\n", paths[path], cases[i].name);
+                                                (void) fprintf(stderr, "%s, %s: no good answer\n",
+                                                               paths[path], cases[i].name);
                                                 return 1;
                                         }
                                         samples[path][round * (count / ROUNDS) + k] = now_us() - start;
                                 }
                 for (int path = 0; path < PATHS; path++)
                         m[path] = median(samples[path], count / ROUNDS * ROUNDS);
-                (void) printf("%-14s %10.1f %10.1f (%+5.1f) %10.1f (%+5.1f)\n", cases[i].name, m[STRAIGHT], m[VFIO],
-                              m[VFIO] - m[STRAIGHT], m[VHOST], m[VHOST] - m[STRAIGHT]);
+                (void) printf("%-14s %10.1f %10.1f (%+5.1f) %10.1f (%+5.1f)\n", cases[i].name, m[STRAIGHT],
+                              m[VFIO], m[VFIO] - m[STRAIGHT], m[VHOST], m[VHOST] - m[STRAIGHT]);
         }
 
         for (int path = VFIO; path < PATHS; path++) {
@@ -134,9 +137,11 @@ int main(int argc, char **argv) {
                 long before = process_status(p, "voluntary_ctxt_switches");
 
                 (void) poll(NULL, 0, 2000);
-                (void) printf("%s: %ld KiB resident (%ld anonymous, %ld of files, %ld shared with the guest), %ld wake-ups in 2 s idle\n",
-                              paths[path], process_status(p, "VmRSS"), process_status(p, "RssAnon"), process_status(p, "RssFile"),
-                              process_status(p, "RssShmem"), process_status(p, "voluntary_ctxt_switches") - before);
+                (void) printf(
+                        "%s: %ld KiB resident (%ld anonymous, %ld of files, %ld shared with the guest), %ld wake-ups in 2 s idle\n",
+                        paths[path], process_status(p, "VmRSS"), process_status(p, "RssAnon"),
+                        process_status(p, "RssFile"), process_status(p, "RssShmem"),
+                        process_status(p, "voluntary_ctxt_switches") - before);
                 process_stop(p);
         }
         process_stop(&processes[STRAIGHT]);
