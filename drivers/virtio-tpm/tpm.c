@@ -20,6 +20,9 @@
 #define CONTROL_BAD_ORDINAL 0x0a
 #define CONTROL_IO_ERROR    0x1f
 
+/* What stands above is in the record before what stands below, at whatever instruction the process ends. */
+#define RECORD() __asm__ volatile("" ::: "memory")
+
 static const struct {
         uint32_t code;
         uint32_t reply_size;
@@ -73,7 +76,7 @@ static void fail_silently(Tpm *t, const char *why) {
                why);
         close_data(t);
         t->s->step = TPM_FAILED;
-        t->s->busy = t->s->late = t->s->again = t->s->cycle = 0;
+        t->s->busy = t->s->late = t->s->again = 0;
         set_deadline(t, 0);
 }
 
@@ -105,6 +108,7 @@ static int ctrl_send(Tpm *t, uint32_t code, const uint8_t *body, size_t size, in
                 memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), &fd, sizeof fd);
         }
 
+        t->s->sent = 1;
         n = sendmsg(t->ctrl_fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0)
                 return -errno;
@@ -114,8 +118,12 @@ static int ctrl_send(Tpm *t, uint32_t code, const uint8_t *body, size_t size, in
 static int data_send(Tpm *t, const uint8_t *command, size_t size) {
         ssize_t n;
 
-        t->s->response_size = 0;
+        t->s->response_size = t->s->sent = 0;
+        explicit_bzero(t->s->response, sizeof t->s->response);
+        RECORD();
         t->s->busy = 1;
+        t->s->sent = 1;
+        RECORD();
         n = send(t->data_fd, command, size, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0)
                 return -errno;
@@ -173,7 +181,6 @@ static int begin_lock(Tpm *t) {
 
 static void step_done(Tpm *t) {
         t->s->step = TPM_READY;
-        t->s->cycle = 0;
         set_deadline(t, 0);
         t->ops->ready(t->userdata);
 }
@@ -182,6 +189,8 @@ static void step_begin(Tpm *t, TpmStep step) {
         static const uint8_t size_4096[] = { 0, 0, 0x10, 0 }, no_flags[4] = {};
         int r;
 
+        t->s->sent = 0;
+        RECORD();
         t->s->step = step;
         t->s->reply_size = 0;
         set_deadline(t, STEP_DEADLINE_NS);
@@ -218,7 +227,7 @@ static TpmStep step_after(const Tpm *t) {
         case TPM_CAPABILITY:
                 return t->data_fd >= 0 && !t->s->own_data ? TPM_BUFFERSIZE : TPM_DATAFD;
         case TPM_DATAFD:
-                return t->s->cycle ? TPM_BUFFERSIZE : TPM_READY;
+                return TPM_BUFFERSIZE;
         case TPM_BUFFERSIZE:
                 return TPM_INIT;
         case TPM_INIT:
@@ -236,7 +245,6 @@ static void cycle_begin(Tpm *t) {
         if (s->busy)
                 close_data(t); /* the late response would be taken for another's */
         s->again = s->busy = s->late = s->retries = 0;
-        s->cycle = 1;
         if (t->ctrl_fd < 0)
                 fail(t, "there is no swtpm");
         else
@@ -365,6 +373,7 @@ static void on_data(void *userdata, uint32_t events) {
                 return;
         }
 
+        /* into the record at once: it is cleared, so that a process that ends right here leaves a response to be seen there */
         n = recv(t->data_fd, s->response + s->response_size, sizeof s->response - s->response_size,
                  MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -427,6 +436,17 @@ void tpm_done(Tpm *t) {
         t->data_fd = fd_close(t->data_fd);
 }
 
+/* Whether the process before us had received a response: it had noted that, or there is one in what was cleared before. */
+static bool response_waits(TpmState *s) {
+        int size = codec_response_size(s->response);
+
+        if (size < 0 || s->step < TPM_STARTUP || s->step > TPM_READY)
+                return false;
+        if (s->busy && s->response_size == 0)
+                s->response_size = (uint32_t) size;
+        return s->response_size == (uint32_t) size;
+}
+
 int tpm_connect(Tpm *t, int ctrl_fd, int data_fd, bool resume) {
         CLEANUP(fd_closep) int data = data_fd;
         int r;
@@ -440,30 +460,41 @@ int tpm_connect(Tpm *t, int ctrl_fd, int data_fd, bool resume) {
                 return 0;
         }
 
-        close_ctrl(t);
-        close_data(t);
+        if (!resume) {
+                close_ctrl(t);
+                close_data(t);
+        }
         r = loop_watch(t->loop, &t->ctrl, ctrl_fd, EPOLLIN);
         if (r < 0) {
                 fd_close(ctrl_fd);
                 return r;
         }
         t->ctrl_fd = ctrl_fd;
-        (void) notify_store("tpm", ctrl_fd);
+        if (!resume)
+                (void) notify_store("tpm", ctrl_fd);
 
         if (data >= 0) {
                 t->data_fd = TAKE_FD(data);
-                if (!resume)
+                if (!resume) {
                         t->s->own_data = 0;
-                (void) notify_store("data", t->data_fd);
+                        (void) notify_store("data", t->data_fd);
+                }
                 r = t->s->step == TPM_DATAFD ? 0 : watch_data(t);
                 if (r < 0)
                         return r;
         } else if (resume && t->s->step > TPM_DATAFD && t->s->step < TPM_FAILED)
                 fail(t, "its data channel was lost in a restart");
 
-        t->timer.at = resume && t->s->step == TPM_DATAFD && t->s->deadline == 0 ? loop_now()
-                      : resume                                                  ? t->s->deadline
-                                                                                : 0;
+        if (!resume)
+                return 0;
+
+        t->timer.at = t->s->deadline;
+        if (t->s->step == TPM_DATAFD && t->s->deadline == 0)
+                t->timer.at = loop_now(); /* it was to be tried again */
+        else if (t->s->step > TPM_OFF && t->s->step < TPM_READY && !t->s->sent)
+                step_begin(t, t->s->step); /* the process before us did not come to it */
+        else if (response_waits(t->s))
+                response_done(t); /* perhaps once more: who is not waiting will not listen */
         return 0;
 }
 
@@ -475,16 +506,6 @@ void tpm_power_cycle(Tpm *t) {
                 s->again = 1; /* once the answer is there, or the deadline has passed */
         else
                 cycle_begin(t);
-}
-
-void tpm_resync(Tpm *t) {
-        if (t->ctrl_fd < 0 || (t->data_fd >= 0 && !t->s->own_data)) {
-                fail(t, "what it made of a command is not known");
-                return;
-        }
-
-        t->s->busy = t->s->late = t->s->cycle = t->s->retries = 0;
-        step_begin(t, TPM_DATAFD);
 }
 
 int tpm_send(Tpm *t, const uint8_t *command, size_t size) {

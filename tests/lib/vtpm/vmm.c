@@ -436,6 +436,17 @@ void vmm_offer(Vmm *v, uint16_t head) {
 int vmm_kick(Vmm *v) {
         static const uint64_t one = 1;
 
+        if (!v->vhost && v->posted) {
+                struct {
+                        uint16_t id, command;
+                        uint32_t size, flags, error;
+                        uint64_t offset;
+                        uint32_t region, count;
+                        uint16_t value;
+                } doorbell = { ++v->id, 10, 34, 0x10, 0, 0x3000, 0, 2, 0 };
+
+                return vmm_send(v, &doorbell, 34, NULL, 0);
+        }
         if (!v->vhost)
                 return vmm_put(v, 0, 0x3000, 0, 2);
 

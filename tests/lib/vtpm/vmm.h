@@ -36,6 +36,7 @@ typedef struct Vmm {
         uint16_t queue_size, next_avail, next_used, id;
         uint64_t features;
         uint64_t not_features;        /* offered ones that are not to be taken */
+        bool posted;                  /* doorbells want no reply, as QEMU's */
         void (*pump)(void *userdata); /* runs the other side while we wait; NULL: it runs by itself */
         void *userdata;
 } Vmm;

@@ -3,6 +3,7 @@
 
 #include <linux/virtio_config.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "unit/vtpm/vtpm_test.h"
 
@@ -358,26 +359,68 @@ static void test_restart(void **state) {
                 h.service.device.s->chain.head = 0;
                 h.service.device.s->chain.index = (uint16_t) (h.vmm.next_avail - 1);
                 h.service.device.s->ring.next_used--;
+                h.service.device.s->used_at = h.service.device.s->ring.next_used;
                 h.service.device.s->phase = DEVICE_DONE;
-                h.service.device.s->attached = 1;
+                h.service.device.s->attached = h.service.device.s->answering = 1;
+                harness_restart(&h);
+                assert_int_equal(h.service.device.s->phase, DEVICE_IDLE);
+                h.service.device.s->phase = DEVICE_DONE; /* and after the note, before the end of it */
+                h.service.device.s->attached = h.service.device.s->answering = 1;
                 harness_restart(&h);
                 harness_pump(&h);
                 assert_int_equal(vmm_used(&h.vmm, &head, &length), 0); /* not answered twice */
                 expect_good();
 
-                /* when nobody knows whether the TPM has it: an error, and not sent again */
-                h.tpm.fault = FAKE_TPM_HELD;
-                vmm_submit(&h.vmm, command_a, 12, 64);
-                harness_pump(&h);
-                h.service.device.s->phase = DEVICE_SENDING;
-                harness_restart(&h);
-                h.tpm.fault = FAKE_TPM_GOOD;
-                assert_int_equal(vmm_wait_used(&h.vmm, HARNESS_MS, &head, &length), 1);
-                assert_int_equal(codec_code(vmm_at(&h.vmm, VMM_RESPONSE)), VIRTIO_TPM_RC_FAILURE);
-                assert_int_equal(h.tpm.n_commands, 25);
-                expect_good();
-                assert_int_equal(h.tpm.n_commands, 26);
-                assert_int_equal(h.tpm.n_datafd, 2);
+                /* with a response received: not noted, noted, and half handed over */
+                for (unsigned noted = 0; noted < 3; noted++) {
+                        TpmState *t = h.service.tpm.s;
+                        unsigned n_before = h.tpm.n_commands;
+
+                        h.tpm.fault = FAKE_TPM_HELD;
+                        vmm_submit(&h.vmm, command_a, 12, 64);
+                        harness_pump(&h);
+                        h.tpm.fault = FAKE_TPM_GOOD;
+                        fake_tpm_step(&h.tpm);
+                        assert_int_equal(recv(h.service.tpm.data_fd, t->response, sizeof t->response, 0),
+                                         28);
+                        if (noted > 0)
+                                t->response_size = 28;
+                        if (noted > 1)
+                                t->busy = 0;
+                        harness_restart(&h);
+                        assert_int_equal(vmm_wait_used(&h.vmm, HARNESS_MS, &head, &length), 1);
+                        assert_int_equal(length, 28);
+                        expect_good();
+                        assert_int_equal(h.tpm.n_commands, n_before + 2);
+                }
+
+                /* before it was sent: it is; while it is sent: not again */
+                for (uint32_t sent = 0; sent < 2; sent++) {
+                        unsigned n_before = h.tpm.n_commands;
+
+                        h.tpm.fault = FAKE_TPM_HELD;
+                        if (sent)
+                                vmm_submit(&h.vmm, command_a, 12, 64);
+                        else {
+                                /* as if the process ended right before: the record is there, the TPM has nothing */
+                                h.service.device.draining = true;
+                                vmm_submit(&h.vmm, command_a, 12, 64);
+                                h.service.device.draining = false;
+                                h.service.tpm.s->again = 1; /* not ready */
+                                device_kick(&h.service.device);
+                                h.service.tpm.s->again = 0;
+                                assert_int_equal(h.service.device.s->phase, DEVICE_QUEUED);
+                        }
+                        harness_pump(&h);
+                        h.service.device.s->phase = DEVICE_SENDING;
+                        h.service.tpm.s->sent = sent;
+                        harness_restart(&h);
+                        h.tpm.fault = FAKE_TPM_GOOD;
+                        assert_int_equal(vmm_wait_used(&h.vmm, HARNESS_MS, &head, &length), 1);
+                        assert_int_equal(length, 28);
+                        assert_int_equal(h.tpm.n_commands, n_before + 1);
+                }
+                assert_int_equal(h.tpm.n_datafd, 1);
                 assert_int_equal(h.tpm.n_init, 1);
 
                 /* while nobody looks a request comes */
