@@ -6,8 +6,8 @@
  * Each line on standard input is an order; "ready" is the answer once the program has said READY=1 after it.
  *   restart   end the program with SIGTERM, wait, start it again
  *   kill      the same with SIGKILL
- * At the end of the input the program is killed, and what is stored is closed. A program that ends by itself, or with
- * another status than 0 when asked to, ends this one with status 1. */
+ *   end       end it with SIGTERM, forget what is stored, end
+ * A program that ends by itself, or with another status than 0 when asked to, ends this one with status 1. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -61,7 +62,10 @@ static int take_message(int notify_fd) {
                 struct cmsghdr header;
         } control;
         struct iovec iov = { .iov_base = text, .iov_len = sizeof text - 1 };
-        struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes };
+        struct msghdr m = { .msg_iov = &iov,
+                            .msg_iovlen = 1,
+                            .msg_control = control.bytes,
+                            .msg_controllen = sizeof control.bytes };
         int ready = 0, add = 0, drop = 0;
         ssize_t n;
 
@@ -130,8 +134,10 @@ static pid_t start(char **argv, int notify_fd, int *ret_pidfd) {
         pid = fork();
         if (pid < 0)
                 die("fork");
-        if (pid == 0)
+        if (pid == 0) {
+                (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
                 become(argv);
+        }
 
         fds[1].fd = *ret_pidfd = pidfd_open(pid, 0);
         if (*ret_pidfd < 0)
@@ -200,11 +206,11 @@ int main(int argc, char **argv) {
                 }
                 if (fds[0].revents) {
                         if (!fgets(order, sizeof order, stdin))
-                                break;
+                                return 1;
                         end(pid, pidfd, strcmp(order, "kill\n") == 0 ? SIGKILL : SIGTERM, notify_fd);
+                        if (strcmp(order, "end\n") == 0)
+                                return 0;
                         pid = start(argv + 1, notify_fd, &pidfd);
                 }
         }
-        end(pid, pidfd, SIGKILL, notify_fd);
-        return 0;
 }
