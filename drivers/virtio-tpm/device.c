@@ -42,27 +42,35 @@ static void set_broken(Device *d) {
 
 static void set_idle(Device *d) {
         d->s->phase = DEVICE_IDLE;
-        d->s->attached = d->s->resumable = 0;
+        RECORD();
+        d->s->attached = d->s->resumable = d->s->answering = 0;
         if (d->idle)
                 d->idle(d->idle_userdata);
 }
 
-/* Gives @response, or none if the room is too small for any, to the chain that waits, if the ring can be had now. */
-static void answer(Device *d, RingChain *chain, const uint8_t *response, uint32_t size) {
+/* Gives the response, or none if the room is too small for any, to the chain that waits, if the ring can be had now. */
+static void answer(Device *d) {
+        const uint8_t *response;
         uint8_t failure[VIRTIO_TPM_HEADER_SIZE];
         DeviceState *s = d->s;
+        uint32_t size = s->response_size;
 
-        if (size > chain->room) {
+        response = s->response;
+        if (size > s->chain.room) {
                 /* of a response that does not fit nothing is written: half of one could be taken for a whole */
                 codec_put_error(failure, VIRTIO_TPM_RC_FAILURE);
                 response = failure;
-                size = chain->room >= sizeof failure ? sizeof failure : 0;
+                size = s->chain.room >= sizeof failure ? sizeof failure : 0;
                 s->counters.too_large++;
         }
-
-        if (ring_put(d->memory, chain, response, size) < 0)
+        if (ring_put(d->memory, &s->chain, response, size) < 0)
                 size = 0;
-        if (ring_complete(&s->ring, d->memory, chain->head, size) < 0) {
+
+        s->used_at = s->ring.next_used;
+        RECORD();
+        s->answering = 1;
+        RECORD();
+        if (ring_complete(&s->ring, d->memory, s->chain.head, size) < 0) {
                 s->counters.dropped++;
                 return;
         }
@@ -87,7 +95,7 @@ static void finish(Device *d) {
         if (!s->running || s->broken)
                 return; /* when it runs again */
 
-        answer(d, &s->chain, s->response, s->response_size);
+        answer(d);
         set_idle(d);
 }
 
@@ -124,6 +132,8 @@ static void submit(Device *d) {
         if (!tpm_ready(d->tpm))
                 return;
 
+        d->tpm->s->sent = 0;
+        RECORD();
         s->phase = DEVICE_SENDING;
         s->since = loop_now();
         s->counters.commands++;
@@ -191,25 +201,22 @@ static int step(Device *d) {
                 return 0; /* the TPM still works for a driver that is gone */
 
         code = check(d, &d->scratch);
+        chain_copy(&s->chain, &d->scratch);
         if (code != 0) {
-                uint8_t response[VIRTIO_TPM_HEADER_SIZE];
-
                 if (code == VIRTIO_TPM_RC_COMMAND_CODE)
                         s->counters.denied++;
                 else
                         s->counters.malformed++;
-                codec_put_error(response, code);
-                ring_take(&s->ring, &d->scratch);
-                answer(d, &d->scratch, response, d->scratch.room >= sizeof response ? sizeof response : 0);
-                return 1;
+                codec_put_error(s->response, code);
+                s->response_size = s->chain.room >= VIRTIO_TPM_HEADER_SIZE ? VIRTIO_TPM_HEADER_SIZE : 0;
         }
 
-        chain_copy(&s->chain, &d->scratch);
         s->attached = 1;
         RECORD();
-        s->phase = DEVICE_QUEUED;
+        s->phase = code != 0 ? DEVICE_DONE : DEVICE_QUEUED;
         RECORD();
-        ring_take(&s->ring, &d->scratch);
+        ring_take(&s->ring, &s->chain);
+        finish(d);
         submit(d);
         return 1;
 }
@@ -299,27 +306,30 @@ void device_restore(Device *d) {
             s->chain.command_size > VIRTIO_TPM_MESSAGE_MAX || s->response_size > VIRTIO_TPM_MESSAGE_MAX)
                 s->phase = DEVICE_IDLE;
         if (s->phase == DEVICE_IDLE)
-                s->attached = s->resumable = 0;
+                s->attached = s->resumable = s->answering = 0;
         if (!s->attached)
                 return;
 
         ring_take(&s->ring, &s->chain);
-        if (s->phase == DEVICE_DONE && ring_completed(&s->ring, d->memory)) {
-                s->ring.next_used++;
-                set_idle(d);
+        if (s->answering) {
+                bool counted = s->ring.next_used == (uint16_t) (s->used_at + 1);
+
+                s->answering = 0;
+                if (counted || ring_completed(&s->ring, d->memory)) {
+                        s->ring.next_used = (uint16_t) (s->used_at + 1);
+                        set_idle(d);
+                }
         }
 }
 
 void device_resume(Device *d) {
         DeviceState *s = d->s;
 
-        if (s->phase == DEVICE_SENDING) {
-                s->counters.failed++;
-                tpm_resync(d->tpm);
-                if (s->phase == DEVICE_SENDING)
-                        respond_error(d, VIRTIO_TPM_RC_FAILURE);
-        } else if (s->phase == DEVICE_SENT && tpm_ready(d->tpm))
-                respond_error(d, VIRTIO_TPM_RC_FAILURE); /* the response was read, and lost */
+        if (s->phase == DEVICE_SENDING)
+                /* sent, most likely; if not there will be no response, and its deadline ends it. It is not sent again. */
+                s->phase = d->tpm->s->sent ? DEVICE_SENT : DEVICE_QUEUED;
+        if (s->phase == DEVICE_SENT && !d->tpm->s->busy)
+                respond_error(d, VIRTIO_TPM_RC_FAILURE); /* nothing will come */
 
         if (s->running)
                 d->ops->used(d->userdata); /* once too often does no harm */

@@ -20,7 +20,7 @@
 typedef enum DevicePhase {
         DEVICE_IDLE,
         DEVICE_QUEUED,  /* taken from the ring, waits for the TPM to be ready */
-        DEVICE_SENDING, /* the TPM may or may not have seen it */
+        DEVICE_SENDING, /* the TPM may or may not have seen it: TpmState.sent */
         DEVICE_SENT,
         DEVICE_DONE, /* the response is here */
 } DevicePhase;
@@ -39,7 +39,9 @@ typedef struct DeviceState {
         uint32_t phase;
         uint32_t attached;  /* the ring waits for the answer to the request in flight */
         uint32_t resumable; /* a detached one may be asked for again, by the same index and bytes */
-        uint32_t response_size;
+        uint32_t answering; /* its answer is being put into the ring, at used index used_at */
+        uint32_t used_at;
+        uint32_t response_size, reserved;
         uint64_t since;
         Ring ring;
         DeviceCounters counters;

@@ -120,6 +120,8 @@ static int parse_fd(const char *text, const char *name, ServiceFds *fds) {
         r = parse_number(text, INT32_MAX, &fd);
         if (r < 0)
                 return r;
+        if (service_fds_has(fds, name))
+                return 0; /* kept over a restart; number @fd may be anything now */
         if (fcntl((int) fd, F_SETFD, FD_CLOEXEC) < 0)
                 return usage("not an open descriptor", text);
 

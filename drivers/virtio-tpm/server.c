@@ -202,6 +202,7 @@ int server_resume(Server *v, int client_fd, int machine_fd) {
         }
         v->client_fd = v->wire.fd = client_fd;
 
+        wire_recover(&v->wire);
         /* a message that stands there as a whole was perhaps handled, but not answered */
         if (w->rx_size > 0 && w->tx_size > 0)
                 wire_consume(&v->wire);

@@ -20,6 +20,9 @@
 #define CONTROL_BAD_ORDINAL 0x0a
 #define CONTROL_IO_ERROR    0x1f
 
+/* What stands above is in the record before what stands below, at whatever instruction the process ends. */
+#define RECORD() __asm__ volatile("" ::: "memory")
+
 static const struct {
         uint32_t code;
         uint32_t reply_size;
@@ -60,6 +63,7 @@ static void close_data(Tpm *t) {
                 (void) notify_discard("data");
         loop_forget(t->loop, &t->data);
         t->data_fd = fd_close(t->data_fd);
+        t->s->peeked = 0;
 }
 
 static void set_deadline(Tpm *t, uint64_t ns) {
@@ -73,7 +77,7 @@ static void fail_silently(Tpm *t, const char *why) {
                why);
         close_data(t);
         t->s->step = TPM_FAILED;
-        t->s->busy = t->s->late = t->s->again = t->s->cycle = 0;
+        t->s->busy = t->s->late = t->s->again = 0;
         set_deadline(t, 0);
 }
 
@@ -105,6 +109,7 @@ static int ctrl_send(Tpm *t, uint32_t code, const uint8_t *body, size_t size, in
                 memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), &fd, sizeof fd);
         }
 
+        t->s->sent = 1;
         n = sendmsg(t->ctrl_fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0)
                 return -errno;
@@ -114,8 +119,11 @@ static int ctrl_send(Tpm *t, uint32_t code, const uint8_t *body, size_t size, in
 static int data_send(Tpm *t, const uint8_t *command, size_t size) {
         ssize_t n;
 
-        t->s->response_size = 0;
+        t->s->response_size = t->s->peeked = t->s->sent = 0;
+        RECORD();
         t->s->busy = 1;
+        t->s->sent = 1;
+        RECORD();
         n = send(t->data_fd, command, size, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0)
                 return -errno;
@@ -124,32 +132,21 @@ static int data_send(Tpm *t, const uint8_t *command, size_t size) {
         return n == (ssize_t) size ? 0 : -EIO;
 }
 
-static int watch_data(Tpm *t, int fd) {
-        int r;
-
-        r = loop_watch(t->loop, &t->data, fd, EPOLLIN);
-        if (r < 0) {
-                fd_close(fd);
-                return r;
-        }
-
-        t->data_fd = fd;
-        return 0;
+static int watch_data(Tpm *t) {
+        return loop_watch(t->loop, &t->data, t->data_fd, EPOLLIN);
 }
 
+/* It is watched once swtpm has taken its end: until then a hang-up means nothing. */
 static int begin_datafd(Tpm *t) {
         CLEANUP(fd_closep) int theirs = -1;
-        int pair[2], r;
+        int pair[2];
 
         close_data(t);
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
                 return -errno;
 
         theirs = pair[1];
-        r = watch_data(t, pair[0]);
-        if (r < 0)
-                return r;
-
+        t->data_fd = pair[0];
         t->s->own_data = 1;
         (void) notify_store("data", t->data_fd);
         return ctrl_send(t, controls[TPM_DATAFD].code, NULL, 0, theirs);
@@ -184,7 +181,6 @@ static int begin_lock(Tpm *t) {
 
 static void step_done(Tpm *t) {
         t->s->step = TPM_READY;
-        t->s->cycle = 0;
         set_deadline(t, 0);
         t->ops->ready(t->userdata);
 }
@@ -193,6 +189,8 @@ static void step_begin(Tpm *t, TpmStep step) {
         static const uint8_t size_4096[] = { 0, 0, 0x10, 0 }, no_flags[4] = {};
         int r;
 
+        t->s->sent = 0;
+        RECORD();
         t->s->step = step;
         t->s->reply_size = 0;
         set_deadline(t, STEP_DEADLINE_NS);
@@ -229,7 +227,7 @@ static TpmStep step_after(const Tpm *t) {
         case TPM_CAPABILITY:
                 return t->data_fd >= 0 && !t->s->own_data ? TPM_BUFFERSIZE : TPM_DATAFD;
         case TPM_DATAFD:
-                return t->s->cycle ? TPM_BUFFERSIZE : TPM_READY;
+                return TPM_BUFFERSIZE;
         case TPM_BUFFERSIZE:
                 return TPM_INIT;
         case TPM_INIT:
@@ -247,7 +245,6 @@ static void cycle_begin(Tpm *t) {
         if (s->busy)
                 close_data(t); /* the late response would be taken for another's */
         s->again = s->busy = s->late = s->retries = 0;
-        s->cycle = 1;
         if (t->ctrl_fd < 0)
                 fail(t, "there is no swtpm");
         else
@@ -263,6 +260,8 @@ static void step_next(Tpm *t, TpmStep next) {
 }
 
 static void ctrl_answer(Tpm *t, uint32_t result) {
+        int r;
+
         switch (t->s->step) {
         case TPM_DATAFD:
                 if (result == CONTROL_IO_ERROR && t->s->retries < DATAFD_RETRIES) {
@@ -272,6 +271,13 @@ static void ctrl_answer(Tpm *t, uint32_t result) {
                                       DATAFD_RETRY_NS; /* the deadline of before still stands in the state */
                         t->s->deadline = 0;
                         return;
+                }
+                if (result == 0) {
+                        r = watch_data(t);
+                        if (r < 0) {
+                                fail(t, strerror(-r));
+                                return;
+                        }
                 }
                 break;
         case TPM_BUFFERSIZE:
@@ -368,7 +374,7 @@ static void on_data(void *userdata, uint32_t events) {
         }
 
         n = recv(t->data_fd, s->response + s->response_size, sizeof s->response - s->response_size,
-                 MSG_DONTWAIT);
+                 MSG_DONTWAIT | (s->response_size == 0 ? MSG_PEEK : 0));
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return;
         if (n <= 0) {
@@ -376,7 +382,14 @@ static void on_data(void *userdata, uint32_t events) {
                 return;
         }
 
-        s->response_size += (uint32_t) n;
+        if (s->response_size > 0)
+                s->response_size += (uint32_t) n;
+        else {
+                /* noted first, then taken out, lest it be lost if we end between the two */
+                s->response_size = (uint32_t) n;
+                s->peeked = n >= VIRTIO_TPM_HEADER_SIZE && codec_response_size(s->response) == n;
+                (void) !recv(t->data_fd, s->response, (size_t) n, MSG_DONTWAIT);
+        }
         if (s->response_size < VIRTIO_TPM_HEADER_SIZE)
                 return;
 
@@ -442,29 +455,44 @@ int tpm_connect(Tpm *t, int ctrl_fd, int data_fd, bool resume) {
                 return 0;
         }
 
-        close_ctrl(t);
-        close_data(t);
+        if (!resume) {
+                close_ctrl(t);
+                close_data(t);
+        }
         r = loop_watch(t->loop, &t->ctrl, ctrl_fd, EPOLLIN);
         if (r < 0) {
                 fd_close(ctrl_fd);
                 return r;
         }
         t->ctrl_fd = ctrl_fd;
-        (void) notify_store("tpm", ctrl_fd);
+        if (!resume)
+                (void) notify_store("tpm", ctrl_fd);
 
         if (data >= 0) {
-                r = watch_data(t, TAKE_FD(data));
+                t->data_fd = TAKE_FD(data);
+                if (!resume) {
+                        t->s->own_data = 0;
+                        (void) notify_store("data", t->data_fd);
+                }
+                r = t->s->step == TPM_DATAFD ? 0 : watch_data(t);
                 if (r < 0)
                         return r;
-                if (!resume)
-                        t->s->own_data = 0;
-                (void) notify_store("data", t->data_fd);
         } else if (resume && t->s->step > TPM_DATAFD && t->s->step < TPM_FAILED)
                 fail(t, "its data channel was lost in a restart");
 
-        t->timer.at = resume && t->s->step == TPM_DATAFD && t->s->deadline == 0 ? loop_now()
-                      : resume                                                  ? t->s->deadline
-                                                                                : 0;
+        if (!resume)
+                return 0;
+
+        t->timer.at = t->s->deadline;
+        if (t->s->step == TPM_DATAFD && t->s->deadline == 0)
+                t->timer.at = loop_now(); /* it was to be tried again */
+        else if (t->s->step > TPM_OFF && t->s->step < TPM_READY && !t->s->sent)
+                step_begin(t, t->s->step); /* the process before us did not come to it */
+        else if (t->s->peeked) {
+                /* nothing was sent since; what is there is what we have */
+                (void) !recv(t->data_fd, t->s->response, t->s->response_size, MSG_DONTWAIT);
+                response_done(t); /* perhaps once more: who is not waiting will not listen */
+        }
         return 0;
 }
 
@@ -476,16 +504,6 @@ void tpm_power_cycle(Tpm *t) {
                 s->again = 1; /* once the answer is there, or the deadline has passed */
         else
                 cycle_begin(t);
-}
-
-void tpm_resync(Tpm *t) {
-        if (t->ctrl_fd < 0 || (t->data_fd >= 0 && !t->s->own_data)) {
-                fail(t, "what it made of a command is not known");
-                return;
-        }
-
-        t->s->busy = t->s->late = t->s->cycle = t->s->retries = 0;
-        step_begin(t, TPM_DATAFD);
 }
 
 int tpm_send(Tpm *t, const uint8_t *command, size_t size) {

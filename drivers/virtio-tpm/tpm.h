@@ -28,13 +28,14 @@ typedef enum TpmStep {
 
 typedef struct TpmState {
         uint32_t step;
-        uint32_t cycle;    /* the steps lead to INIT; else only to a new data channel */
-        uint32_t again;    /* a power cycle is wanted once the present exchange is over */
-        uint32_t busy;     /* a response is due */
-        uint32_t late;     /* and its deadline has passed */
+        uint32_t again; /* a power cycle is wanted once the present exchange is over */
+        uint32_t sent; /* the present step's or command's bytes are on their way; without: for certain not */
+        uint32_t busy; /* a response is due */
+        uint32_t late; /* and its deadline has passed */
         uint32_t own_data; /* we made the data channel; else the parent did */
         uint32_t retries, reply_size, response_size;
-        uint64_t deadline; /* loop_now() */
+        uint32_t peeked, reserved; /* a whole response is here, and perhaps still in the channel */
+        uint64_t deadline;         /* loop_now() */
         uint8_t reply[16];
         uint8_t response[VIRTIO_TPM_MESSAGE_MAX];
 } TpmState;
@@ -74,9 +75,6 @@ int tpm_connect(Tpm *t, int ctrl_fd, int data_fd, bool resume);
 
 /* Switches it off and on, as soon as the present command is over. ready() or failed() follows, perhaps from within. */
 void tpm_power_cycle(Tpm *t);
-
-/* The outcome of the present command is not known: makes a new data channel. ready() or failed() follows, perhaps from within. */
-void tpm_resync(Tpm *t);
 
 bool tpm_ready(const Tpm *t); /* idle and able */
 bool tpm_failed(const Tpm *t);

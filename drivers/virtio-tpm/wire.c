@@ -7,12 +7,19 @@
 
 #include "base/cleanup.h"
 
-static int receive_some(Wire *w, size_t want) {
+static void close_fds(Wire *w) {
+        for (unsigned i = 0; i < w->n_fds; i++)
+                w->fds[i] = fd_close(w->fds[i]);
+        w->n_fds = 0;
+}
+
+/* Bytes for rx from position @at, and descriptors. The number of bytes, 0 if there are none now, -errno. */
+static ssize_t receive_some(Wire *w, size_t at, size_t want, int flags) {
         union {
                 char bytes[CMSG_SPACE(sizeof(int) * WIRE_FDS_MAX)];
                 struct cmsghdr header;
         } control;
-        struct iovec iov = { .iov_base = w->s->rx + w->s->rx_size, .iov_len = want - w->s->rx_size };
+        struct iovec iov = { .iov_base = w->s->rx + at, .iov_len = want };
         struct msghdr m = { .msg_iov = &iov,
                             .msg_iovlen = 1,
                             .msg_control = control.bytes,
@@ -20,7 +27,7 @@ static int receive_some(Wire *w, size_t want) {
         int r = 0, fd;
         ssize_t n;
 
-        n = recvmsg(w->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        n = recvmsg(w->fd, &m, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         if (n < 0)
                 return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 
@@ -39,45 +46,104 @@ static int receive_some(Wire *w, size_t want) {
                         }
                 }
         }
-        w->s->rx_fds = w->n_fds;
         if (r < 0 || (m.msg_flags & MSG_CTRUNC))
                 return -EPROTO;
         if (n == 0)
-                return w->s->rx_size > 0 ? -EPROTO : -EPIPE;
+                return at > 0 ? -EPROTO : -EPIPE;
+        return n;
+}
 
-        w->s->rx_size += (uint32_t) n;
-        return 1;
+static int64_t whole_size(Wire *w) {
+        int64_t whole = w->whole_size(w->s->rx);
+
+        return whole >= 0 && (whole < (int64_t) w->header_size || whole > WIRE_MESSAGE_MAX) ? -EPROTO
+                                                                                            : whole;
+}
+
+/* Takes the bytes out of the socket that stand in rx already; their descriptors are here, too. */
+static int take_out(Wire *w) {
+        ssize_t n;
+
+        n = recv(w->fd, w->s->rx, w->s->rx_size, MSG_DONTWAIT);
+        if (n < 0)
+                return -errno;
+        w->s->peeked = 0;
+        return n == (ssize_t) w->s->rx_size ? 0 : -EPROTO;
+}
+
+/* The usual case, a message that is there as a whole: noted, then taken out. 1, 0 if it is not, or -errno. */
+static int receive_whole(Wire *w) {
+        WireState *s = w->s;
+        int64_t whole;
+        ssize_t n;
+        int r;
+
+        n = receive_some(w, 0, sizeof s->rx, MSG_PEEK);
+        if (n <= 0)
+                return (int) n;
+
+        whole = n < (ssize_t) w->header_size ? INT64_MAX : whole_size(w);
+        if (whole < 0)
+                return (int) whole;
+        if (whole > n) {
+                close_fds(w); /* they come again with the bytes */
+                return 0;
+        }
+
+        s->rx_fds = w->n_fds;
+        s->rx_size = (uint32_t) whole;
+        s->peeked = 1;
+        r = take_out(w);
+        return r < 0 ? r : 1;
 }
 
 int wire_receive(Wire *w) {
         WireState *s = w->s;
         int64_t whole;
+        ssize_t n;
         int r;
 
-        while (s->rx_size < w->header_size) {
-                r = receive_some(w, w->header_size);
-                if (r <= 0)
+        if (s->rx_size == 0) {
+                r = receive_whole(w);
+                if (r != 0)
                         return r;
         }
 
-        whole = w->whole_size(s->rx);
-        if (whole < 0)
-                return (int) whole;
-        if (whole < (int64_t) w->header_size || whole > WIRE_MESSAGE_MAX)
-                return -EPROTO;
+        /* in pieces: they have to be taken out, or they would keep us busy */
+        for (;;) {
+                whole = (int64_t) w->header_size;
+                if (s->rx_size >= w->header_size)
+                        whole = whole_size(w);
+                if (whole < 0)
+                        return (int) whole;
+                if (s->rx_size >= w->header_size && s->rx_size == whole)
+                        return 1;
 
-        while (s->rx_size < whole) {
-                r = receive_some(w, (size_t) whole);
-                if (r <= 0)
-                        return r;
+                n = receive_some(w, s->rx_size, (size_t) whole - s->rx_size, 0);
+                if (n <= 0)
+                        return (int) n;
+                s->rx_fds = w->n_fds;
+                s->rx_size += (uint32_t) n;
         }
-        return 1;
+}
+
+void wire_recover(Wire *w) {
+        static uint8_t bytes[WIRE_MESSAGE_MAX];
+        WireState *s = w->s;
+        ssize_t n;
+
+        if (!s->peeked)
+                return;
+
+        /* if it is still there it comes again, with its descriptors; a message differs from the next one, by its number */
+        n = recv(w->fd, bytes, s->rx_size, MSG_PEEK | MSG_DONTWAIT);
+        if (n == (ssize_t) s->rx_size && memcmp(bytes, s->rx, s->rx_size) == 0)
+                s->rx_size = s->rx_fds = 0;
+        s->peeked = 0;
 }
 
 void wire_consume(Wire *w) {
-        for (unsigned i = 0; i < w->n_fds; i++)
-                w->fds[i] = fd_close(w->fds[i]);
-        w->n_fds = 0;
+        close_fds(w);
         w->s->rx_size = w->s->rx_fds = 0;
 }
 

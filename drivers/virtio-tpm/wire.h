@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* wire - messages with descriptors on a stream socket: a header that says how long the rest is. Never reads beyond a message, so that
- * between two of them the kernel holds all that there is; message and answer lie in memory that outlives the process. */
+/* wire - messages with descriptors on a stream socket: a header that says how long the rest is.
+ *
+ * Message and answer lie in memory that outlives the process. Never reads beyond a message, and takes one out of the socket only after
+ * it has been noted: a process that is killed loses none. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -13,6 +15,7 @@
 typedef struct WireState {
         uint32_t rx_size, rx_fds; /* how many descriptors came with it */
         uint32_t tx_size, tx_sent;
+        uint32_t peeked, reserved; /* the message is in rx, and perhaps still in the socket */
         uint8_t rx[WIRE_MESSAGE_MAX], tx[WIRE_MESSAGE_MAX];
 } WireState;
 
@@ -26,6 +29,9 @@ typedef struct Wire {
         int fds[WIRE_FDS_MAX];    /* taken ones are -1 */
         unsigned n_fds;
 } Wire;
+
+/* Finds out what an earlier process, which may have ended anywhere, left of a message. */
+void wire_recover(Wire *w);
 
 /* 1: a message is in s->rx; 0: not yet; -errno: the connection is of no more use (-EPIPE: it was closed). */
 int wire_receive(Wire *w);

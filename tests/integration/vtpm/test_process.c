@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The real device process with the real swtpm: usage: test_process GUESTCRYPT-TPM FDSTORE */
+
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "drivers/virtio-tpm/codec.h"
+#include "lib/vtpm/process.h"
+
+#define MS       20000 /* a machine may be busy */
+#define RESTARTS 100
+
+#if defined __SANITIZE_ADDRESS__
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
+static const char *program, *fdstore;
+static Process process;
+
+static const uint8_t get_random[] = { 0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0, 16 };
+static const uint8_t pcr_read[] = { 0x80, 0x01, 0, 0, 0, 20,   0, 0, 0x01, 0x7e,
+                                    0,    0,    0, 1, 0, 0x0b, 3, 0, 4,    0 };
+static const uint8_t pcr_extend[65] = {
+        0x80, 0x02, 0, 0, 0, 65, 0, 0, 0x01, 0x82, 0, 0, 0, 10, 0, 0,    0,
+        9,    0x40, 0, 0, 9, 0,  0, 0, 0,    0,    0, 0, 0, 1,  0, 0x0b, 0xaa
+};
+/* TPM2_Clear with the platform's empty authorisation */
+static const uint8_t clear[] = { 0x80, 0x02, 0, 0, 0,    27, 0, 0, 0x01, 0x26, 0x40, 0, 0, 0x0c,
+                                 0,    0,    0, 9, 0x40, 0,  0, 9, 0,    0,    0,    0, 0 };
+
+static int run(const uint8_t *command, size_t size, uint8_t *response) {
+        return vmm_command(&process.vmm, command, size, response, VMM_QUEUE * 64, MS);
+}
+
+/* How often a PCR was changed since the TPM was switched on. */
+static uint32_t update_counter(void) {
+        uint8_t response[4096];
+
+        assert_true(run(pcr_read, sizeof pcr_read, response) > 14);
+        assert_int_equal(codec_code(response), 0);
+        return codec_get32(response + 10);
+}
+
+static void start(bool vhost, const char *option) {
+        /* a sanitizer needs what the sandbox takes away */
+        process_start(&process, program, fdstore, vhost, SANITIZED && !option ? "--sandbox=no" : option);
+        assert_int_equal(vmm_start(&process.vmm), 0);
+}
+
+static void test_commands(void **state) {
+        for (unsigned vhost = 0; vhost < 2; vhost++) {
+                uint8_t response[4096];
+                uint32_t before;
+
+                start(vhost, NULL);
+                assert_int_equal(run(get_random, sizeof get_random, response), 28);
+                assert_int_equal(codec_code(response), 0);
+                before = update_counter();
+                for (unsigned i = 0; i < 10; i++) {
+                        assert_true(run(pcr_extend, sizeof pcr_extend, response) >= 10);
+                        assert_int_equal(codec_code(response), 0);
+                }
+                assert_int_equal(update_counter(), before + 10);
+                assert_int_equal(run(clear, sizeof clear, response), 10);
+                assert_int_equal(codec_code(response), 0x9a2); /* TPM_RC_BAD_AUTH for the first session */
+                if (!SANITIZED) {
+                        assert_int_equal(process_status(&process, "CapEff"), 0);
+                        assert_int_equal(process_status(&process, "NoNewPrivs"), 1);
+                        assert_int_equal(process_status(&process, "Seccomp"), 2);
+                        assert_in_range(process_status(&process, "VmRSS"), 1, 4095);
+                }
+                process_stop(&process);
+        }
+}
+
+static void test_keep_platform(void **state) {
+        uint8_t response[4096];
+
+        if (SANITIZED)
+                skip();
+        start(true, "--platform=keep");
+        assert_int_equal(run(get_random, sizeof get_random, response), 10);
+        assert_int_equal(codec_code(response), 0x100); /* to be started by the guest */
+        process_stop(&process);
+}
+
+/* Restarts under load: told to end, nothing is lost; killed, nothing is done twice. */
+static void restarts(bool vhost, int sig) {
+        unsigned n_good = 0, n_failed = 0, n_restarts = 0;
+        uint8_t response[4096];
+        uint32_t before, after;
+
+        start(vhost, NULL);
+        before = update_counter();
+        assert_int_equal(kill(process.store, sig), 0);
+        while (n_restarts < RESTARTS) {
+                int r = run(pcr_extend, sizeof pcr_extend, response);
+
+                if (r < 10)
+                        fail_msg("no answer after %u restarts and %u commands: %d", n_restarts, n_good, r);
+                if (codec_code(response) == 0)
+                        n_good++;
+                else {
+                        assert_int_equal(codec_code(response), VIRTIO_TPM_RC_FAILURE);
+                        n_failed++;
+                }
+                if (process_ready(&process, 0) && ++n_restarts < RESTARTS)
+                        assert_int_equal(kill(process.store, sig), 0);
+        }
+        after = update_counter();
+        (void) printf("%s, signal %d: %u restarts, %u commands, %u answered with an error\n",
+                      vhost ? "vhost-user" : "vfio-user", sig, n_restarts, n_good, n_failed);
+        assert_in_range(after - before, n_good, n_good + n_failed);
+        if (sig == SIGUSR1)
+                assert_int_equal(n_failed, 0);
+        process_stop(&process);
+}
+
+static void test_restarts(void **state) {
+        restarts(false, SIGUSR1);
+        restarts(true, SIGUSR1);
+}
+
+static void test_kills(void **state) {
+        restarts(false, SIGUSR2);
+        restarts(true, SIGUSR2);
+}
+
+static void test_swtpm_killed(void **state) {
+        uint8_t response[4096];
+
+        start(false, NULL);
+        assert_int_equal(run(get_random, sizeof get_random, response), 28);
+        assert_int_equal(kill(process.swtpm, SIGKILL), 0);
+        for (unsigned i = 0; i < 3; i++) {
+                assert_int_equal(run(get_random, sizeof get_random, response), 10);
+                assert_int_equal(codec_code(response), VIRTIO_TPM_RC_FAILURE);
+        }
+        process_stop(&process);
+}
+
+/* Nothing to do: not even once. */
+static void test_idle(void **state) {
+        uint8_t response[4096];
+        long before;
+
+        start(false, NULL);
+        assert_int_equal(run(get_random, sizeof get_random, response), 28);
+        (void) vmm_get(&process.vmm, 0, 0x14, 1); /* it has gone through its loop */
+        (void) poll(NULL, 0, 50);
+        before = process_status(&process, "voluntary_ctxt_switches");
+        (void) poll(NULL, 0, 1000); /* the measurement */
+        assert_int_equal(process_status(&process, "voluntary_ctxt_switches"), before);
+        process_stop(&process);
+}
+
+int main(int argc, char **argv) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_commands),     cmocka_unit_test(test_keep_platform),
+                cmocka_unit_test(test_restarts),     cmocka_unit_test(test_kills),
+                cmocka_unit_test(test_swtpm_killed), cmocka_unit_test(test_idle),
+        };
+
+        if (argc != 3) {
+                (void) fprintf(stderr, "usage: test_process GUESTCRYPT-TPM FDSTORE\n");
+                return 2;
+        }
+        if (!process_possible()) {
+                (void) fprintf(stderr, "skipped: swtpm is not installed\n");
+                return 77;
+        }
+        program = argv[1];
+        fdstore = argv[2];
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* process - a real swtpm, a real device process under the descriptor store, and a Vmm connected to it; all at the ends of socket
+ * pairs, so that nothing has to be waited for. */
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "lib/vtpm/vmm.h"
+
+typedef struct Process {
+        char directory[64];
+        pid_t swtpm, store;
+        int ready_fd; /* what the store prints */
+        pid_t device; /* the last one that was ready */
+        char line[64];
+        unsigned n_line;
+        Vmm vmm;
+} Process;
+
+/* Whether there is a swtpm; the tests are skipped without. */
+bool process_possible(void);
+
+/* @program and @fdstore are paths; @option is one more option, or NULL. */
+void process_start(Process *p, const char *program, const char *fdstore, bool vhost, const char *option);
+void process_stop(Process *p);
+
+/* Waits until a device process is ready that was not before; or, with @ms of 0, tells whether one is. */
+bool process_ready(Process *p, int ms);
+
+/* An end of a connection to swtpm's data channel without a device, for comparison: @p has only ->swtpm then. */
+int process_straight(Process *p);
+
+/* A number from /proc/PID/status of the device. */
+long process_status(const Process *p, const char *name);
