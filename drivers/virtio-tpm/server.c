@@ -11,8 +11,6 @@
 #include "drivers/virtio-tpm/notify.h"
 #include "drivers/virtio-tpm/report.h"
 
-#define MESSAGES_PER_TURN 32 /* then the TPM, the timers and the control socket have theirs */
-
 static void close_client(Server *v) {
         loop_forget(v->loop, &v->client);
         v->client_fd = fd_close(v->client_fd);
@@ -63,6 +61,7 @@ static int send_answer(Server *v) {
         return r;
 }
 
+/* One message: then the others have their turn, and the loop finds out whether there is another at no more cost than we would. */
 static void on_client(void *userdata, uint32_t events) {
         Server *v = userdata;
         int r;
@@ -72,22 +71,18 @@ static void on_client(void *userdata, uint32_t events) {
         if (v->again)
                 (void) loop_change(v->loop, &v->client, EPOLLIN);
 
-        for (unsigned i = 0; i < MESSAGES_PER_TURN; i++) {
-                r = wire_receive(&v->wire);
-                if (r == 0)
-                        return;
-                if (r > 0) {
-                        r = v->front->handle(v->front->userdata, &v->wire, v->again);
-                        v->again = false;
-                        wire_consume(&v->wire);
-                }
-                if (r < 0) {
-                        drop_client(v, r);
-                        return;
-                }
-                if (send_answer(v) <= 0)
-                        return;
+        r = wire_receive(&v->wire);
+        if (r == 0)
+                return;
+        if (r > 0) {
+                r = v->front->handle(v->front->userdata, &v->wire, v->again);
+                v->again = false;
+                wire_consume(&v->wire);
         }
+        if (r < 0)
+                drop_client(v, r);
+        else
+                (void) send_answer(v);
 }
 
 static bool process_ended(int pid_fd) {
