@@ -297,9 +297,18 @@ bool memory_has(const Memory *m, uint64_t start, uint64_t size) {
         return range && range->start == start && range->size == size;
 }
 
+static void range_remove(Memory *m, MemoryRange *range) {
+        uint32_t file = range->file;
+
+        (void) tdelete(range, &m->tree, range_compare);
+        *range = (MemoryRange) {};
+        m->free_slots[m->n_free++] = (uint16_t) (range - m->table->slots);
+        m->n_ranges--;
+        file_unref(m, file);
+}
+
 int memory_unmap(Memory *m, uint64_t start, uint64_t size) {
         MemoryRange *range;
-        uint32_t file;
 
         if (size == 0 || size - 1 > UINT64_MAX - start)
                 return -EINVAL;
@@ -308,12 +317,24 @@ int memory_unmap(Memory *m, uint64_t start, uint64_t size) {
         if (!range || range->start != start || range->size != size)
                 return -ENOENT;
 
-        (void) tdelete(range, &m->tree, range_compare);
-        file = range->file;
-        *range = (MemoryRange) {};
-        m->free_slots[m->n_free++] = (uint16_t) (range - m->table->slots);
-        m->n_ranges--;
-        file_unref(m, file);
+        range_remove(m, range);
+        return 0;
+}
+
+int memory_unmap_within(Memory *m, uint64_t start, uint64_t size) {
+        const MemoryRange *first, *last;
+        MemoryRange *range;
+
+        if (size == 0 || size - 1 > UINT64_MAX - start)
+                return -EINVAL;
+
+        first = range_find(m, start, 1);
+        last = range_find(m, start + (size - 1), 1);
+        if ((first && first->start != start) || (last && last->start + (last->size - 1) != start + (size - 1)))
+                return -EINVAL;
+
+        while ((range = range_find(m, start, size)))
+                range_remove(m, range);
         return 0;
 }
 

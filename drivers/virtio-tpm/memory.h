@@ -70,6 +70,9 @@ bool memory_has(const Memory *m, uint64_t start, uint64_t size);
 /* Removes exactly this range. -ENOENT. */
 int memory_unmap(Memory *m, uint64_t start, uint64_t size);
 
+/* Removes every range within this one, which may be none, as Linux' VFIO does; -EINVAL: a range lies across its border. */
+int memory_unmap_within(Memory *m, uint64_t start, uint64_t size);
+
 /* Removes all ranges. */
 void memory_clear(Memory *m);
 

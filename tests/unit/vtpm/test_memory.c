@@ -70,6 +70,13 @@ static void test_map(void **state) {
         assert_int_equal(memory_unmap(&memory, 65537, 65535), -ENOENT);
         assert_int_equal(memory_unmap(&memory, 65536, 65536), 0);
         assert_int_equal(memory_unmap(&memory, 65536, 65536), -ENOENT);
+        assert_int_equal(memory_unmap_within(&memory, 131072, 99), -EINVAL);
+        assert_int_equal(memory_unmap_within(&memory, 131073, 200), -EINVAL);
+        assert_int_equal(memory_unmap_within(&memory, 2, UINT64_MAX), -EINVAL);
+        assert_int_equal(memory.n_ranges, 3);
+        assert_int_equal(memory_unmap_within(&memory, 0, 65536 * 3), 0);
+        assert_int_equal(memory.n_ranges, 1); /* the one at the very end */
+        assert_int_equal(memory_unmap_within(&memory, 0, 65536 * 3), 0);
         memory_clear(&memory);
         assert_int_equal(memory.n_ranges, 0);
 }

@@ -182,12 +182,13 @@ static void test_dma(void **state) {
                 Unmap u;
                 int want;
         } unmaps[] = {
-                { "a part", { 24, 0, 0x1000, 0x800 }, -ENOENT },
-                { "more", { 24, 0, 0x1000, 0x2000 }, -ENOENT },
+                { "a part", { 24, 0, 0x1000, 0x800 }, -EINVAL },
+                { "a part and more", { 24, 0, 0x1800, 0x2000 }, -EINVAL },
                 { "nothing", { 24, 0, 0x1000, 0 }, -EINVAL },
                 { "unknown flags", { 24, 1, 0x1000, 0x1000 }, -EINVAL },
                 { "good", { 24, 0, 0x1000, 0x1000 }, 24 },
-                { "again", { 24, 0, 0x1000, 0x1000 }, -ENOENT },
+                { "again", { 24, 0, 0x1000, 0x1000 }, 24 },
+                { "two and nothing", { 24, 0, 0, 0x100000 }, 24 },
                 { "all, with an address", { 24, 2, 0x1000, 0 }, -EINVAL },
                 { "all", { 24, 2, 0, 0 }, 24 },
         };

@@ -24,11 +24,12 @@
 
 #define STORE_MAX    512 /* a guest's memory and interrupts, and then some */
 #define FIRST_FD     3   /* SD_LISTEN_FDS_START */
+#define NAME_SIZE    256
 #define MESSAGE_SIZE 4096
 #define READY_MS     20000
 
 typedef struct Stored {
-        char name[256];
+        char name[NAME_SIZE];
         int fd;
 } Stored;
 
@@ -56,7 +57,7 @@ static void forget(const char *name) {
 
 /* One datagram of sd_notify(3). 1: the program is ready; 0: it is not; -1: there is none. */
 static int take_message(int notify_fd) {
-        char text[MESSAGE_SIZE], name[256] = "stored";
+        char text[MESSAGE_SIZE], name[NAME_SIZE] = "stored";
         union {
                 char bytes[CMSG_SPACE(64 * sizeof(int))];
                 struct cmsghdr header;
@@ -100,7 +101,7 @@ static int take_message(int notify_fd) {
 
 /* Puts the stored descriptors to where the program looks for them, and becomes it. */
 static void become(char **argv) {
-        static char names[STORE_MAX * 64];
+        static char names[STORE_MAX * (NAME_SIZE + 1)];
         char number[32];
         int high[STORE_MAX];
 
@@ -110,7 +111,7 @@ static void become(char **argv) {
                         die("dup");
                 if (i > 0)
                         (void) strcat(names, ":");
-                (void) strncat(names, store[i].name, 62);
+                (void) strcat(names, store[i].name);
         }
         for (int i = 0; i < n_store; i++) {
                 if (dup2(high[i], FIRST_FD + i) < 0)
