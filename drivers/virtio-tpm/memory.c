@@ -330,7 +330,8 @@ int memory_unmap_within(Memory *m, uint64_t start, uint64_t size) {
 
         first = range_find(m, start, 1);
         last = range_find(m, start + (size - 1), 1);
-        if ((first && first->start != start) || (last && last->start + (last->size - 1) != start + (size - 1)))
+        if ((first && first->start != start) ||
+            (last && last->start + (last->size - 1) != start + (size - 1)))
                 return -EINVAL;
 
         while ((range = range_find(m, start, size)))

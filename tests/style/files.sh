@@ -23,7 +23,7 @@ for file in "${files[@]}"; do
         [ -f "$file" ] || continue
         case $file in
         LICENSES/* | tests/fixtures/* | tests/*/fixtures/* | tests/fuzz/corpus/* | *.ref | *.json | .gitignore) continue ;;
-        *.md | NEWS) continue ;;
+        *.md | NEWS | */debian/changelog | */debian/copyright | */debian/source/format) continue ;;
         drivers/tpm_virtio/*) ;; # the kernel's style: checkpatch.sh
         *.[ch]) code+=("$file") ;;
         esac
