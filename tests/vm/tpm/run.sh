@@ -178,9 +178,9 @@ guest() {
                         echo done >&$to_guest
                         ;;
                 "GUEST-EXIT "*) status=${line#GUEST-EXIT } ;;
-                "== "*)
+                *"== "*)
                         begun=yes
-                        echo "$line"
+                        echo "== ${line#*== }"
                         ;;
                 # What firmware and kernel say before is of no use unless it is all there is.
                 *) [ -z "$begun" ] || echo "$line" ;;
