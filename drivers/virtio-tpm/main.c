@@ -430,18 +430,18 @@ int main(int argc, char **argv) {
         if (r != 0)
                 return r > 0 ? EXIT_SUCCESS : EXIT_USAGE;
 
+        if (!o.socket && !service_fds_has(&fds, "listen") && !service_fds_has(&fds, "client")) {
+                (void) usage("no VMM to serve; give --socket, --listen-fd or --client-fd", NULL);
+                return EXIT_USAGE;
+        }
+        if (!o.tpm && !service_fds_has(&fds, "tpm") && !service_fds_has(&fds, "state")) {
+                (void) usage("no TPM; give --tpm or --tpm-fd", NULL);
+                return EXIT_USAGE;
+        }
         if (open_path(&fds, "tpm", o.tpm, connect_to) < 0 ||
             open_path(&fds, "listen", o.socket, listen_at) < 0 ||
             open_path(&fds, "control", o.control, listen_at) < 0)
                 return EXIT_FAILURE;
-        if (!service_fds_has(&fds, "listen") && !service_fds_has(&fds, "client")) {
-                (void) usage("no VMM to serve; give --socket, --listen-fd or --client-fd", NULL);
-                return EXIT_USAGE;
-        }
-        if (!service_fds_has(&fds, "tpm") && !service_fds_has(&fds, "state")) {
-                (void) usage("no TPM; give --tpm or --tpm-fd", NULL);
-                return EXIT_USAGE;
-        }
 
         return run(&o, &fds) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

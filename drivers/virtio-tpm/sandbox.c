@@ -6,7 +6,6 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <pwd.h>
-#include <sched.h>
 #include <seccomp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -153,10 +152,6 @@ static int filter(void) {
 
 int sandbox_enter(void) {
         int r;
-
-        /* only root can, and only root needs to: a network of its own, without any device */
-        if (unshare(CLONE_NEWNET | CLONE_NEWIPC) < 0 && errno != EPERM)
-                return -errno;
 
         r = drop_capabilities();
         if (r < 0)

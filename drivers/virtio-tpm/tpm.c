@@ -63,7 +63,6 @@ static void close_data(Tpm *t) {
                 (void) notify_discard("data");
         loop_forget(t->loop, &t->data);
         t->data_fd = fd_close(t->data_fd);
-        t->s->peeked = 0;
 }
 
 static void set_deadline(Tpm *t, uint64_t ns) {
@@ -119,7 +118,8 @@ static int ctrl_send(Tpm *t, uint32_t code, const uint8_t *body, size_t size, in
 static int data_send(Tpm *t, const uint8_t *command, size_t size) {
         ssize_t n;
 
-        t->s->response_size = t->s->peeked = t->s->sent = 0;
+        t->s->response_size = t->s->sent = 0;
+        explicit_bzero(t->s->response, sizeof t->s->response);
         RECORD();
         t->s->busy = 1;
         t->s->sent = 1;
@@ -373,8 +373,9 @@ static void on_data(void *userdata, uint32_t events) {
                 return;
         }
 
+        /* into the record at once: it is cleared, so that a process that ends right here leaves a response to be seen there */
         n = recv(t->data_fd, s->response + s->response_size, sizeof s->response - s->response_size,
-                 MSG_DONTWAIT | (s->response_size == 0 ? MSG_PEEK : 0));
+                 MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return;
         if (n <= 0) {
@@ -382,14 +383,7 @@ static void on_data(void *userdata, uint32_t events) {
                 return;
         }
 
-        if (s->response_size > 0)
-                s->response_size += (uint32_t) n;
-        else {
-                /* noted first, then taken out, lest it be lost if we end between the two */
-                s->response_size = (uint32_t) n;
-                s->peeked = n >= VIRTIO_TPM_HEADER_SIZE && codec_response_size(s->response) == n;
-                (void) !recv(t->data_fd, s->response, (size_t) n, MSG_DONTWAIT);
-        }
+        s->response_size += (uint32_t) n;
         if (s->response_size < VIRTIO_TPM_HEADER_SIZE)
                 return;
 
@@ -442,6 +436,17 @@ void tpm_done(Tpm *t) {
         t->data_fd = fd_close(t->data_fd);
 }
 
+/* Whether the process before us had received a response: it had noted that, or there is one in what was cleared before. */
+static bool response_waits(TpmState *s) {
+        int size = codec_response_size(s->response);
+
+        if (size < 0 || s->step < TPM_STARTUP || s->step > TPM_READY)
+                return false;
+        if (s->busy && s->response_size == 0)
+                s->response_size = (uint32_t) size;
+        return s->response_size == (uint32_t) size;
+}
+
 int tpm_connect(Tpm *t, int ctrl_fd, int data_fd, bool resume) {
         CLEANUP(fd_closep) int data = data_fd;
         int r;
@@ -488,11 +493,8 @@ int tpm_connect(Tpm *t, int ctrl_fd, int data_fd, bool resume) {
                 t->timer.at = loop_now(); /* it was to be tried again */
         else if (t->s->step > TPM_OFF && t->s->step < TPM_READY && !t->s->sent)
                 step_begin(t, t->s->step); /* the process before us did not come to it */
-        else if (t->s->peeked) {
-                /* nothing was sent since; what is there is what we have */
-                (void) !recv(t->data_fd, t->s->response, t->s->response_size, MSG_DONTWAIT);
+        else if (response_waits(t->s))
                 response_done(t); /* perhaps once more: who is not waiting will not listen */
-        }
         return 0;
 }
 

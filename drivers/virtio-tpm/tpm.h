@@ -34,8 +34,7 @@ typedef struct TpmState {
         uint32_t late; /* and its deadline has passed */
         uint32_t own_data; /* we made the data channel; else the parent did */
         uint32_t retries, reply_size, response_size;
-        uint32_t peeked, reserved; /* a whole response is here, and perhaps still in the channel */
-        uint64_t deadline;         /* loop_now() */
+        uint64_t deadline; /* loop_now() */
         uint8_t reply[16];
         uint8_t response[VIRTIO_TPM_MESSAGE_MAX];
 } TpmState;

@@ -45,15 +45,18 @@ static inline void fuzz_messages(bool vhost, const uint8_t *data, size_t size) {
 
         report_set_max(LOG_EMERG);
         harness_init(&h, vhost);
+        h.vmm.posted = true;
         started = input_byte(&in) & 1;
         if (started)
                 (void) vmm_start(&h.vmm);
 
         for (unsigned n = 0; in.size > 0 && n < 64; n++) {
-                uint8_t request = input_byte(&in), how = input_byte(&in), length = input_byte(&in), message[16 + 255] = {};
+                uint8_t request = input_byte(&in), how = input_byte(&in), length = input_byte(&in),
+                        message[16 + 255] = {};
                 uint32_t header[4];
                 size_t header_size = vhost ? 12 : 16;
-                int fds[3] = { h.vmm.memory_fd, how & 8 ? h.vmm.call_fd : h.vmm.memory_fd, h.vmm.error_fd };
+                int fds[4] = { h.vmm.memory_fd, how & 8 ? h.vmm.call_fd : h.vmm.memory_fd, h.vmm.error_fd,
+                               h.vmm.kick_fd };
 
                 if (vhost) {
                         header[0] = request;
@@ -71,10 +74,12 @@ static inline void fuzz_messages(bool vhost, const uint8_t *data, size_t size) {
                         input_take(&in, header, header_size);
                 memcpy(message, header, header_size);
                 input_take(&in, message + header_size, length);
-                if (vmm_send(&h.vmm, message, header_size + length, how & 8 ? fds + 1 : fds, how >> 1 & 3) < 0)
+                if (vmm_send(&h.vmm, message, header_size + length, how & 8 ? fds + 1 : fds, how >> 1 & 3) <
+                    0)
                         break;
                 if (how & 32)
-                        vmm_submit(&h.vmm, (const uint8_t[]) { 0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x7b, 0, 16 }, 12, 64);
+                        vmm_submit(&h.vmm, (const uint8_t[]) { 0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x7b, 0, 16 },
+                                   12, 64);
                 harness_pump(&h);
                 while (recv(h.vmm.fd, sink, sizeof sink, MSG_DONTWAIT) > 0)
                         ;

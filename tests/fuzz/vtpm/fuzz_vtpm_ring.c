@@ -9,7 +9,8 @@ enum { DESC, OFFER, KICK, AVAIL, FAULT, RESET, RESTART, COMMAND, OPS };
 
 /* Addresses near those that matter; now and then any. */
 static uint64_t input_address(Input *in) {
-        static const uint64_t near[] = { VMM_COMMAND, VMM_RESPONSE, VMM_TABLE, VMM_RING, VMM_END - 64, VMM_USED, VMM_BASE - 8, 0 };
+        static const uint64_t near[] = { VMM_COMMAND,  VMM_RESPONSE, VMM_TABLE,    VMM_RING,
+                                         VMM_END - 64, VMM_USED,     VMM_BASE - 8, 0 };
         uint8_t which = input_byte(in);
         uint64_t any;
 
@@ -23,7 +24,6 @@ static uint64_t input_address(Input *in) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         static Harness h;
         Input in = { data, size };
-        uint32_t head, length;
         uint16_t index;
         uint8_t setup;
 
@@ -80,9 +80,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         (void) vmm_kick(&h.vmm);
         for (unsigned i = 0; i < 3; i++)
                 harness_pump(&h);
-        while (vmm_used(&h.vmm, &head, &length))
-                if (length > VIRTIO_TPM_MESSAGE_MAX)
-                        abort();
         harness_done(&h);
         return 0;
 }

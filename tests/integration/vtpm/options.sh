@@ -1,0 +1,49 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# options.sh - guestcrypt-tpm's command line: what it says, what it refuses, and with which status
+#
+# usage: options.sh GUESTCRYPT-TPM MAN-PAGE
+set -euo pipefail
+program=$1 man=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failed=0
+
+# try STATUS TEXT ARGUMENT...: ends with STATUS and says TEXT
+try() {
+        local want=$1 text=$2 status=0
+        shift 2
+        "$program" "$@" > "$work/out" 2>&1 < /dev/null || status=$?
+        [ $status = "$want" ] && grep -qF -- "$text" "$work/out" || {
+                echo "FAILED: '$*': status $status instead of $want, or not '$text':"
+                cat "$work/out"
+                failed=1
+        }
+}
+
+try 0 'usage: guestcrypt-tpm' --help
+try 0 'vfio-user-pci' --help
+try 0 'guestcrypt-tpm 0' --version
+try 2 'no VMM to serve'
+try 2 'no TPM' --socket="$work/vtpm"
+try 2 'unrecognized option' --nonsense
+try 2 'unexpected argument' --once extra
+try 2 'unknown value' --front=virtio
+try 2 'unknown value' --platform=maybe
+try 2 'not a number' --deadline=soon
+try 2 'not a number' --deadline=-1
+try 2 'not a number' --deny=0x123,x
+try 2 'too many commands' --deny="$(seq -s, 1 65)"
+try 2 'not an open descriptor' --tpm-fd=77
+try 1 'No such file' --socket="$work/vtpm" --tpm="$work/none"
+try 1 'File name too long' --socket="$work/vtpm" --tpm="$(printf '%0200d' 0)"
+
+# each option is in the help and on the page
+for option in $("$program" --help | grep -oE -- '--[a-z-]+' | sort -u); do
+        grep -qF -- "${option//-/\\-}" "$man" || {
+                echo "FAILED: $option is not in $man"
+                failed=1
+        }
+done
+exit $failed
