@@ -57,6 +57,11 @@ debian_apt() {
                 "${@:3}"
 }
 
+# need_debian SUITE: skips the test where its package lists are neither here nor to be had
+need_debian() {
+        debian_apt "$1" apt-cache stats > /dev/null || skip "the packages of Debian's '$1' cannot be had"
+}
+
 # debian_depends SUITE PACKAGE PATTERN: the package that a meta package stands for today
 debian_depends() {
         debian_apt "$1" apt-cache depends --important "$2" |

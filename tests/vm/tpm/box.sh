@@ -16,6 +16,7 @@ need_root
 need mmdebstrap apt-get
 
 suite=$1
+need_debian "$suite"
 packages=make,gcc,gcc-s390x-linux-gnu,perl # the last for kernel-doc, which is run with more warnings than usual
 headers=$(debian_depends "$suite" linux-headers-amd64 linux-headers-)
 [ -n "$headers" ] || skip "apt knows no linux-headers-amd64 of $suite"

@@ -6,8 +6,8 @@
  * Each line on standard input is an order; "ready" is the answer once the program has said READY=1 after it.
  *   restart   end the program with SIGTERM, wait, start it again
  *   kill      the same with SIGKILL
- * At the end of the input the program is killed, and what is stored is closed. A program that ends by itself, or with
- * another status than 0 when asked to, ends this one with status 1. */
+ *   end       end it with SIGTERM, forget what is stored, end
+ * A program that ends by itself, or with another status than 0 when asked to, ends this one with status 1. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -23,11 +24,12 @@
 
 #define STORE_MAX    512 /* a guest's memory and interrupts, and then some */
 #define FIRST_FD     3   /* SD_LISTEN_FDS_START */
+#define NAME_SIZE    256
 #define MESSAGE_SIZE 4096
 #define READY_MS     20000
 
 typedef struct Stored {
-        char name[256];
+        char name[NAME_SIZE];
         int fd;
 } Stored;
 
@@ -55,7 +57,7 @@ static void forget(const char *name) {
 
 /* One datagram of sd_notify(3). 1: the program is ready; 0: it is not; -1: there is none. */
 static int take_message(int notify_fd) {
-        char text[MESSAGE_SIZE], name[256] = "stored";
+        char text[MESSAGE_SIZE], name[NAME_SIZE] = "stored";
         union {
                 char bytes[CMSG_SPACE(64 * sizeof(int))];
                 struct cmsghdr header;
@@ -99,7 +101,7 @@ static int take_message(int notify_fd) {
 
 /* Puts the stored descriptors to where the program looks for them, and becomes it. */
 static void become(char **argv) {
-        static char names[STORE_MAX * 64];
+        static char names[STORE_MAX * (NAME_SIZE + 1)];
         char number[32];
         int high[STORE_MAX];
 
@@ -109,7 +111,7 @@ static void become(char **argv) {
                         die("dup");
                 if (i > 0)
                         (void) strcat(names, ":");
-                (void) strncat(names, store[i].name, 62);
+                (void) strcat(names, store[i].name);
         }
         for (int i = 0; i < n_store; i++) {
                 if (dup2(high[i], FIRST_FD + i) < 0)
@@ -133,8 +135,10 @@ static pid_t start(char **argv, int notify_fd, int *ret_pidfd) {
         pid = fork();
         if (pid < 0)
                 die("fork");
-        if (pid == 0)
+        if (pid == 0) {
+                (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
                 become(argv);
+        }
 
         fds[1].fd = *ret_pidfd = pidfd_open(pid, 0);
         if (*ret_pidfd < 0)
@@ -203,11 +207,11 @@ int main(int argc, char **argv) {
                 }
                 if (fds[0].revents) {
                         if (!fgets(order, sizeof order, stdin))
-                                break;
+                                return 1;
                         end(pid, pidfd, strcmp(order, "kill\n") == 0 ? SIGKILL : SIGTERM, notify_fd);
+                        if (strcmp(order, "end\n") == 0)
+                                return 0;
                         pid = start(argv + 1, notify_fd, &pidfd);
                 }
         }
-        end(pid, pidfd, SIGKILL, notify_fd);
-        return 0;
 }

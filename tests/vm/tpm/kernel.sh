@@ -14,6 +14,7 @@ top=$(cd "${0%/*}/../../.." && pwd)
 need apt-get xz
 
 suite=$1 arch=$2
+need_debian "$suite"
 modules='virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci'
 
 image=$(debian_depends "$suite" "linux-image-$arch:$arch" linux-image-)

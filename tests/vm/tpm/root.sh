@@ -12,6 +12,7 @@ need_root
 need mmdebstrap apt-get
 
 suite=$1 arch=$2
+need_debian "$suite"
 
 # Their names say for which size of time_t they were built.
 libraries=$(for name in libtss2-tctildr0 libtss2-tcti-device0; do

@@ -35,14 +35,12 @@ processes=()
 tidy() {
         local pid
 
-        exec {orders}>&- || :
         for pid in "${processes[@]}"; do
                 kill -9 "$pid" 2> /dev/null || :
                 wait "$pid" 2> /dev/null || :
         done
         rm -rf "$work"
 }
-orders=
 trap tidy EXIT
 
 make qemu && qemu_root=$made
@@ -74,7 +72,8 @@ until_true 10 [ -S "$work/ctrl.sock" ] || { cat "$work/swtpm.log"; die "swtpm do
 mkfifo "$work/orders" "$work/answers"
 "$keeper" "$device" --tpm="$work/ctrl.sock" --socket="$work/vtpm.sock" < "$work/orders" > "$work/answers" \
         2> "$work/device.log" &
-processes+=($!)
+keeper_pid=$!
+processes+=($keeper_pid)
 exec {orders}> "$work/orders" {answers}< "$work/answers"
 
 device_ready() {
@@ -127,7 +126,7 @@ qemu_start() {
                 -device '{"driver":"vfio-user-pci","id":"tpm0","socket":{"type":"unix","path":"/run/test/vtpm.sock"}}' \
                 -kernel /run/test/vmlinuz -initrd /run/test/initramfs \
                 -append "console=$console quiet loglevel=1 panic=-1 mitigations=off stages=$1" \
-                < "$work/console.in" > "$work/console.out" 2> "$work/qemu.log" &
+                < "$work/console.in" > "$work/console.out" 2> "$work/qemu.log" {orders}>&- {answers}<&- &
         qemu_pid=$!
         processes=($qemu_pid "${processes[@]}")
         exec {to_guest}> "$work/console.in" {from_guest}< "$work/console.out"
@@ -153,8 +152,8 @@ serve() {
                 done
                 ;;
         device-kill)
-                exec {orders}>&-
-                wait "${processes[-1]}" || :
+                echo end >&$orders
+                wait "$keeper_pid" || die "the device process does not end well: $(cat "$work/device.log")"
                 ;;
         kill-guest) kill -9 $qemu_pid ;;
         *) die "the guest asks for '$*'" ;;
@@ -163,15 +162,15 @@ serve() {
 
 # guest STAGES: one boot. Says what the guest says, and does what it asks for.
 guest() {
-        local line status= deadline=$((SECONDS + boot_seconds))
+        local line status= begun= deadline=$((SECONDS + boot_seconds))
 
         qemu_start "$1"
         while read -r -t $((deadline > SECONDS ? deadline - SECONDS : 1)) line <&$from_guest; do
                 line=${line//[^[:print:]]/}
                 case $line in
-                "HOST kill-guest")
+                "HOST kill-guest "*)
+                        status=${line##* }
                         serve kill-guest
-                        status=0
                         ;;
                 "HOST "*)
                         # shellcheck disable=SC2086
@@ -179,7 +178,12 @@ guest() {
                         echo done >&$to_guest
                         ;;
                 "GUEST-EXIT "*) status=${line#GUEST-EXIT } ;;
-                *) echo "$line" ;;
+                *"== "*)
+                        begun=yes
+                        echo "== ${line#*== }"
+                        ;;
+                # What firmware and kernel say before is of no use unless it is all there is.
+                *) [ -z "$begun" ] || echo "$line" ;;
                 esac
         done
         exec {to_guest}>&- {from_guest}<&-

@@ -9,6 +9,7 @@ top=$(cd "${0%/*}/../../.." && pwd)
 . "$top/tests/lib/common.sh"
 . "$top/tests/lib/debian.sh"
 need apt-get xz
+need_debian sid
 
 package=$(debian_depends sid linux-source linux-source-)
 [ -n "$package" ] || skip "apt knows no linux-source of Debian's newest release"

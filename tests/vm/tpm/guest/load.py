@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""load.py PCR FILE: extends a PCR as fast as it can until FILE exists; fails unless each extend was done exactly once
+"""load.py PCR FILE: extends a PCR as fast as it can until FILE exists; fails unless each extend was done exactly once.
+Makes FILE.begun after the first.
 
 Over /dev/tpm0, each command under the eyes of nobody else. The TPM may say that it does not know whether a command
 was executed (TPM_RC_FAILURE): then the PCR tells."""
@@ -59,6 +60,8 @@ while not os.path.exists(stop):
     else:
         value = after(value, digest)
     count += 1
+    if count == 1:
+        open(stop + '.begun', 'w').close()
 if read() != value:
     sys.exit(f'after {count} commands the PCR is wrong')
 print(f'{count} commands, {unknown} of unknown outcome, longest {longest * 1000:.0f} ms')
