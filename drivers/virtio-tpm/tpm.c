@@ -297,12 +297,12 @@ static void ctrl_answer(Tpm *t, uint32_t result) {
 static void on_ctrl(void *userdata, uint32_t events) {
         Tpm *t = userdata;
         uint32_t want = t->s->step < TPM_STARTUP ? controls[t->s->step].reply_size : 0;
+        size_t due = want > t->s->reply_size ? want - t->s->reply_size : 0;
         ssize_t n;
 
         /* one byte more than is due: anything beyond is not for us to understand */
         n = recv(t->ctrl_fd, t->s->reply + t->s->reply_size,
-                 MIN(want - MIN(want, t->s->reply_size) + 1, sizeof t->s->reply - t->s->reply_size),
-                 MSG_DONTWAIT);
+                 MIN(due + 1, sizeof t->s->reply - t->s->reply_size), MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return;
         if (n <= 0) {
