@@ -56,7 +56,7 @@ complain "blanks at the end of a line" grep -nHP '[ \t]+$' "${sources[@]}"
 words='TO''DO|FIX''ME|XX''X:'
 above=$(cd "$(git rev-parse --show-toplevel)/.." && pwd)
 case $above in
-/ | /home | /tmp | /root | /src | /var/tmp) ;;
+/ | /home | /tmp | /root | /src | /opt | /srv | /mnt | /run | /dev/shm | /etc | /usr | /usr/src | /var | /var/tmp | /var/lib) ;;
 *) words+="|$above/" ;;
 esac
 for host in $(apt-get indextargets --format '$(REPO_URI)' 2> /dev/null | sed -n 's#^[a-z+]*://\([^/:]*\).*#\1#p' | sort -u); do
