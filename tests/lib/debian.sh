@@ -9,7 +9,7 @@ debian_mirror() {
         local mirror
 
         mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
-                sed -n 's/^Debian \([^ ]*\) [a-z]*$/\1/p' | head -n 1)
+                sed -n 's/^Debian \([^ ]*\) [a-z]*$/\1/p' | sed -n 1p)
         [ -n "$mirror" ] || skip "apt on this machine has no Debian archive"
         echo "$mirror"
 }
@@ -65,12 +65,12 @@ need_debian() {
 # debian_depends SUITE PACKAGE PATTERN: the package that a meta package stands for today
 debian_depends() {
         debian_apt "$1" apt-cache depends --important "$2" |
-                sed -n "s/^ *\(Pre\)\?Depends: <\?\($3[^>:]*\).*/\2/p" | head -n 1
+                sed -n "s/^ *\(Pre\)\?Depends: <\?\($3[^>:]*\).*/\2/p" | sed -n 1p
 }
 
 # debian_version SUITE PACKAGE
 debian_version() {
-        debian_apt "$1" apt-cache show --no-all-versions "$2" | sed -n 's/^Version: //p' | head -n 1
+        debian_apt "$1" apt-cache show --no-all-versions "$2" | sed -n 's/^Version: //p' | sed -n 1p
 }
 
 # debian_unpack SUITE DIRECTORY PACKAGE[:ARCHITECTURE]...: what these packages contain, without what they depend on

@@ -18,7 +18,7 @@ else
         mapfile -t files < <(find . -type f ! -path './build*' | sed 's#^\./##')
 fi
 
-sources=() code=()
+sources=() code=() scripts=()
 for file in "${files[@]}"; do
         [ -f "$file" ] || continue
         case $file in
@@ -28,6 +28,7 @@ for file in "${files[@]}"; do
         *.[ch]) code+=("$file") ;;
         esac
         sources+=("$file")
+        case $file in *.sh | tools/*) scripts+=("$file") ;; esac
 done
 
 # complain ABOUT COMMAND...: each line that the command prints is wrong
@@ -51,6 +52,10 @@ complain "blanks at the end of a line" grep -nHP '[ \t]+$' "${sources[@]}"
         complain "tabs" grep -nHP '^\t' "${code[@]}"
         complain "more than $longest lines" awk -v max=$longest 'FNR == max + 1 { print FILENAME }' "${code[@]}"
 }
+
+# A reader that leaves early kills the writer with SIGPIPE now and then, and pipefail makes that the answer.
+complain "a pipe into a reader that does not read to the end (grep -q, head): > /dev/null, sed -n 1p" \
+        grep -nHE '^[^#]*[|] *(grep -[a-zA-Z]*q|head )' "${scripts[@]}"
 
 # Where this checkout lies and what apt here asks are this machine's own affair. In pieces, so that this file is not found.
 words='TO''DO|FIX''ME|XX''X:'

@@ -14,7 +14,7 @@ top=$(cd "${0%/*}/../.." && pwd)
 modules='irqbypass vfio_virqfd vfio vfio_iommu_type1 mdev mtty'
 
 depends_of() {
-        apt-cache depends "$1" 2> /dev/null | sed -n "s/^ *Depends: <\?\($2[^>]*\)>\?\$/\1/p" | head -n 1
+        apt-cache depends "$1" 2> /dev/null | sed -n "s/^ *Depends: <\?\($2[^>]*\)>\?\$/\1/p" | sed -n 1p
 }
 
 # The version of the package that a meta package stands for today, from the image's name.

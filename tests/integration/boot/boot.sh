@@ -59,7 +59,7 @@ suite=$1
 [ -n "${GUESTCRYPT_BUILD-}" ] || die "GUESTCRYPT_BUILD does not name a build directory"
 lower=$("$top/tests/integration/boot/rootfs.sh" "$suite") || { status=$?; echo "$lower"; exit $status; }
 build=$("$top/tools/devhost.d/build")
-if ldd "$build/stage/usr/sbin/guestcryptd" | grep -q -e libasan -e libtsan -e libclang_rt; then
+if ldd "$build/stage/usr/sbin/guestcryptd" | grep -e libasan -e libtsan -e libclang_rt > /dev/null; then
         skip "the root file system has no sanitizers' libraries"
 fi
 

@@ -29,10 +29,10 @@ restarted() {
         [ "$(show ActiveState)" = active ] && [ "$(show MainPID)" != "$1" ]
 }
 started() {
-        guestcryptctl --json list | grep -q '"state": *"started"'
+        guestcryptctl --json list | grep '"state": *"started"' > /dev/null
 }
 
-systemctl --version | head -n 1
+systemctl --version | sed -n 1p
 [ "$(show ActiveState)" = active ] || fail "guestcryptd is $(show ActiveState): $(journalctl -b -u guestcryptd)"
 ok "it started with the system, and said that it is ready"
 

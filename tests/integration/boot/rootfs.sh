@@ -15,7 +15,7 @@ packages=systemd,systemd-sysv,dbus,polkitd,udev,procps,libxml2,libjson-c5
 
 # The archive that this machine's apt uses; it has the other releases too.
 mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
-        sed -n 's/^Debian \([^ ]*\) [a-z]*$/\1/p' | head -n 1)
+        sed -n 's/^Debian \([^ ]*\) [a-z]*$/\1/p' | sed -n 1p)
 [ -n "$mirror" ] || skip "apt on this machine has no Debian archive"
 
 make_root() {

@@ -37,7 +37,7 @@ cp /proc/self/mountinfo "$ISOLATED/before"
         touch /etc/guestcrypt/x /run/x /var/lib/libvirt/x /usr/share/x /dev/x
         udevadm trigger --subsystem-match=mdev
         udevadm settle
-        virsh nodedev-list --cap mdev | grep -q $(tr - _ <<< $uuid)
+        virsh nodedev-list --cap mdev | grep $(tr - _ <<< $uuid) > /dev/null
         guestcryptctl mdev-create mtty mtty-1 --uuid 22222222-2222-2222-2222-222222222222
         devhost-kill
         sleep 1000 &

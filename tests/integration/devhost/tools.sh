@@ -32,7 +32,7 @@ printf '0x0' > /sys/bus/ap/aqmask
 
 # What guestcryptd made is seen by the others.
 guestcryptctl define ours --adapters 0 --domains 6 --start
-ours=$(guestcryptctl --json show ours | jq -r '.. | .uuid? // .UUID? // empty' | head -n 1)
+ours=$(guestcryptctl --json show ours | jq -r '.. | .uuid? // .UUID? // empty' | sed -n 1p)
 expect 0 "$ours" mdevctl list
 expect 0 "mdev_${ours//-/_}" virsh nodedev-list --cap mdev
 expect 0 "/org/guestcrypt1/matrix/${ours//-/_}" busctl --system tree org.guestcrypt1

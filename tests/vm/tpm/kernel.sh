@@ -29,7 +29,7 @@ make_kernel() {
         debian_unpack "$suite" "$root" "${binary:-$image}:$arch" || return 1
         find "$root" -type f -name 'vmlinuz*' -exec cp {} "$1/vmlinuz" \;
         for module in $modules; do
-                file=$(find "$root" -name "$module.ko*" | head -n 1)
+                file=$(find "$root" -name "$module.ko*" | sed -n 1p)
                 n=$((n + 1))
                 case $file in
                 *.xz) xz -dc "$file" > "$1/modules/$n-$module.ko" ;;
