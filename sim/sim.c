@@ -135,7 +135,7 @@ static int node_stat(const SimNode *node, SimStat *ret) {
                 mode = S_IFLNK | 0777;
         else if (node->attr)
                 mode = S_IFREG | node->attr->mode;
-        *ret = (SimStat) { mode, node->serial };
+        *ret = (SimStat) { mode, node->serial, node->fixed };
         return 0;
 }
 

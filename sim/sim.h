@@ -30,6 +30,7 @@ typedef struct SimFile SimFile;
 typedef struct SimStat {
         mode_t mode;     /* S_IFDIR, S_IFREG or S_IFLNK with the permissions */
         uint64_t serial; /* differs between an object and a later one of the same name */
+        bool fixed;      /* is there as long as its directory is */
 } SimStat;
 
 /* @env: @size bytes of NUL-terminated KEY=value strings, SUBSYSTEM first, without ACTION and DEVPATH. */

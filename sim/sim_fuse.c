@@ -18,6 +18,11 @@
 
 #define INODE_HASH 65536u
 
+/* The kernel's sysfs asks nobody for a name, so that tools walk its paths freely. Here the kernel may keep the names
+ * that are there as long as their directory is, and asks for the others each time: an object that has gone takes
+ * what is below it along. Owner and mode change by setattr only, which the kernel knows of. */
+#define KEEP_SECONDS 86400.0
+
 /* A name that the kernel holds. Its address is the inode number; the root is FUSE_ROOT_ID. */
 typedef struct Inode {
         struct Inode *next;
@@ -160,7 +165,7 @@ static int join(char *buf, size_t size, const char *dir, const char *name) {
 static void sim_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
         Front *f = front_of(req);
         const Inode *dir = inode_of(f, parent);
-        struct fuse_entry_param e = { .generation = 1 };
+        struct fuse_entry_param e = { .generation = 1, .attr_timeout = KEEP_SECONDS };
         char path[PATH_MAX];
         SimStat st;
         Inode *i;
@@ -182,6 +187,7 @@ static void sim_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
         }
         e.ino = (fuse_ino_t) (uintptr_t) i;
         e.attr = make_stat(i, &st);
+        e.entry_timeout = st.fixed ? KEEP_SECONDS : 0;
         if (fuse_reply_entry(req, &e) < 0)
                 inode_put(f, i, 1);
 }
@@ -208,7 +214,7 @@ static void reply_attr(fuse_req_t req, const Inode *i) {
                 return;
         }
         s = make_stat(i, &st);
-        (void) fuse_reply_attr(req, &s, 0);
+        (void) fuse_reply_attr(req, &s, KEEP_SECONDS);
 }
 
 static void sim_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {

@@ -101,6 +101,7 @@ struct SimNode {
         const SimAttr *attr;
         const SimLink *link;
         uint64_t serial;
+        bool fixed; /* is there as long as its directory is */
 };
 
 typedef struct SimFault {

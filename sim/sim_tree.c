@@ -672,6 +672,7 @@ static bool find_child(const Sim *s, const SimNode *dir, const char *name, size_
                         ret->dir = (uint8_t) k->dir;
                         if (k->index)
                                 ret->index = k->index;
+                        ret->fixed = !k->visible;
                         return true;
                 }
         for (unsigned table = 0; table < 2; table++)
@@ -679,15 +680,20 @@ static bool find_child(const Sim *s, const SimNode *dir, const char *name, size_
                         if (is_name(name, n, a->name) && (!a->visible || a->visible(s, dir))) {
                                 *ret = *dir;
                                 ret->attr = a;
+                                ret->fixed = !a->visible;
                                 return true;
                         }
         for (const SimLink *l = c->links; l && l->name; l++)
                 if (is_name(name, n, l->name) && (!l->visible || l->visible(s, dir))) {
                         *ret = *dir;
                         ret->link = l;
+                        ret->fixed = false;
                         return true;
                 }
-        return c->lookup && c->lookup(s, dir, name, n, ret);
+        if (!c->lookup || !c->lookup(s, dir, name, n, ret))
+                return false;
+        ret->fixed = c->lookup == types_lookup;
+        return true;
 }
 
 int sim_walk(const Sim *s, const char *path, bool follow, SimNode *ret) {
