@@ -9,15 +9,15 @@
 #include "base/file.h"
 #include "host/sysfs.h"
 
-/* Attributes that every scan reads stay open: reading at offset 0 makes sysfs generate the content anew,
- * which leaves one system call of three and no walk along the path. A descriptor of what has gone answers
- * ENODEV for ever, also after the same uuid was made again. */
+/* Attributes that every scan reads or every start writes stay open: reading at offset 0 makes sysfs generate
+ * the content anew, each write is one store, which leaves one system call of three and no walk along the
+ * path. A descriptor of what has gone answers ENODEV for ever, also after the same uuid was made again. */
 #define KEPT_BUS   "bus/ap/"
 #define KEPT_SLOTS 16384 /* a power of two; a collision costs only the saving */
 
 typedef struct Kept {
         char *path;
-        int fd;
+        int fd, flags;
 } Kept;
 
 typedef struct SysfsReal {
@@ -44,20 +44,27 @@ static Kept *kept_slot(SysfsReal *s, const char *path) {
         return &s->kept[(hash ^ hash >> 16) % KEPT_SLOTS];
 }
 
-static bool is_kept(const char *path) {
-        static const char *const names[] = { "ap_config", "available_instances", "device_api", "features",
-                                             "name" };
+/* How the file is opened to be kept, -1: it is not. */
+static int kept_flags(const char *path) {
+        static const struct {
+                const char *name;
+                int flags;
+        } names[] = {
+                { "ap_config", O_RDWR },  { "available_instances", O_RDONLY },
+                { "create", O_WRONLY },   { "device_api", O_RDONLY },
+                { "features", O_RDONLY }, { "name", O_RDONLY },
+        };
         const char *name = strrchr(path, '/');
 
         if (!name)
-                return false;
+                return -1;
         name++;
-        if (strncmp(path, KEPT_BUS, strlen(KEPT_BUS)) == 0)
-                return name == path + strlen(KEPT_BUS); /* the bus's own, no device's */
+        if (strncmp(path, KEPT_BUS, strlen(KEPT_BUS)) == 0) /* the bus's own, no device's */
+                return name == path + strlen(KEPT_BUS) ? O_RDONLY : -1;
         for (size_t i = 0; i < ELEMENTS(names); i++)
-                if (strcmp(name, names[i]) == 0)
-                        return true;
-        return false;
+                if (strcmp(name, names[i].name) == 0)
+                        return names[i].flags;
+        return -1;
 }
 
 static int attribute_open(SysfsReal *s, const char *path, int flags) {
@@ -85,51 +92,79 @@ static ssize_t content_read(int fd, char *buf, size_t size) {
         return n;
 }
 
-static ssize_t real_read(Sysfs *sysfs, const char *path, char *buf, size_t size) {
-        SysfsReal *s = REAL(sysfs);
-        CLEANUP(fd_closep)
-        int fd = -1;
-        Kept *k = NULL;
-        ssize_t r;
+static ssize_t content_write(int fd, const char *data, size_t size) {
+        ssize_t n = pwrite(fd, data, size,
+                           0); /* not again after EINTR: the caller must look what has happened */
 
-        if (is_kept(path)) {
-                k = kept_slot(s, path);
-                if (k->path && strcmp(k->path, path) == 0) {
-                        r = content_read(k->fd, buf, size);
-                        if (r != -ENODEV)
-                                return r;
-                }
-                kept_drop(k);
+        if (n < 0)
+                return -errno;
+        return (size_t) n == size ? 0 : -EIO;
+}
+
+/* The descriptor for @path, which is kept if it can be; then *ret_keeper has it. @access: O_RDONLY or O_WRONLY. */
+static int real_open(SysfsReal *s, const char *path, int access, Kept **ret_keeper) {
+        int flags = kept_flags(path), fd;
+        Kept *k;
+
+        *ret_keeper = NULL;
+        if (flags < 0 || (flags != O_RDWR && flags != access))
+                return attribute_open(s, path, access);
+
+        k = kept_slot(s, path);
+        if (k->path && strcmp(k->path, path) == 0 && (k->flags == access || k->flags == O_RDWR)) {
+                *ret_keeper = k;
+                return k->fd;
         }
 
-        fd = attribute_open(s, path, O_RDONLY);
+        kept_drop(k);
+        fd = attribute_open(s, path, flags);
+        if (fd == -EACCES && flags != access) { /* old kernels' ap_config cannot be written */
+                flags = access;
+                fd = attribute_open(s, path, flags);
+        }
         if (fd < 0)
                 return fd;
 
-        r = content_read(fd, buf, size);
-        if (r >= 0 && k) {
-                k->path = strdup(path);
-                if (k->path)
-                        k->fd = TAKE_FD(fd);
+        k->path = strdup(path);
+        if (k->path) {
+                k->fd = fd;
+                k->flags = flags;
+                *ret_keeper = k;
         }
-        return r;
+        return fd;
+}
+
+/* One access by @fd or, if what that was opened for has gone, by another one. */
+static ssize_t real_access(Sysfs *sysfs, const char *path, int access, char *buf, const char *data,
+                           size_t size) {
+        for (bool again = false;; again = true) {
+                CLEANUP(fd_closep)
+                int own = -1;
+                Kept *keeper;
+                ssize_t r;
+                int fd;
+
+                fd = real_open(REAL(sysfs), path, access, &keeper);
+                if (fd < 0)
+                        return fd;
+                if (!keeper)
+                        own = fd;
+
+                r = access == O_WRONLY ? content_write(fd, data, size) : content_read(fd, buf, size);
+                if (r != -ENODEV || !keeper)
+                        return r;
+                kept_drop(keeper);
+                if (again)
+                        return r;
+        }
+}
+
+static ssize_t real_read(Sysfs *sysfs, const char *path, char *buf, size_t size) {
+        return real_access(sysfs, path, O_RDONLY, buf, NULL, size);
 }
 
 static int real_write(Sysfs *sysfs, const char *path, const char *data, size_t size) {
-        CLEANUP(fd_closep)
-        int fd = attribute_open(REAL(sysfs), path, O_WRONLY);
-        ssize_t n;
-
-        if (fd < 0)
-                return fd;
-
-        n = write(fd, data, size); /* not again after EINTR: the caller must look what has happened */
-        if (n < 0)
-                return -errno;
-        if ((size_t) n != size)
-                return -EIO;
-
-        return ret_errno(close(TAKE_FD(fd)));
+        return (int) real_access(sysfs, path, O_WRONLY, NULL, data, size);
 }
 
 static ssize_t real_readlink(Sysfs *sysfs, const char *path, char *buf, size_t size) {
