@@ -108,6 +108,13 @@ void engine_host_changed(Engine *e) {
                 scan_now(e);
 }
 
+void engine_look(Engine *e) {
+        if (e->waiters)
+                scan_now(e);
+        else
+                engine_host_changed(e);
+}
+
 /* A child of the daemon before us may still be in the middle of a plan; it stops before its next write, and holds the AP
  * lock until then. What it has left behind is looked at after that. */
 static void on_at_rest(void *userdata, int r, const HostOutcome *outcomes, size_t n, Snapshot *after) {
@@ -205,7 +212,8 @@ int engine_refresh(Engine *e, void (*done)(void *userdata, int r), void *userdat
         /* without the timer it waits for the scan, which has an end of its own */
         (void) sd_event_add_time_relative(e->event, &w->timer, CLOCK_MONOTONIC, REFRESH_US, 1,
                                           on_refresh_late, w);
-        scan_now(e);
+        e->n_arrived++;
+        gather_look(e);
         return 0;
 }
 
@@ -449,6 +457,7 @@ Engine *engine_free(Engine *e) {
         sd_event_source_disable_unref(e->rescan_timer);
         sd_event_source_disable_unref(e->show_timer);
         sd_event_source_disable_unref(e->mdevctl_watch);
+        sd_event_source_disable_unref(e->gather);
         op_drain(e);
         recover_free(e);
         while (e->waiters) {

@@ -7,6 +7,7 @@
  *   engine_state.c    matrices, marks, claims; taking over a new snapshot
  *   engine_op.c       how an operation goes: decide, journal, host, journal, answer
  *   engine_request.c  what is asked for, read strictly
+ *   engine_gather.c   what comes together goes together
  *   engine_decide.c   what each kind of operation checks, claims and plans, and what it leaves behind
  *   engine_recover.c  what was in flight, adoption, autostart, reconcile
  *   engine_text.c     sentences for people
@@ -160,6 +161,10 @@ struct Engine {
         bool mdevctl_reading, mdevctl_wanted;
         uint64_t n_scans; /* begun */
         Waiter *waiters;
+        sd_event_source *gather;
+        uint64_t n_arrived, gather_seen; /* operations and questions */
+        unsigned gather_turns, gather_quiet;
+        bool look_wanted;
         sd_event_source *rescan_timer, *show_timer, *mdevctl_watch;
 
         Unresolved *unresolved;
@@ -182,6 +187,8 @@ struct Engine {
 
 /* ---- engine.c ---- */
 
+/* A scan for those who wait; for operations only it waits for a batch that is with the host. */
+void engine_look(Engine *e);
 /* Waits for the AP lock, so that nobody is in the middle of a change, then scans. */
 void engine_rest(Engine *e);
 
@@ -239,6 +246,8 @@ int op_admit(Engine *e, Op *op, Refusal *reterr);
 void op_begin(Engine *e, Op *op);
 /* Ends it: releases what it held, answers. @refusal is taken over. */
 void op_finish(Engine *e, Op *op, int r, Refusal *refusal);
+/* Writes what waits for the disk, unless that is being done. */
+void op_commit(Engine *e);
 /* Those for whom a scan, or a reading of mdevctl's definitions, has ended. */
 void op_decide_waiting(Engine *e);
 /* An entry that need not be durable before anything else happens. Takes @entry over. */
@@ -247,6 +256,12 @@ void op_commit_lazily(Engine *e, StoreEntry *entry);
 void op_commit_mark(Engine *e, Uuid uuid, MarkKind kind);
 /* At the end: drops what is under way, writes what is late, ends the file worker. */
 void op_drain(Engine *e);
+
+/* ---- engine_gather.c ---- */
+
+/* A scan, or a commit, with all that the next turns of the loop bring. Who asks has counted himself in n_arrived. */
+void gather_look(Engine *e);
+void gather_commit(Engine *e);
 
 /* ---- engine_decide.c ---- */
 

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "engine/engine_internal.h"
 
+#define FILES_MAX           32 /* written in one go: what is to be durable waits for them */
 #define LAZY_DELAY_US       (50 * UINT64_C(1000))
 #define LAZY_RETRY_US       (5 * UINT64_C(1000000)) /* while the disk takes nothing */
 #define CHECKPOINT_DELAY_US (5 * UINT64_C(1000000))
@@ -27,6 +28,7 @@ struct CommitJob {
         Store *store;
         int marks_fd;
         bool reopen, checkpoint;
+        bool files; /* only these, which are late: answers do not wait for them */
         StoreEntry *entries;
         size_t n_entries, allocated_entries;
         Mark *marks;
@@ -38,8 +40,8 @@ struct CommitJob {
         int marks_result;
 };
 
-static void commit_pump(Engine *e);
 static void end_intent(Engine *e, Op *op);
+static void write_files(Engine *e);
 static void take_back_mark(Engine *e, const Op *op);
 static void exec_pump(Engine *e);
 
@@ -178,14 +180,14 @@ static void proceed(Engine *e, Op *op) {
         push(&e->commit, op);
         if (m)
                 state_show(e, m);
-        commit_pump(e);
+        gather_commit(e);
 }
 
 static void wait_for_scan(Engine *e, Op *op) {
         op->phase = OP_FRESH;
         op->arrived = e->n_scans;
         push(&e->fresh, op);
-        engine_host_changed(e);
+        gather_look(e);
 }
 
 /* What is known may be as old as the last scan, since assignments raise no event. A plan is checked again
@@ -209,6 +211,7 @@ static void decide(Engine *e, Op *op) {
 
 void op_begin(Engine *e, Op *op) {
         e->n_ops++;
+        e->n_arrived++;
         decide(e, op);
 }
 
@@ -349,6 +352,11 @@ static int commit_run(Work *w) {
         CommitJob *job = CONTAINER_OF(w, CommitJob, work);
         int r = 0;
 
+        if (job->files) {
+                job->files = store_write_files(job->store, FILES_MAX) > 0;
+                return 0;
+        }
+
         job_set_marks(job, 0, job->n_first_marks);
         if (job->reopen)
                 r = store_reopen(job->store);
@@ -457,11 +465,13 @@ static void commit_done(Work *w, int r) {
         if (!e->closing && job->n_entries > 0 && !e->checkpoint_timer)
                 (void) sd_event_add_time_relative(e->event, &e->checkpoint_timer, CLOCK_MONOTONIC,
                                                   CHECKPOINT_DELAY_US, 0, on_checkpoint, e);
-        commit_job_free(job);
         if (!e->closing) {
                 exec_pump(e);
-                commit_pump(e);
+                op_commit(e);
+                if (job->files || (stored && job->n_entries > 0))
+                        write_files(e);
         }
+        commit_job_free(job);
 }
 
 static CommitJob *commit_job_new(Engine *e) {
@@ -497,7 +507,24 @@ static void commit_submit(Engine *e, CommitJob *job) {
         }
 }
 
-static void commit_pump(Engine *e) {
+/* When nothing else is to be written. */
+static void write_files(Engine *e) {
+        CommitJob *job;
+
+        if (e->committing)
+                return;
+        job = calloc(1, sizeof *job);
+        if (!job)
+                return;
+
+        job->work = (Work) { .run = commit_run, .done = commit_done };
+        job->engine = e;
+        job->store = e->store;
+        job->files = true;
+        commit_submit(e, job);
+}
+
+void op_commit(Engine *e) {
         CommitJob *job;
 
         if (e->committing || !e->commit.first || e->closing)
@@ -738,7 +765,7 @@ static void on_executed(void *userdata, int r, const HostOutcome *outcomes, size
                 else
                         not_executed(e, ops[i], r);
 
-        commit_pump(e);
+        op_commit(e);
         exec_pump(e);
         if (e->stirred && !e->executing) {
                 e->stirred = false;

@@ -34,7 +34,18 @@ void store_content_clear(StoreContent *c) {
         *c = (StoreContent) {};
 }
 
+static Late *late_free(Late *l) {
+        Late *next = l->next;
+
+        free(l->text);
+        free(l);
+        return next;
+}
+
 static void drop_pending(Store *s) {
+        while (s->late)
+                s->late = late_free(s->late);
+        s->late_end = &s->late;
         for (size_t i = 0; i < s->n_pending; i++)
                 free(s->pending[i].text);
         free(s->pending);
@@ -121,7 +132,7 @@ static void set_pending(Store *s, Uuid uuid, char *text) {
         } else
                 free(s->pending[i].text);
 
-        s->pending[i] = (Pending) { .uuid = uuid, .text = text };
+        s->pending[i] = (Pending) { .uuid = uuid, .text = text, .version = ++s->version };
 }
 
 static StoreIntent *find_intent(const Store *s, uint64_t op) {
@@ -209,16 +220,15 @@ static int replace_unsynced(int dir_fd, const char *name, const char *text) {
         return r;
 }
 
-/* Brings a definition's file up to date, for people to see; what counts is the journal until the next
- * checkpoint. */
-static int write_definition(Store *s, Pending *p) {
+/* Makes a definition's file as @text has it, or removes it. Not durable. */
+static int write_definition(Store *s, Uuid uuid, const char *text) {
         char name[STORE_FILE_SIZE];
         int r;
 
-        store_file_name(p->uuid, name);
+        store_file_name(uuid, name);
         for (int tries = 0;; tries++) {
-                if (p->text)
-                        r = replace_unsynced(s->matrices_fd, name, p->text);
+                if (text)
+                        r = replace_unsynced(s->matrices_fd, name, text);
                 else
                         r = ret_errno(unlinkat(s->matrices_fd, name, 0));
                 if (r != -EISDIR || tries > 0)
@@ -228,11 +238,55 @@ static int write_definition(Store *s, Pending *p) {
                 if (r < 0)
                         return r;
         }
-        if (r < 0 && !(r == -ENOENT && !p->text))
-                return r;
 
-        p->written = true;
-        return 0;
+        return r == -ENOENT && !text ? 0 : r;
+}
+
+static int write_pending(Store *s, Pending *p) {
+        int r;
+
+        r = write_definition(s, p->uuid, p->text);
+        p->written = r >= 0;
+        return r;
+}
+
+/* Notes the file of a definition that was just committed. One that is not noted is written at the next checkpoint. */
+static void add_late(Store *s, Uuid uuid) {
+        const Pending *p = store_find_pending(s, uuid);
+        Late *l = calloc(1, sizeof *l);
+
+        if (!l)
+                return;
+        *l = (Late) { .uuid = uuid, .version = p->version };
+        if (p->text) {
+                l->text = strdup(p->text);
+                if (!l->text) {
+                        free(l);
+                        return;
+                }
+        }
+        *s->late_end = l;
+        s->late_end = &l->next;
+}
+
+int store_write_files(Store *s, size_t max) {
+        if (s->error < 0)
+                return s->error;
+
+        while (s->late && max-- > 0) {
+                Pending *p = store_find_pending(s, s->late->uuid);
+                int r;
+
+                r = write_definition(s, s->late->uuid, s->late->text);
+                p->written = r >= 0 && p->version == s->late->version;
+                s->late = late_free(s->late);
+                if (!s->late)
+                        s->late_end = &s->late;
+                if (r < 0)
+                        return r;
+        }
+
+        return s->late != NULL;
 }
 
 static int open_definition(const Store *s, const char *name) {
@@ -258,7 +312,7 @@ static int sync_definition(Store *s, Pending *p) {
                 CLEANUP(fd_closep) int fd = -1;
 
                 if (!p->written) {
-                        r = write_definition(s, p);
+                        r = write_pending(s, p);
                         if (r < 0)
                                 return r;
                 }
@@ -365,11 +419,12 @@ static int start_journal(Store *s) {
 static int checkpoint(Store *s) {
         int r;
 
+        (void) store_write_files(s, SIZE_MAX); /* in their order; what fails is tried again here */
         for (size_t i = 0; i < s->n_pending; i++) {
                 Pending *p = &s->pending[i];
 
                 if (!p->written) {
-                        r = write_definition(s, p);
+                        r = write_pending(s, p);
                         if (r < 0)
                                 return r;
                 }
@@ -521,17 +576,13 @@ int store_commit(Store *s, const StoreEntry *entries, size_t n) {
         if (r < 0)
                 return r;
 
-        /* The batch is durable: what follows is retried at the next checkpoint if it fails. */
-        for (size_t i = 0; i < n; i++) {
-                bool put = entries[i].type == STORE_PUT;
-                Pending *p;
+        for (size_t i = 0; i < n; i++)
+                if (entries[i].type == STORE_PUT)
+                        add_late(s, entries[i].record.uuid);
+                else if (entries[i].type == STORE_DELETE)
+                        add_late(s, entries[i].uuid);
 
-                if (!put && entries[i].type != STORE_DELETE)
-                        continue;
-                p = store_find_pending(s, put ? entries[i].record.uuid : entries[i].uuid);
-                if (!p->written)
-                        (void) write_definition(s, p);
-        }
+        /* The batch is durable: what follows is retried later if it fails. */
         if (s->journal_size > s->checkpoint_at && checkpoint(s) < 0)
                 s->checkpoint_at = s->journal_size + STORE_JOURNAL_MAX;
 
@@ -687,6 +738,7 @@ int store_open(int dir_fd, Store **ret, StoreContent *ret_content, bool *ret_wri
                 return -ENOMEM;
         *s = (Store) { .dir_fd = -1, .lock_fd = -1, .matrices_fd = -1, .journal_fd = -1 };
         s->checkpoint_at = STORE_JOURNAL_MAX;
+        s->late_end = &s->late;
 
         s->dir_fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (s->dir_fd < 0)

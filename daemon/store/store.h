@@ -10,7 +10,8 @@
  *   set-aside/              records that could not be read, as they were found
  *
  * Durability: an append to the journal that has returned is on stable storage (one fdatasync for a whole
- * batch); files below matrices/ follow and are fsynced at a checkpoint, before the journal starts anew.
+ * batch); files below matrices/ follow (store_write_files()) and are fsynced at a checkpoint, before the
+ * journal starts anew.
  * Replay is idempotent. The record_*() functions are pure; all others block: they run on the file worker. */
 
 #include <stdbool.h>
@@ -119,6 +120,10 @@ int store_open(int dir_fd, Store **ret, StoreContent *ret_content, bool *ret_wri
  * (record without valid name, guest or uuid; intent without operation number). That names are unique is the
  * caller's to see to. */
 int store_commit(Store *s, const StoreEntry *entries, size_t n);
+
+/* Brings at most @max files below matrices/ up to date, which is for people to see; not durably. 1: there are
+ * more, 0: there are none, < 0: the rest is retried at the next checkpoint. */
+int store_write_files(Store *s, size_t max);
 
 /* Brings the files up to date durably and starts the journal anew. Done by store_commit() itself when the
  * journal exceeds STORE_JOURNAL_MAX, and to be done when idle and at the end. */

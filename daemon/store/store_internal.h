@@ -26,7 +26,17 @@ typedef struct Pending {
         Uuid uuid;
         char *text;   /* NULL: it is gone */
         bool written; /* the file is so, though perhaps not durably */
+        uint64_t version;
 } Pending;
+
+/* A file that is still to be written: one after the other as they were committed, since two definitions that were
+ * never there together are not to be seen together. */
+typedef struct Late {
+        struct Late *next;
+        Uuid uuid;
+        char *text;       /* NULL: it is to go */
+        uint64_t version; /* of the pending one that it was */
+} Late;
 
 struct Store {
         int dir_fd, lock_fd, matrices_fd, journal_fd; /* -1 where there is none */
@@ -37,6 +47,8 @@ struct Store {
 
         Pending *pending; /* by uuid */
         size_t n_pending, pending_allocated;
+        uint64_t version; /* of the last one that was pending */
+        Late *late, **late_end;
         StoreIntent *intents; /* in order of their beginning */
         size_t n_intents, intents_allocated;
         uint64_t last_op;

@@ -90,6 +90,9 @@ static int run_put(const char *path, bool new, bool with_checkpoint) {
                 return fail("commit", r);
         puts("ACK");
         fflush(stdout);
+        r = store_write_files(s, ELEMENTS(batch));
+        if (r < 0)
+                return fail("files", r);
         if (with_checkpoint) {
                 r = store_checkpoint(s);
                 if (r < 0)
@@ -174,6 +177,9 @@ static int run_cut(const char *path, unsigned rounds) {
                         return fail("commit", r);
                 printf("%u\n", i);
                 fflush(stdout);
+                r = store_write_files(s, ELEMENTS(batch));
+                if (r < 0)
+                        return fail("files", r);
                 if (i % 16 == 0) {
                         r = store_checkpoint(s);
                         if (r < 0)
@@ -203,6 +209,7 @@ static int run_fill(const char *path) {
                 store_entry_clear(&e);
                 if (r < 0)
                         break;
+                (void) store_write_files(s, 1); /* may or may not have room */
         }
         if (r != -ENOSPC)
                 return fail("commit on a full disk", r);

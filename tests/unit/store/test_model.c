@@ -180,6 +180,8 @@ static void run_seed(const StateDir *d, unsigned seed) {
                         assert_int_equal(store_commit(s, batch, n), 0);
                 for (size_t i = 0; i < n; i++)
                         store_entry_clear(&batch[i]);
+                if (rnd(2) == 0)
+                        assert_in_range(store_write_files(s, 1 + rnd(BATCH_MAX)), 0, 1);
 
                 switch (rnd(8)) {
                 case 0:

@@ -75,7 +75,15 @@ static void test_all_entries(void **state) {
 
                 assert_int_equal(store_commit(s, batch, ELEMENTS(batch)), 0);
                 assert_true(store_is_dirty(s));
+                assert_false(exists(d, "matrices/c4a20000-0000-4f00-8000-000000000001.xml"));
+                assert_int_equal(store_write_files(s, 1),
+                                 1); /* the first; the second is to go, the third to come */
                 assert_true(exists(d, "matrices/c4a20000-0000-4f00-8000-000000000001.xml"));
+                assert_int_equal(store_write_files(s, 1), 1);
+                assert_int_equal(store_write_files(s, 8), 0);
+                assert_int_equal(store_write_files(s, 8), 0);
+                assert_true(store_is_dirty(s));
+                assert_true(exists(d, "matrices/c4a20000-0000-4f00-8000-000000000003.xml"));
                 assert_false(exists(d, "matrices/c4a20000-0000-4f00-8000-000000000002.xml"));
         }
         for (size_t i = 0; i < ELEMENTS(batch); i++)
@@ -275,6 +283,7 @@ static void test_bad_file_with_journal(void **state) {
         for (unsigned n = 1; n <= 5; n++)
                 assert_int_equal(commit_one(s, put_of(n, 1, 0)), 0);
         assert_int_equal(commit_one(s, delete_of(5, 0)), 0);
+        assert_int_equal(store_write_files(s, 8), 0);
         s = store_free(s);
 
         m = openat(d->fd, "matrices", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -308,6 +317,7 @@ static void test_files_tampered_with(void **state) {
         CLEANUP(fd_closep) int m = openat(d->fd, "matrices", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
         assert_int_equal(commit_one(s, put_of(1, 1, 0)), 0);
+        assert_int_equal(store_write_files(s, 8), 0);
         assert_int_equal(unlinkat(m, U("01") ".xml", 0), 0);
         assert_int_equal(mkdirat(m, U("02") ".xml", 0755), 0);
         assert_int_equal(mkdirat(m, U("02") ".xml/full", 0755), 0);
@@ -320,6 +330,34 @@ static void test_files_tampered_with(void **state) {
         s = open_store(d, &again);
         assert_int_equal(again.n_records, 2);
         assert_int_equal(again.n_bad, 0);
+}
+
+/* Who reads the files sees one commit after the other, and each definition as it was last in the end. */
+static void test_files_in_order(void **state) {
+        StateDir *d = *state;
+        CLEANUP(store_content_clear) StoreContent c = {}, again = {};
+        CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+
+        assert_int_equal(commit_one(s, put_of(9, 1, 0)), 0);
+        assert_int_equal(commit_one(s, delete_of(9, 0)), 0);
+        assert_int_equal(commit_one(s, put_of(1, 1, 0)), 0);
+        assert_int_equal(commit_one(s, put_of(9, 2, 0)), 0);
+
+        assert_int_equal(store_write_files(s, 1), 1);
+        assert_true(exists(d, "matrices/" U("09") ".xml"));
+        assert_int_equal(store_write_files(s, 1), 1);
+        assert_false(exists(d, "matrices/" U("09") ".xml"));
+        assert_false(exists(d, "matrices/" U("01") ".xml"));
+        assert_int_equal(store_write_files(s, 1), 1);
+        assert_true(exists(d, "matrices/" U("01") ".xml"));
+        assert_false(exists(d, "matrices/" U("09") ".xml"));
+
+        assert_int_equal(store_checkpoint(s), 0);
+        assert_true(exists(d, "matrices/" U("09") ".xml"));
+        s = store_free(s);
+        s = open_store(d, &again);
+        assert_int_equal(again.n_records, 2);
+        assert_true(ap_mask_test(&again.records[1].matrix.domains, 2));
 }
 
 static void test_duplicate_with_journal(void **state) {
@@ -719,6 +757,7 @@ int main(void) {
                 STORE_TEST(test_bad_files),
                 STORE_TEST(test_bad_file_with_journal),
                 STORE_TEST(test_files_tampered_with),
+                STORE_TEST(test_files_in_order),
                 STORE_TEST(test_duplicate_with_journal),
                 STORE_TEST(test_names_swapped),
                 STORE_TEST(test_torn_tail),
