@@ -137,7 +137,7 @@ static int wake(Bus *b) {
                 return r;
 
         /* calls come first */
-        return sd_event_source_set_priority(b->signal_source, SD_EVENT_PRIORITY_NORMAL + 1);
+        return sd_event_source_set_priority(b->signal_source, SD_EVENT_PRIORITY_NORMAL + 2);
 }
 
 static Signal *find(Bus *b, const EngineKey *key) {

@@ -212,7 +212,6 @@ int engine_refresh(Engine *e, void (*done)(void *userdata, int r), void *userdat
         /* without the timer it waits for the scan, which has an end of its own */
         (void) sd_event_add_time_relative(e->event, &w->timer, CLOCK_MONOTONIC, REFRESH_US, 1,
                                           on_refresh_late, w);
-        e->n_arrived++;
         gather_look(e);
         return 0;
 }
@@ -457,7 +456,8 @@ Engine *engine_free(Engine *e) {
         sd_event_source_disable_unref(e->rescan_timer);
         sd_event_source_disable_unref(e->show_timer);
         sd_event_source_disable_unref(e->mdevctl_watch);
-        sd_event_source_disable_unref(e->gather);
+        sd_event_source_disable_unref(e->gather_idle);
+        sd_event_source_disable_unref(e->gather_timer);
         op_drain(e);
         recover_free(e);
         while (e->waiters) {

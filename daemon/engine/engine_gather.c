@@ -2,47 +2,46 @@
 
 /* A look at the host and a write to the disk cost the same for one operation and for a hundred. A client that
  * does not wait for each answer sends many at once, but the loop hands them over one by one: what they need
- * in common waits until turns of the loop bring no more of them. */
+ * in common is done when the loop has nothing more urgent, or has had enough time. */
 
 #include "base/cleanup.h"
 #include "engine/engine_internal.h"
 
-#define GATHER_QUIET_TURNS 2   /* without a new one: all that were there have come */
-#define GATHER_TURNS_MAX   256 /* whoever sends all the time does not keep others waiting */
+#define GATHER_US (5 * UINT64_C(1000)) /* whoever sends all the time does not keep others waiting */
 
-static int gather_end(Engine *e) {
-        e->gather_turns = e->gather_quiet = 0;
+static void gather_end(Engine *e) {
+        e->gather_idle = sd_event_source_disable_unref(e->gather_idle);
+        e->gather_timer = sd_event_source_disable_unref(e->gather_timer);
         if (e->look_wanted) {
                 e->look_wanted = false;
                 engine_look(e);
         }
         op_commit(e);
+}
+
+static int on_idle(sd_event_source *s, void *userdata) {
+        gather_end(userdata);
         return 0;
 }
 
-static int on_gather(sd_event_source *s, void *userdata) {
-        Engine *e = userdata;
-
-        if (e->gather_seen == e->n_arrived)
-                e->gather_quiet++;
-        else
-                e->gather_quiet = 0;
-        e->gather_seen = e->n_arrived;
-        if (e->gather_quiet >= GATHER_QUIET_TURNS || ++e->gather_turns >= GATHER_TURNS_MAX)
-                return gather_end(e);
-
-        return sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+static int on_timer(sd_event_source *s, uint64_t usec, void *userdata) {
+        gather_end(userdata);
+        return 0;
 }
 
 static void gather(Engine *e) {
         int r;
 
-        if (e->gather)
-                r = sd_event_source_set_enabled(e->gather, SD_EVENT_ONESHOT);
-        else
-                r = sd_event_add_defer(e->event, &e->gather, on_gather, e);
+        if (e->gather_idle)
+                return;
+        r = sd_event_add_defer(e->event, &e->gather_idle, on_idle, e);
+        if (r >= 0)
+                r = sd_event_source_set_priority(e->gather_idle, SD_EVENT_PRIORITY_NORMAL + 1);
+        if (r >= 0)
+                r = sd_event_add_time_relative(e->event, &e->gather_timer, CLOCK_MONOTONIC, GATHER_US, 1,
+                                               on_timer, e);
         if (r < 0)
-                (void) gather_end(e);
+                gather_end(e);
 }
 
 void gather_look(Engine *e) {

@@ -147,8 +147,9 @@ struct Engine {
         size_t n_lazy, allocated_lazy;
         Mark *lazy_marks;
         size_t n_lazy_marks, allocated_lazy_marks;
-        sd_event_source *lazy_timer, *checkpoint_timer;
-        Op **executing; /* the batch with the host */
+        sd_event_source *lazy_timer, *checkpoint_timer, *files_timer;
+        bool files_since; /* there has been a commit since the timer was set */
+        Op **executing;   /* the batch with the host */
         size_t n_executing;
         size_t n_ops; /* in flight */
         Op **busy;    /* operations on mdevs without definition: at most one each */
@@ -161,9 +162,7 @@ struct Engine {
         bool mdevctl_reading, mdevctl_wanted;
         uint64_t n_scans; /* begun */
         Waiter *waiters;
-        sd_event_source *gather;
-        uint64_t n_arrived, gather_seen; /* operations and questions */
-        unsigned gather_turns, gather_quiet;
+        sd_event_source *gather_idle, *gather_timer;
         bool look_wanted;
         sd_event_source *rescan_timer, *show_timer, *mdevctl_watch;
 
@@ -259,7 +258,7 @@ void op_drain(Engine *e);
 
 /* ---- engine_gather.c ---- */
 
-/* A scan, or a commit, with all that the next turns of the loop bring. Who asks has counted himself in n_arrived. */
+/* A scan, or a commit, with all that the loop has at hand. */
 void gather_look(Engine *e);
 void gather_commit(Engine *e);
 

@@ -18,6 +18,7 @@
 #include "engine/engine_internal.h"
 
 #define FILES_MAX           32 /* written in one go: what is to be durable waits for them */
+#define FILES_DELAY_US      (20 * UINT64_C(1000))
 #define LAZY_DELAY_US       (50 * UINT64_C(1000))
 #define LAZY_RETRY_US       (5 * UINT64_C(1000000)) /* while the disk takes nothing */
 #define CHECKPOINT_DELAY_US (5 * UINT64_C(1000000))
@@ -42,6 +43,7 @@ struct CommitJob {
 
 static void end_intent(Engine *e, Op *op);
 static void write_files(Engine *e);
+static void files_soon(Engine *e);
 static void take_back_mark(Engine *e, const Op *op);
 static void exec_pump(Engine *e);
 
@@ -211,7 +213,6 @@ static void decide(Engine *e, Op *op) {
 
 void op_begin(Engine *e, Op *op) {
         e->n_ops++;
-        e->n_arrived++;
         decide(e, op);
 }
 
@@ -468,8 +469,10 @@ static void commit_done(Work *w, int r) {
         if (!e->closing) {
                 exec_pump(e);
                 op_commit(e);
-                if (job->files || (stored && job->n_entries > 0))
+                if (job->files)
                         write_files(e);
+                else if (stored && job->n_entries > 0)
+                        files_soon(e);
         }
         commit_job_free(job);
 }
@@ -507,21 +510,39 @@ static void commit_submit(Engine *e, CommitJob *job) {
         }
 }
 
-/* When nothing else is to be written. */
 static void write_files(Engine *e) {
         CommitJob *job;
 
-        if (e->committing)
-                return;
+        if (e->committing || e->closing)
+                return files_soon(e);
         job = calloc(1, sizeof *job);
         if (!job)
-                return;
+                return files_soon(e);
 
         job->work = (Work) { .run = commit_run, .done = commit_done };
         job->engine = e;
         job->store = e->store;
         job->files = true;
         commit_submit(e, job);
+}
+
+static int on_files(sd_event_source *s, uint64_t usec, void *userdata) {
+        Engine *e = userdata;
+
+        e->files_timer = sd_event_source_disable_unref(e->files_timer);
+        if (e->files_since) /* there is still more coming */
+                files_soon(e);
+        else
+                write_files(e);
+        return 0;
+}
+
+/* When there has been a pause. */
+static void files_soon(Engine *e) {
+        e->files_since = e->files_timer;
+        if (!e->files_timer && !e->closing)
+                (void) sd_event_add_time_relative(e->event, &e->files_timer, CLOCK_MONOTONIC, FILES_DELAY_US,
+                                                  0, on_files, e);
 }
 
 void op_commit(Engine *e) {
@@ -834,6 +855,7 @@ void op_drain(Engine *e) {
 
         e->lazy_timer = sd_event_source_disable_unref(e->lazy_timer);
         e->checkpoint_timer = sd_event_source_disable_unref(e->checkpoint_timer);
+        e->files_timer = sd_event_source_disable_unref(e->files_timer);
         for (size_t i = 0; i < e->n_lazy; i++)
                 store_entry_clear(&e->lazy[i]);
         free(e->lazy);
