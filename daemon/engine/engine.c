@@ -325,6 +325,10 @@ static int open_dirs(Engine *e, const char *state_dir, const char *run_dir) {
         return MIN(e->marks_fd, 0);
 }
 
+static const char *what_of_bad(const StoreBad *bad) {
+        return bad->kept ? "known by its UUID" : "set aside";
+}
+
 static int load_matrices(Engine *e) {
         for (size_t i = 0; i < e->loaded.n_records; i++) {
                 Matrix *m;
@@ -339,8 +343,8 @@ static int load_matrices(Engine *e) {
                         return r;
         }
         for (size_t i = 0; i < e->loaded.n_bad; i++)
-                log_full(LOG_WARNING, LOG_ID_BAD_RECORD, NULL, "Record '%s' is set aside: %s",
-                         e->loaded.bad[i].file, e->loaded.bad[i].reason);
+                log_full(LOG_WARNING, LOG_ID_BAD_RECORD, NULL, "Record '%s' is %s: %s",
+                         e->loaded.bad[i].file, what_of_bad(&e->loaded.bad[i]), e->loaded.bad[i].reason);
         e->last_op = e->loaded.last_op;
         return 0;
 }
@@ -573,7 +577,7 @@ static bool is_set_aside(const Engine *e, Uuid uuid) {
 
         uuid_format(uuid, text);
         for (size_t i = 0; i < e->loaded.n_bad; i++)
-                if (strstr(e->loaded.bad[i].file, text))
+                if (!e->loaded.bad[i].kept && strstr(e->loaded.bad[i].file, text))
                         return true;
         return false;
 }
@@ -671,8 +675,8 @@ const char *const *engine_problems(Engine *e) {
         int r = 0;
 
         for (size_t i = 0; i < e->loaded.n_bad && r >= 0; i++)
-                r = strv_addf(&lines, "record '%s' is set aside: %s", e->loaded.bad[i].file,
-                              e->loaded.bad[i].reason);
+                r = strv_addf(&lines, "record '%s' is %s: %s", e->loaded.bad[i].file,
+                              what_of_bad(&e->loaded.bad[i]), e->loaded.bad[i].reason);
         for (size_t i = 0; i < e->mdevctl.n_bad && r >= 0; i++)
                 r = strv_addf(&lines, "mdevctl's definition '%s' cannot be read: %s", e->mdevctl.bad[i].file,
                               e->mdevctl.bad[i].reason);

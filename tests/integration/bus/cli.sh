@@ -144,6 +144,20 @@ expect 0 '/org/guestcrypt1/adapter/05' busctl --address="$address" tree org.gues
 expect 0 '/org/guestcrypt1/parent/mtty' busctl --address="$address" tree org.guestcrypt1
 expect 0 '^\.NMatrices +property +u +2 +emits-change' busctl --address="$address" introspect org.guestcrypt1 /org/guestcrypt1
 
+# a definition's file that somebody copied: both are there, and the status names both
+ctl define original --adapters 3 --domains 6 --uuid 00000000-0000-4000-8000-00000000000a > /dev/null
+kill $daemon_pid
+wait $daemon_pid || :
+(
+        cd "$b/root/var/lib/guestcrypt/matrices"
+        sed 's/00000000a/00000000b/' 00000000-0000-4000-8000-00000000000a.xml > 00000000-0000-4000-8000-00000000000b.xml
+)
+daemon_start
+expect 0 "record 'matrices/.*b.xml' is known by its UUID: has the name 'original', as 00000000-0000-4000-8000-00000000000a has" ctl status
+expect 0 'uuid +00000000-0000-4000-8000-00000000000a' ctl show original
+expect 0 'name +00000000-0000-4000-8000-00000000000b' ctl show 00000000-0000-4000-8000-00000000000b
+expect 0 'is undefined' ctl undefine 00000000-0000-4000-8000-00000000000b
+
 # what is closed before all is written is a failure, not silence
 expect 1 '' sh -c "'$build/cli/guestcryptctl' status > /dev/full"
 finish
