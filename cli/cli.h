@@ -163,9 +163,12 @@ int cli_print_conflicts(Cli *c, json_object *conflicts, json_object **ret);
 
 /* ---- grid.c ---- */
 
+/* The texts are those of the JSON values that the grid was made from. */
 typedef struct GridOwner {
+        const char *kind;  /* "matrix": one of ours; else as ListQueues says */
         const char *name;
-        bool live; /* a started matrix or an mdev of somebody else */
+        const char *state; /* of a matrix; else NULL */
+        bool live;         /* a started matrix or an mdev of somebody else */
         char symbol[3];
 } GridOwner;
 

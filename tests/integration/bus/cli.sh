@@ -106,6 +106,22 @@ expect 0 '^04      AA\.\.  ep11$' ctl matrix
 expect 0 '^05      \.\.\.b  ep11$|^05      \.\.\.c  ep11$' ctl matrix
 expect 0 '^00      ####  cca$' ctl matrix
 json '{q["owner"] for q in d["queues"] if q["owner_kind"] == "definition"} >= {"beta"}' ctl --json matrix
+json '{"symbol": "A", "kind": "matrix", "name": "alpha", "state": "started", "live": True} in d["owners"]' ctl --json matrix
+
+# a matrix without queues that is called as a kind of owner is listed all the same
+foreign=00000000-0000-4000-8000-0000000000f0
+types=$b/root/sys/devices/vfio_ap/matrix/mdev_supported_types
+echo $foreign > "$types/vfio_ap-passthrough/create"
+echo 2 > "$b/root/sys/bus/mdev/devices/$foreign/assign_adapter"
+echo 6 > "$b/root/sys/bus/mdev/devices/$foreign/assign_domain"
+ctl reload
+ctl define mdev --adapters 5 --domains 0x20 > /dev/null
+expect 0 "^[A-Z] mdev $foreign\$" ctl matrix
+expect 0 '^  mdev \(defined\): none of its queues' ctl matrix
+json '[o for o in d["owners"] if o["kind"] == "mdev"][0]["name"] == "'$foreign'"' ctl --json matrix
+json '"state" not in [o for o in d["owners"] if o["kind"] == "mdev"][0]' ctl --json matrix
+ctl undefine mdev > /dev/null
+echo 1 > "$b/root/sys/bus/mdev/devices/$foreign/remove"
 expect 0 '04 .*A' env COLUMNS=20 "$build/cli/guestcryptctl" matrix
 
 # mediated devices of any type

@@ -126,8 +126,8 @@ static void assert_file(const char *name, const char *is) {
 
 static void test_grid(void **state) {
         Grid *g = calloc(1, sizeof *g);
-        GridOwner owners[] = { { .name = "payments-1 (started)", .live = true },
-                               { .name = "audit-1 (defined)" } };
+        GridOwner owners[] = { { .kind = "matrix", .name = "payments-1", .state = "started", .live = true },
+                               { .kind = "matrix", .name = "audit-1", .state = "defined" } };
         CLEANUP(freep) char *plain = NULL, *colour = NULL;
 
         g->owners = owners;
@@ -166,7 +166,7 @@ static void test_grid_full(void **state) {
         g->n_owners = 40;
         g->owners = calloc(g->n_owners, sizeof *g->owners);
         for (size_t i = 0; i < g->n_owners; i++)
-                g->owners[i].name = "x";
+                g->owners[i] = (GridOwner) { .kind = "mdevctl", .name = "x" };
         for (unsigned a = 0; a < AP_IDS; a++)
                 for (unsigned d = 0; d < AP_IDS; d++)
                         g->cells[a][d] = GRID_OWNER + a / 8;
