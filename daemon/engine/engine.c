@@ -349,6 +349,17 @@ static int load_matrices(Engine *e) {
         return 0;
 }
 
+/* Records are set aside under the name of their file, which has the UUID in it. */
+static bool is_set_aside(const Engine *e, Uuid uuid) {
+        char text[UUID_STRING_SIZE];
+
+        uuid_format(uuid, text);
+        for (size_t i = 0; i < e->loaded.n_bad; i++)
+                if (!e->loaded.bad[i].kept && strstr(e->loaded.bad[i].file, text))
+                        return true;
+        return false;
+}
+
 static int load_marks(Engine *e) {
         CLEANUP(freep) Mark *marks = NULL;
         size_t n;
@@ -364,6 +375,9 @@ static int load_marks(Engine *e) {
                         m->mark = marks[i].kind;
                 else if (!m && marks[i].kind == MARK_MDEV)
                         r = state_add_own_mdev(e, marks[i].uuid);
+                else if (!m && !is_set_aside(e, marks[i].uuid))
+                        /* its definition went, and then we were killed: the next of that UUID was never started */
+                        op_commit_mark(e, marks[i].uuid, MARK_NONE);
         }
         return r;
 }
@@ -569,17 +583,6 @@ int engine_get_matrix(Engine *e, Uuid uuid, EngineMatrix *ret) {
         } else if (mdev->matrix_known)
                 snapshot_guest_matrix(e->snapshot, &mdev->matrix, &ret->guest_adapters, &ret->guest_domains);
         return 0;
-}
-
-/* Records are set aside under the name of their file, which has the UUID in it. */
-static bool is_set_aside(const Engine *e, Uuid uuid) {
-        char text[UUID_STRING_SIZE];
-
-        uuid_format(uuid, text);
-        for (size_t i = 0; i < e->loaded.n_bad; i++)
-                if (!e->loaded.bad[i].kept && strstr(e->loaded.bad[i].file, text))
-                        return true;
-        return false;
 }
 
 int engine_find_matrix(Engine *e, const char *name, Uuid *ret) {

@@ -551,9 +551,26 @@ static void test_same_name(void **state) {
         }
 }
 
+/* Undefine was killed before it took the mark away: a new matrix of that UUID is not live because of it. */
+static void test_stale_mark(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("2", "6", "");
+
+        env_put_file(env, ENV_RUN "/live/" M1, "live\n");
+        env_start(env);
+        env_rest(env);
+        env_do(env, "define", uuid_n(1), &m);
+        env_rest(env);
+        env_crash(env);
+        env_start(env);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_DEFINED);
+        (void) env_free(env);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_same_name),
+                cmocka_unit_test(test_stale_mark),
                 cmocka_unit_test(test_every_turn),
                 cmocka_unit_test(test_power_cut_every_turn),
                 cmocka_unit_test(test_boot),
