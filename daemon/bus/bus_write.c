@@ -3,43 +3,12 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "bus/bus_internal.h"
-
-/* Length of the UTF-8 sequence at @s (RFC 3629: shortest form, no surrogates), 0 if it is none. */
-static size_t utf8_length(const unsigned char *s) {
-        unsigned low = 0x80, high = 0xbf;
-        size_t n;
-
-        if (*s < 0x80)
-                return 1;
-        if (*s >= 0xc2 && *s <= 0xdf)
-                n = 2;
-        else if ((*s & 0xf0) == 0xe0)
-                n = 3;
-        else if (*s >= 0xf0 && *s <= 0xf4)
-                n = 4;
-        else
-                return 0;
-
-        if (*s == 0xe0)
-                low = 0xa0;
-        else if (*s == 0xed)
-                high = 0x9f;
-        else if (*s == 0xf0)
-                low = 0x90;
-        else if (*s == 0xf4)
-                high = 0x8f;
-
-        for (size_t i = 1; i < n; i++, low = 0x80, high = 0xbf)
-                if (s[i] < low || s[i] > high)
-                        return 0; /* the terminating NUL too */
-
-        return n;
-}
 
 static bool utf8_is_valid(const char *s) {
         for (size_t n; *s; s += n) {
-                n = utf8_length((const unsigned char *) s);
+                n = utf8_length(s);
                 if (n == 0)
                         return false;
         }
@@ -54,7 +23,7 @@ char *bus_text(const char *s) {
                 return NULL;
 
         for (char *p = copy; *p;) {
-                size_t n = utf8_length((const unsigned char *) p);
+                size_t n = utf8_length(p);
 
                 if (n == 0) {
                         *p = '?';

@@ -332,6 +332,10 @@ static int open_dirs(Engine *e, const char *state_dir, const char *run_dir) {
         return MIN(e->marks_fd, 0);
 }
 
+static const char *what_of_bad(const StoreBad *bad) {
+        return bad->kept ? "known by its UUID" : "set aside";
+}
+
 static int load_matrices(Engine *e) {
         for (size_t i = 0; i < e->loaded.n_records; i++) {
                 Matrix *m;
@@ -346,10 +350,21 @@ static int load_matrices(Engine *e) {
                         return r;
         }
         for (size_t i = 0; i < e->loaded.n_bad; i++)
-                log_full(LOG_WARNING, LOG_ID_BAD_RECORD, NULL, "Record '%s' is set aside: %s",
-                         e->loaded.bad[i].file, e->loaded.bad[i].reason);
+                log_full(LOG_WARNING, LOG_ID_BAD_RECORD, NULL, "Record '%s' is %s: %s",
+                         e->loaded.bad[i].file, what_of_bad(&e->loaded.bad[i]), e->loaded.bad[i].reason);
         e->last_op = e->loaded.last_op;
         return 0;
+}
+
+/* Records are set aside under the name of their file, which has the UUID in it. */
+static bool is_set_aside(const Engine *e, Uuid uuid) {
+        char text[UUID_STRING_SIZE];
+
+        uuid_format(uuid, text);
+        for (size_t i = 0; i < e->loaded.n_bad; i++)
+                if (!e->loaded.bad[i].kept && strstr(e->loaded.bad[i].file, text))
+                        return true;
+        return false;
 }
 
 static int load_marks(Engine *e) {
@@ -367,6 +382,9 @@ static int load_marks(Engine *e) {
                         m->mark = marks[i].kind;
                 else if (!m && marks[i].kind == MARK_MDEV)
                         r = state_add_own_mdev(e, marks[i].uuid);
+                else if (!m && !is_set_aside(e, marks[i].uuid))
+                        /* its definition went, and then we were killed: the next of that UUID was never started */
+                        op_commit_mark(e, marks[i].uuid, MARK_NONE);
         }
         return r;
 }
@@ -576,17 +594,6 @@ int engine_get_matrix(Engine *e, Uuid uuid, EngineMatrix *ret) {
         return 0;
 }
 
-/* Records are set aside under the name of their file, which has the UUID in it. */
-static bool is_set_aside(const Engine *e, Uuid uuid) {
-        char text[UUID_STRING_SIZE];
-
-        uuid_format(uuid, text);
-        for (size_t i = 0; i < e->loaded.n_bad; i++)
-                if (strstr(e->loaded.bad[i].file, text))
-                        return true;
-        return false;
-}
-
 int engine_find_matrix(Engine *e, const char *name, Uuid *ret) {
         const Matrix *m = state_find_name(e, name);
         Uuid uuid;
@@ -680,8 +687,8 @@ const char *const *engine_problems(Engine *e) {
         int r = 0;
 
         for (size_t i = 0; i < e->loaded.n_bad && r >= 0; i++)
-                r = strv_addf(&lines, "record '%s' is set aside: %s", e->loaded.bad[i].file,
-                              e->loaded.bad[i].reason);
+                r = strv_addf(&lines, "record '%s' is %s: %s", e->loaded.bad[i].file,
+                              what_of_bad(&e->loaded.bad[i]), e->loaded.bad[i].reason);
         for (size_t i = 0; i < e->mdevctl.n_bad && r >= 0; i++)
                 r = strv_addf(&lines, "mdevctl's definition '%s' cannot be read: %s", e->mdevctl.bad[i].file,
                               e->mdevctl.bad[i].reason);

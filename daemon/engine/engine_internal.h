@@ -137,7 +137,7 @@ struct Engine {
 
         StoreContent loaded; /* bad records, masks to keep; records and intents are moved out */
         Store *store;
-        bool store_failed;
+        bool store_failed, marks_failed; /* they take nothing at the moment */
         uint64_t last_op;
 
         Worker *worker;

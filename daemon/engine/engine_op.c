@@ -37,8 +37,10 @@ struct CommitJob {
         /* of what has ended; its marks come before the ends of its intents, since a crash between leaves
          * those to recovery */
         size_t n_first_entries, n_first_marks;
+        size_t n_failed_marks; /* so many are left, from the first on: they could not be written */
         OpQueue ops;
-        int marks_result;
+        int marks_result; /* of the operations' own */
+        int marks_error;  /* of any */
 };
 
 static void end_intent(Engine *e, Op *op);
@@ -340,13 +342,21 @@ static int job_add_final(const Engine *e, CommitJob *job, const Op *op) {
         return job_add_mark(job, op->uuid, MARK_NONE);
 }
 
-static void job_set_marks(CommitJob *job, size_t from, size_t to) {
+/* What could not be written is kept for later; the first reason is the result. */
+static int job_set_marks(CommitJob *job, size_t from, size_t to) {
+        int result = 0;
+
         for (size_t i = from; i < to; i++) {
                 int r = marks_set(job->marks_fd, job->marks[i].uuid, job->marks[i].kind);
 
-                if (r < 0 && job->marks_result >= 0)
-                        job->marks_result = r;
+                if (r < 0) {
+                        job->marks[job->n_failed_marks++] = job->marks[i];
+                        job->marks_error = r;
+                        result = result ?: r;
+                }
         }
+
+        return result;
 }
 
 static int commit_run(Work *w) {
@@ -358,7 +368,7 @@ static int commit_run(Work *w) {
                 return 0;
         }
 
-        job_set_marks(job, 0, job->n_first_marks);
+        (void) job_set_marks(job, 0, job->n_first_marks);
         if (job->reopen)
                 r = store_reopen(job->store);
         if (r >= 0 && job->n_entries > 0)
@@ -366,7 +376,7 @@ static int commit_run(Work *w) {
         if (r >= 0 && job->checkpoint)
                 r = store_checkpoint(job->store);
         if (r >= 0)
-                job_set_marks(job, job->n_first_marks, job->n_marks);
+                job->marks_result = job_set_marks(job, job->n_first_marks, job->n_marks);
         return r;
 }
 
@@ -424,6 +434,19 @@ static void commit_again(Engine *e, CommitJob *job) {
                 op_commit_lazily(e, &since[i]);
 }
 
+/* A mark that stays where it should have gone would make a stopped matrix a lost one for the next daemon. */
+static void marks_again(Engine *e, const CommitJob *job) {
+        for (size_t i = 0; i < job->n_failed_marks; i++) {
+                const Mark *mark = &job->marks[i];
+                bool newer = false;
+
+                for (size_t k = 0; k < e->n_lazy_marks; k++)
+                        newer |= uuid_equal(e->lazy_marks[k].uuid, mark->uuid);
+                if (!newer)
+                        op_commit_mark(e, mark->uuid, mark->kind);
+        }
+}
+
 static void commit_done(Work *w, int r) {
         CommitJob *job = CONTAINER_OF(w, CommitJob, work);
         Engine *e = job->engine;
@@ -442,14 +465,17 @@ static void commit_done(Work *w, int r) {
                         state_emit_manager(e);
                 }
         }
-        if (r >= 0 && job->marks_result < 0) {
-                log_error("Cannot write marks below the runtime directory: %s",
-                          strerror(-job->marks_result));
+        if (job->n_failed_marks > 0 && !e->marks_failed)
+                log_error("Cannot write marks below the runtime directory, trying again: %s",
+                          strerror(-job->marks_error));
+        e->marks_failed = job->n_failed_marks > 0;
+        if (r >= 0)
                 r = job->marks_result;
-        }
 
         if (!stored && !e->closing)
                 commit_again(e, job);
+        if (!e->closing)
+                marks_again(e, job);
         for (Op *op; (op = pop(&job->ops));)
                 if (e->closing)
                         (void) op_free(op);
@@ -585,7 +611,7 @@ static void commit_leftovers(Engine *e, bool checkpoint) {
 static int on_lazy(sd_event_source *s, uint64_t usec, void *userdata);
 
 static void lazy_soon(Engine *e) {
-        uint64_t delay = e->store_failed ? LAZY_RETRY_US : LAZY_DELAY_US;
+        uint64_t delay = e->store_failed || e->marks_failed ? LAZY_RETRY_US : LAZY_DELAY_US;
 
         if (!e->lazy_timer && !e->closing)
                 (void) sd_event_add_time_relative(e->event, &e->lazy_timer, CLOCK_MONOTONIC, delay, 0,

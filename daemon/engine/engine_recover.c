@@ -239,6 +239,7 @@ static int finish(Engine *e, Unresolved *u) {
                         if (r >= 0) {
                                 m->visible = true;
                                 m->mark = MARK_LIVE;
+                                op_commit_mark(e, m->rec.uuid, MARK_LIVE);
                                 r = state_claim_definition(e, m);
                                 state_emit_matrix(e, m, ENGINE_ADDED);
                         }

@@ -43,8 +43,8 @@ static int check_define(const EngineDefine *d, const char *name, Refusal *reterr
         if (!record_name_is_valid(name))
                 return refuse(
                         reterr, VERDICT_INVALID, 0,
-                        "the name is not one: 1 to %d letters, digits and '-_.:+', beginning with a letter or digit",
-                        STORE_NAME_MAX);
+                        "'%.80s' is no name: 1 to %d letters, digits and '-_.:+', beginning with a letter or digit",
+                        name, STORE_NAME_MAX);
         if (uuid_parse(name, &uuid) >= 0 && !uuid_equal(uuid, d->uuid) && d->name && d->name[0])
                 return refuse(reterr, VERDICT_INVALID, 0, "the name is a UUID, but not that of this matrix");
         if (d->guest && d->guest[0] && !record_guest_is_valid(d->guest))
@@ -193,7 +193,7 @@ int engine_create_mdev(Engine *e, const char *parent, const char *type, Uuid uui
         if (strlen(parent) >= SNAPSHOT_NAME_SIZE || strlen(type) >= SNAPSHOT_NAME_SIZE ||
             !is_printable(parent) || !is_printable(type))
                 return refuse(reterr, VERDICT_NO_SUCH_PARENT, 0,
-                              "there is no such parent or type on this host");
+                              "there is no parent '%s' with a type '%s' on this host", parent, type);
         if (n_attrs > PLAN_STEPS_MAX - 1)
                 return refuse(reterr, VERDICT_INVALID, 0, "more than %d attributes", PLAN_STEPS_MAX - 1);
         for (size_t i = 0; i < n_attrs; i++)

@@ -109,7 +109,11 @@ void state_remove(Engine *e, Matrix *m) {
 }
 
 int state_replace(Engine *e, Matrix *m, Record *rec) {
-        record_clear(&m->rec); /* a definition keeps its name, so both orders stay */
+        /* A definition keeps its name, so both orders stay. That of an intent may be older: what it was known by
+         * before its file turned out to share its name. */
+        free(rec->name);
+        rec->name = TAKE(m->rec.name);
+        record_clear(&m->rec);
         m->rec = *rec;
         *rec = (Record) {};
         return state_claim_definition(e, m);

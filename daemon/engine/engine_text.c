@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -63,6 +64,9 @@ int refuse(Refusal *reterr, Verdict verdict, int error, const char *format, ...)
         va_end(ap);
         if (r < 0)
                 return -ENOMEM;
+        for (char *p = text; *p; p++) /* it may quote what a caller sent */
+                if (iscntrl((unsigned char) *p))
+                        *p = '?';
 
         free(reterr->text);
         *reterr = (Refusal) { .verdict = verdict, .error = error, .text = text };

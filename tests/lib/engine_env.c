@@ -345,7 +345,9 @@ void env_rest(Env *env) {
         turn_until_idle(env, is_late);
 }
 
-/* The engine's timers run twenty times as fast and are not late, for the sake of many tests. */
+/* The engine's timers are so many times as fast and are not late, for the sake of many tests. */
+unsigned env_speed = 20;
+
 int __real_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec,
                                       uint64_t accuracy, sd_event_time_handler_t callback, void *userdata);
 int __wrap_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec,
@@ -353,7 +355,7 @@ int __wrap_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clocki
 
 int __wrap_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec,
                                       uint64_t accuracy, sd_event_time_handler_t callback, void *userdata) {
-        return __real_sd_event_add_time_relative(e, ret, clock, usec / 20, 1, callback, userdata);
+        return __real_sd_event_add_time_relative(e, ret, clock, usec / env_speed, 1, callback, userdata);
 }
 
 static void on_rescanned(void *userdata, int r) {

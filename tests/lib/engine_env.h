@@ -92,6 +92,7 @@ char *env_matrix_text(Env *env);
 void env_assert_no_overlap(Env *env);
 
 extern const EngineCaller root_caller;
+extern unsigned env_speed;
 
 void reply_clear(Reply *reply);
 /* What a request returned at once, or the reply that came for it. */

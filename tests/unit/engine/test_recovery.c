@@ -10,6 +10,7 @@
 
 #define FOREIGN "f0000000-0000-4000-8000-000000000001"
 #define M1      "00000000-0000-4000-8000-000000000001"
+#define M2      "00000000-0000-4000-8000-000000000002"
 
 static unsigned count_turns(const Scenario *s) {
         Env *env = scenario_new(s);
@@ -507,8 +508,69 @@ static void test_ended_intents_stay_ended(void **state) {
         (void) env_free(env);
 }
 
+/* A file that somebody put there has the name of a matrix, and sorts before it: both are kept, also with an
+ * operation in flight that knows the matrix by its old name. */
+static void test_same_name(void **state) {
+        ApMatrix m = matrix_of("2", "6", ""), other = matrix_of("3", "6", "");
+
+        bool done = false;
+
+        for (unsigned turns = 0; !done; turns++) {
+                Env *env = env_new("7.2", NULL);
+                CLEANUP(freep) char *xml = NULL;
+                Reply reply = {};
+                Uuid found;
+
+                env_start(env);
+                env_do(env, "define", uuid_n(2), &other);
+                assert_int_equal(engine_get_xml(env->engine, uuid_n(2), &xml), 0);
+                for (char *p = xml; (p = strstr(p, M2)); p += strlen(M2))
+                        p[strlen(M2) - 1] = '1';
+                env_do(env, "start", uuid_n(2), NULL);
+                env_rest(env);
+
+                env_begin(env, "modify", uuid_n(2), &m, &reply);
+                for (unsigned i = 0; i < turns; i++)
+                        (void) env_turn(env, 2000);
+                done = reply.done;
+                env_crash(env);
+                env_put_file(env, ENV_STATE "/matrices/" M1 ".xml", xml);
+                env_start(env);
+                env_rest(env);
+
+                assert_int_equal(engine_find_matrix(env->engine, "m002", &found), 0);
+                assert_true(uuid_equal(found, uuid_n(1)));
+                assert_int_equal(engine_find_matrix(env->engine, M2, &found), 0);
+                assert_true(uuid_equal(found, uuid_n(2)));
+                assert_int_equal(env_state_of(env, uuid_n(2)), MATRIX_STARTED);
+                assert_true(env_has_general_problem(env, "known by its UUID: has the name 'm002', as " M1));
+                env_do(env, "undefine", uuid_n(1), NULL);
+                env_do(env, "undefine-stop", uuid_n(2), NULL);
+                env_do(env, "define", uuid_n(3), &other);
+                (void) env_free(env);
+        }
+}
+
+/* Undefine was killed before it took the mark away: a new matrix of that UUID is not live because of it. */
+static void test_stale_mark(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("2", "6", "");
+
+        env_put_file(env, ENV_RUN "/live/" M1, "live\n");
+        env_start(env);
+        env_rest(env);
+        env_do(env, "define", uuid_n(1), &m);
+        env_rest(env);
+        env_crash(env);
+        env_start(env);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_DEFINED);
+        (void) env_free(env);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_same_name),
+                cmocka_unit_test(test_stale_mark),
                 cmocka_unit_test(test_every_turn),
                 cmocka_unit_test(test_power_cut_every_turn),
                 cmocka_unit_test(test_boot),
