@@ -792,7 +792,6 @@ int main(void) {
                 STORE_TEST(test_bad_file_with_journal),
                 STORE_TEST(test_files_tampered_with),
                 STORE_TEST(test_files_in_order),
-                STORE_TEST(test_duplicate_with_journal),
                 STORE_TEST(test_same_names),
                 STORE_TEST(test_names_swapped),
                 STORE_TEST(test_torn_tail),
