@@ -179,7 +179,7 @@ static unsigned seconds_since(const struct timespec *t0) {
         struct timespec t;
 
         (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (unsigned) (t.tv_sec - t0->tv_sec);
+        return (unsigned) (t.tv_sec - t0->tv_sec - (t.tv_nsec < t0->tv_nsec));
 }
 
 /* Waits for *reply, telling a person what for. 0 or -errno. */
