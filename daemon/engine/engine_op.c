@@ -530,7 +530,7 @@ static CommitJob *commit_job_new(Engine *e) {
 
 static void commit_submit(Engine *e, CommitJob *job) {
         e->committing = job;
-        if (worker_submit(e->worker, &job->work) < 0) { /* cannot be: one job of ours at a time */
+        if (worker_submit(e->worker, &job->work) < 0) { /* cannot be: two jobs of ours at most, at the end */
                 e->committing = NULL;
                 commit_done(&job->work, -EBUSY);
         }
@@ -870,7 +870,7 @@ void op_drain(Engine *e) {
                 (void) op_free(e->executing[i]);
         free(e->executing);
 
-        if (e->store && !e->committing) {
+        if (e->store) { /* behind the one that is under way, if there is one: that has not what came since */
                 job = commit_job_new(e);
                 if (job) {
                         job->checkpoint = true;

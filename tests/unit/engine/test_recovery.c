@@ -6,10 +6,12 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "engine/engine_internal.h"
 #include "engine_scenarios.h"
 
 #define FOREIGN "f0000000-0000-4000-8000-000000000001"
 #define M1      "00000000-0000-4000-8000-000000000001"
+#define M5      "00000000-0000-4000-8000-000000000005"
 #define M2      "00000000-0000-4000-8000-000000000002"
 
 static unsigned count_turns(const Scenario *s) {
@@ -567,8 +569,26 @@ static void test_stale_mark(void **state) {
         (void) env_free(env);
 }
 
+/* What was late when the daemon was told to end is on disk, also if a commit was under way just then. */
+static void test_end_while_committing(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("2", "6", "");
+        Reply reply;
+
+        env_start(env);
+        env_rest(env);
+        env_begin(env, "define", uuid_n(1), &m, &reply);
+        while (!env->engine->committing)
+                (void) env_turn(env, 0);
+        op_commit_mark(env->engine, uuid_n(5), MARK_MDEV);
+        env_stop(env);
+        assert_int_equal(faccessat(env->root_fd, ENV_RUN "/live/" M5, F_OK, 0), 0);
+        (void) env_free(env);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_end_while_committing),
                 cmocka_unit_test(test_same_name),
                 cmocka_unit_test(test_stale_mark),
                 cmocka_unit_test(test_every_turn),
