@@ -508,7 +508,7 @@ int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size
         r = claim_conflicts(e->claims, &q, &conflicts, &n);
         if (r < 0)
                 return r;
-        r = refuse_conflicts(e, &q, &refusal);
+        r = ret_verdict || ret_text ? refuse_conflicts(e, &q, &refusal) : 0;
         if (r < 0)
                 return r;
         list = text_conflicts(e, conflicts, &n);

@@ -414,8 +414,13 @@ static void test_quotas(void **state) {
 
                 if (i == 3) { /* the fourth in flight */
                         assert_int_equal(r, VERDICT_LIMIT_HIT);
-                        assert_non_null(strstr(refusal.text, "3 operations"));
+                        assert_non_null(strstr(refusal.text, "3 calls of this client"));
                         refusal_clear(&refusal);
+                        /* a question counts as well; others are not concerned */
+                        assert_int_equal(engine_admit(env->engine, user.id, &refusal), VERDICT_LIMIT_HIT);
+                        refusal_clear(&refusal);
+                        assert_int_equal(engine_admit(env->engine, ":1.8", &refusal), 0);
+                        engine_discharge(env->engine, ":1.8");
                 } else
                         assert_int_equal(r, 0);
         }
@@ -424,6 +429,13 @@ static void test_quotas(void **state) {
         assert_int_equal(replies[0].r, 0);
         assert_int_equal(replies[1].r, 0);
         assert_reply(&replies[2], VERDICT_LIMIT_HIT, "user 1000|2", __FILE__, __LINE__);
+
+        for (unsigned i = 0; i < 3; i++) /* all that had been counted is over */
+                assert_int_equal(engine_admit(env->engine, user.id, &refusal), 0);
+        assert_int_equal(engine_admit(env->engine, user.id, &refusal), VERDICT_LIMIT_HIT);
+        refusal_clear(&refusal);
+        for (unsigned i = 0; i < 3; i++)
+                engine_discharge(env->engine, user.id);
 }
 
 static void test_matrices_limit(void **state) {
