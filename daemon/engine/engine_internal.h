@@ -161,16 +161,20 @@ struct Engine {
         uint64_t n_scans; /* begun */
         Waiter *waiters;
         sd_event_source *rescan_timer, *show_timer, *mdevctl_watch;
+        Uuid show_next; /* the matrix at which showing all goes on */
+        bool showing, show_again;
 
         Unresolved *unresolved;
         size_t n_unresolved;
         bool resting; /* the AP lock is waited for before recovery begins */
         bool unquiet; /* and was not had: a child of the daemon before us may still change the host */
         bool settled, boot_done, closing;
-        bool host_differs;  /* since what has failed was last tried again */
-        bool start_wanted;  /* what is pending is to be tried again when nothing is being undone */
-        bool masks_pending; /* the masks that we keep are still to be set at this boot */
-        unsigned n_autostarting;
+        bool host_differs;       /* since what has failed was last tried again */
+        bool start_wanted;       /* what is pending is to be tried again when nothing is being undone */
+        bool masks_pending;      /* the masks that we keep are still to be set at this boot */
+        unsigned n_autostarting; /* and 1 for whoever has still to begin some */
+        sd_event_source *autostart_source;
+        Uuid autostart_next; /* the matrix at which beginning them goes on */
         Healing *healing;
         Resolving *resolving; /* what is being undone, at most one batch */
         void (*ready_cb)(void *userdata);
@@ -187,6 +191,8 @@ void engine_rest(Engine *e);
 
 /* ---- engine_state.c ---- */
 
+/* The index in by_uuid of the first matrix that does not come before @uuid: where a walk in slices goes on. */
+size_t state_place(const Engine *e, Uuid uuid);
 /* -ENOENT is NULL. */
 Matrix *state_find(const Engine *e, Uuid uuid);
 Matrix *state_find_name(const Engine *e, const char *name);
