@@ -168,7 +168,7 @@ static json_object *find_matrix(json_object *matrices, const char *owner) {
 static bool is_live(json_object *matrix) {
         const char *state = json_text(matrix, "state");
 
-        return strcmp(state, "defined") != 0 && strcmp(state, "lost") != 0;
+        return strcmp(state, "defined") != 0 && strcmp(state, "lost") != 0 && strcmp(state, "unknown") != 0;
 }
 
 /* Index of the owner of @queue, which is added if it is new. -ENOMEM. */

@@ -526,9 +526,9 @@ int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size
 
 const char *matrix_state_name(MatrixState s) {
         static const char *const names[] = {
-                [MATRIX_DEFINED] = "defined",   [MATRIX_STARTING] = "starting", [MATRIX_STARTED] = "started",
-                [MATRIX_CHANGING] = "changing", [MATRIX_STOPPING] = "stopping", [MATRIX_LOST] = "lost",
-                [MATRIX_BROKEN] = "broken",
+                [MATRIX_UNKNOWN] = "unknown", [MATRIX_DEFINED] = "defined",   [MATRIX_STARTING] = "starting",
+                [MATRIX_STARTED] = "started", [MATRIX_CHANGING] = "changing", [MATRIX_STOPPING] = "stopping",
+                [MATRIX_LOST] = "lost",       [MATRIX_BROKEN] = "broken",
         };
 
         return names[s];

@@ -177,6 +177,7 @@ int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size
                  Verdict *ret_verdict, char **ret_text);
 
 typedef enum MatrixState {
+        MATRIX_UNKNOWN, /* the host has not been read yet */
         MATRIX_DEFINED, /* not live */
         MATRIX_STARTING,
         MATRIX_STARTED,

@@ -474,6 +474,8 @@ MatrixState state_of(const Engine *e, const Matrix *m) {
 
         if (m->unresolved)
                 return MATRIX_BROKEN;
+        if (!e->scanned)
+                return MATRIX_UNKNOWN;
         if (snapshot_find_mdev(e->snapshot, m->rec.uuid))
                 return MATRIX_STARTED;
         return m->mark == MARK_LIVE ? MATRIX_LOST : MATRIX_DEFINED;
@@ -525,7 +527,7 @@ char **state_problems(Engine *e, const Matrix *m) {
                                 r = strv_addf(&lines, "%s", e->unresolved[i].text);
         if (r >= 0 && m->autostart_error && m->mark == MARK_PENDING)
                 r = strv_addf(&lines, "autostart failed: %s", m->autostart_error);
-        if (r >= 0 && !m->op && !m->unresolved)
+        if (r >= 0 && !m->op && !m->unresolved && e->scanned)
                 switch (reconcile_one(&wanted, e->snapshot)) {
                 case DRIFT_LOST:
                         r = strv_addf(&lines, "was removed by somebody else; Reconcile starts it again");

@@ -339,6 +339,36 @@ static void test_kept_masks_follow_after_crash(void **state) {
         }
 }
 
+/* Of what nobody has looked at yet it is not said that it is lost. */
+static void test_start_while_the_host_cannot_be_read(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix a = matrix_of("2", "6", ""), b = matrix_of("3", "6", "");
+
+        env_start(env);
+        env_do(env, "define-start", uuid_n(1), &a);
+        env_do(env, "define", uuid_n(2), &b);
+        env_rest(env);
+        env_crash(env);
+
+        env_ctl(env, "fault read bus/ap/apmask EIO");
+        env_launch(env);
+        env_wait(env, &env->ready);
+        for (unsigned i = 1; i <= 2; i++) {
+                assert_string_equal(matrix_state_name(env_state_of(env, uuid_n(i))), "unknown");
+                assert_false(env_has_problem(env, uuid_n(i), ""));
+                env_expect(env, "start", uuid_n(i), NULL, VERDICT_BACKEND, "cannot be read");
+        }
+
+        env->n_matrix_events = 0;
+        env_ctl(env, "clear");
+        env_rescan(env);
+        env_rest(env);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_STARTED);
+        assert_int_equal(env_state_of(env, uuid_n(2)), MATRIX_DEFINED);
+        assert_int_equal(env->n_matrix_events, 2); /* both are told */
+        (void) env_free(env);
+}
+
 static void test_boot_from_host(void **state) {
         Env *env = env_new("7.2", NULL);
         ApMatrix m = matrix_of("0,1", "6", "");
@@ -522,6 +552,7 @@ int main(void) {
                 cmocka_unit_test(test_kept_masks_follow_after_crash),
                 cmocka_unit_test(test_crash_while_booting),
                 cmocka_unit_test(test_boot_from_host),
+                cmocka_unit_test(test_start_while_the_host_cannot_be_read),
                 cmocka_unit_test(test_lost),
                 cmocka_unit_test(test_changed),
                 cmocka_unit_test(test_lost_to_somebody),
