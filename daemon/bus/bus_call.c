@@ -57,7 +57,7 @@ int bus_call_submitted(Call *c, int r, Refusal *refusal, sd_bus_error *error) {
         if (r > 0)
                 r = bus_error_set_verdict(error, (Verdict) r, refusal);
         else
-                r = bus_error_broken(c->message, r);
+                r = bus_error_broken(c->message, r, error);
 
         refusal_clear(refusal);
         (void) bus_call_free(c);
@@ -100,9 +100,9 @@ static int reply_failure(Call *c, int r, const Refusal *refusal) {
         CLEANUP(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
 
         if (r < 0)
-                return sd_bus_reply_method_errno(c->message, bus_error_broken(c->message, r), NULL);
-
-        (void) bus_error_set_verdict(&error, (Verdict) r, refusal);
+                (void) bus_error_broken(c->message, r, &error);
+        else
+                (void) bus_error_set_verdict(&error, (Verdict) r, refusal);
         return sd_bus_reply_method_error(c->message, &error);
 }
 
@@ -110,7 +110,7 @@ static int reply_failure(Call *c, int r, const Refusal *refusal) {
  * caller with. */
 static void finish(Call *c, int r) {
         if (r < 0)
-                (void) bus_error_broken(c->message, r);
+                (void) bus_error_broken(c->message, r, NULL);
         (void) bus_call_free(c);
 }
 
@@ -201,7 +201,7 @@ int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer,
         r = engine_refresh(b->engine, on_refreshed, q);
         if (r < 0) {
                 bus_answer_free(&q->answer);
-                return bus_error_broken(m, r);
+                return bus_error_broken(m, r, error);
         }
 
         return 1;

@@ -63,8 +63,13 @@ int bus_reply_conflicts(Bus *b, sd_bus_message *m, const EngineCheck *check, sd_
 
         *c = (Conflicts) { .answer = { .step = append_some, .free = conflicts_free } };
         r = engine_check(b->engine, check, &c->list, &c->n, NULL, NULL);
-        if (r < 0)
-                r = bus_error_broken(m, r);
+        if (r == -EHOSTDOWN)
+                r = bus_error_set_verdict(
+                        error, VERDICT_BACKEND,
+                        &(Refusal) { .text = (char *) "There is no AP bus to ask about; Problems of the "
+                                                      "manager says whether it could be read" });
+        else if (r < 0)
+                r = bus_error_broken(m, r, error);
         else
                 r = bus_answer_init(&c->answer, b, m, error);
         if (r < 0) {

@@ -115,8 +115,11 @@ int bus_error_invalid(sd_bus_error *error, const char *format, ...) {
         return sd_bus_error_set(error, SD_BUS_ERROR_INVALID_ARGS, clean);
 }
 
-int bus_error_broken(sd_bus_message *m, int r) {
-        log_warning("Call '%s' of '%s' failed: %s", sd_bus_message_get_member(m) ?: "?",
-                    sd_bus_message_get_sender(m) ?: "peer", strerror(-r));
-        return r;
+int bus_error_broken(sd_bus_message *m, int r, sd_bus_error *error) {
+        const char *member = sd_bus_message_get_member(m) ?: "?";
+
+        log_warning("Call '%s' of '%s' failed: %s", member, bus_sender(m), strerror(-r));
+        return sd_bus_error_set_errnof(error, r,
+                                       "%s failed inside guestcryptd (%s: %s); its log may tell more",
+                                       member, strerrorname_np(-r) ?: "?", strerror(-r));
 }

@@ -89,8 +89,8 @@ struct Bus {
 int bus_error_set_verdict(sd_bus_error *error, Verdict verdict, const Refusal *refusal);
 /* InvalidArgs with this text; returns the negative errno for it. */
 int bus_error_invalid(sd_bus_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Something broke, which nobody but the log can be told in detail. Returns @r. */
-int bus_error_broken(sd_bus_message *m, int r);
+/* Something broke, which nobody but the log can be told in detail. Returns the negative errno. */
+int bus_error_broken(sd_bus_message *m, int r, sd_bus_error *error);
 /* Makes the error names known to sd-bus. */
 int bus_error_register(void);
 const char *bus_error_name(Verdict verdict);

@@ -389,7 +389,7 @@ static int method_reload(sd_bus_message *m, void *userdata, sd_bus_error *error)
         if (r >= 0 && b->config.reload) {
                 r = b->config.reload(b->config.userdata);
                 if (r < 0)
-                        (void) bus_error_broken(m, r);
+                        (void) bus_error_broken(m, r, error);
         }
         if (r < 0) {
                 (void) bus_call_free(c);

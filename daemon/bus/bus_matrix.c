@@ -280,7 +280,7 @@ static int method_get_xml(sd_bus_message *m, void *userdata, sd_bus_error *error
         if (r == -ENOENT)
                 return no_such_matrix(error);
         if (r < 0)
-                return bus_error_broken(m, r);
+                return bus_error_broken(m, r, error);
 
         clean = bus_text(xml);
         if (!clean)

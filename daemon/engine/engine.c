@@ -57,7 +57,7 @@ static void on_scanned(void *userdata, int r, Snapshot *snapshot) {
         e->scanning = false;
         e->scan_error = r;
         if (r < 0 && before >= 0)
-                log_error("Cannot read the host's devices, keeping what was known: %s", strerror(-r));
+                log_error("Cannot read the host's devices, keeping what was known: %s", text_error(r));
         else if (r >= 0 && before < 0)
                 log_notice("The host's devices can be read again");
 
@@ -117,7 +117,7 @@ static void on_at_rest(void *userdata, int r, const HostOutcome *outcomes, size_
                 log_full(
                         LOG_WARNING, LOG_ID_STUCK, NULL,
                         "Somebody else holds the AP configuration lock, leaving interrupted operations open%s%s",
-                        r < 0 ? ": " : "", r < 0 ? strerror(-r) : "");
+                        r < 0 ? ": " : "", r < 0 ? text_error(r) : "");
         e->unquiet = !after;
         e->resting = false;
         (void) snapshot_free(after);
@@ -680,7 +680,7 @@ const char *const *engine_problems(Engine *e) {
                 r = strv_addf(&lines, "mdevctl's definitions cannot be read: %s",
                               strerror(-e->mdevctl_error));
         if (r >= 0 && e->scan_error < 0)
-                r = strv_addf(&lines, "the host's devices cannot be read: %s", strerror(-e->scan_error));
+                r = strv_addf(&lines, "the host's devices cannot be read: %s", text_error(e->scan_error));
         if (r >= 0 && e->store_failed)
                 r = strv_addf(&lines, "the state directory cannot be written: changes are refused");
         if (r >= 0 && e->snapshot->detail_stuck)
@@ -689,10 +689,12 @@ const char *const *engine_problems(Engine *e) {
 
         stuck = e->host->ops->stuck(e->host, &what);
         if (r >= 0 && stuck > 0)
-                r = strv_addf(&lines, "%u kernel operations hang, the oldest is: %s", stuck, what);
+                r = stuck == 1
+                            ? strv_addf(&lines, "a kernel operation hangs: %s", what)
+                            : strv_addf(&lines, "%u kernel operations hang, the oldest is: %s", stuck, what);
         if (r >= 0 && e->unquiet && e->n_unresolved > 0)
-                r = strv_addf(&lines, "%zu interrupted operations wait for the AP configuration lock",
-                              e->n_unresolved);
+                r = strv_addf(&lines, "%zu interrupted operation%s for the AP configuration lock",
+                              e->n_unresolved, e->n_unresolved == 1 ? " waits" : "s wait");
         for (size_t i = 0; i < e->n_unresolved && r >= 0; i++)
                 if (e->unresolved[i].text && !state_find(e, e->unresolved[i].intent.uuid))
                         r = strv_addf(&lines, "%s", e->unresolved[i].text);

@@ -304,6 +304,8 @@ int refuse(Refusal *reterr, Verdict verdict, int error, const char *format, ...)
 int refuse_conflicts(Engine *e, const ClaimQuery *q, Refusal *reterr);
 /* What to say of a host that did not carry out @op. */
 int refuse_outcome(Engine *e, const Op *op, const HostOutcome *outcome, Refusal *reterr);
+/* strerror() for people: what our own layers mean by some of them. */
+const char *text_error(int error);
 /* That the state directory could not be written. */
 int refuse_store(Refusal *reterr, int error);
 EngineConflict *text_conflicts(Engine *e, const Conflict *conflicts, size_t *n);

@@ -117,8 +117,8 @@ int engine_admit(Engine *e, const char *caller, Refusal *reterr) {
         if (count && count->n >= e->config.max_calls)
                 return refuse(
                         reterr, VERDICT_LIMIT_HIT, 0,
-                        "%u calls of this client wait for their answers already (MaxCallsPerCaller=); wait for "
-                        "some of them",
+                        "the limit of calls of one client that wait for an answer, %u (MaxCallsPerCaller=), is "
+                        "reached; wait for some of them",
                         count->n);
 
         if (!count) {
@@ -722,7 +722,7 @@ static void not_executed(Engine *e, Op *op, int error) {
         end_intent(e, op);
         take_back_mark(e, op);
         r = refuse(&refusal, VERDICT_BACKEND, error,
-                   "the host's devices cannot be changed now: %s; nothing was changed", strerror(-error));
+                   "the host's devices cannot be changed now: %s; nothing was changed", text_error(error));
         finish_refused(e, op, r, &refusal);
 }
 

@@ -452,7 +452,7 @@ static void settle(Engine *e) {
 static void on_autostarted(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
         Engine *e = userdata;
         Matrix *m = state_find(e, uuid);
-        const char *why = refusal ? refusal->text : strerror(-r);
+        const char *why = refusal ? refusal->text : text_error(r);
 
         e->n_autostarting--;
         if (m && r == 0)
@@ -525,7 +525,7 @@ static void on_boot_masks(void *userdata, int r, const Refusal *refusal, Uuid uu
         if (r != 0)
                 log_warning(
                         "Cannot set the host masks that we are to keep, trying again when the host changes: %s",
-                        refusal ? refusal->text : strerror(-r));
+                        refusal ? refusal->text : text_error(r));
         e->n_autostarting--;
         autostart(e);
 }
@@ -700,7 +700,7 @@ static void on_healed(void *userdata, int r, const Refusal *refusal, Uuid uuid) 
                     r == 0 ? "healed" : "could not be healed",
                     r == 0    ? NULL
                     : refusal ? refusal->text
-                              : strerror(-r));
+                              : text_error(r));
         if (--h->waiting == 0)
                 healing_end(h);
 }
@@ -754,7 +754,7 @@ static void heal_all(void *userdata, int r) {
 
         h->waiting = 1; /* us */
         if (r < 0)
-                healing_add(h, (Uuid) {}, "the host", "could not be scanned", strerror(-r));
+                healing_add(h, (Uuid) {}, "the host", "could not be scanned", text_error(r));
 
         for (size_t i = 0; i < e->n_unresolved; i++)
                 e->unresolved[i].tried = false;

@@ -175,6 +175,8 @@ int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size
         fake.asked = "check";
         fake.n_asked++;
         fake.check = *check;
+        if (fake.no_ap)
+                return -EHOSTDOWN;
         *ret = calloc(fake.n_conflicts + 1, sizeof **ret);
         if (fake.n_conflicts > 0)
                 memcpy(*ret, fake.conflicts, fake.n_conflicts * sizeof **ret);

@@ -9,8 +9,9 @@ typedef struct FakeEngine {
         sd_event *event;
 
         /* what it answers */
-        int at_once;      /* 0: accept; else this, with a refusal if > 0 */
-        int later;        /* then done() with this, from the loop */
+        int at_once; /* 0: accept; else this, with a refusal if > 0 */
+        int later;   /* then done() with this, from the loop */
+        bool no_ap;
         int kernel_errno; /* of refusals: negative */
         bool hang;        /* done() is never called */
         Uuid uuid;        /* of what is made */

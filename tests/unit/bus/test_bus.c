@@ -123,10 +123,12 @@ static void test_broken_is_an_errno(void **state) {
 
         for (size_t i = 0; i < ELEMENTS(changing); i++) {
                 fake.at_once = -ENOSPC;
-                fails(call_of(&changing[i], NULL), "System.Error.ENOSPC", "");
+                fails(call_of(&changing[i], NULL), "System.Error.ENOSPC",
+                      " failed inside guestcryptd (ENOSPC: ");
                 fake.at_once = 0;
                 fake.later = -EIO;
-                fails(call_of(&changing[i], NULL), SD_BUS_ERROR_IO_ERROR, "");
+                fails(call_of(&changing[i], NULL), SD_BUS_ERROR_IO_ERROR,
+                      " failed inside guestcryptd (EIO: ");
                 fake.later = 0;
         }
 }
@@ -159,6 +161,14 @@ static void test_reconcile(void **state) {
 }
 
 /* ---- questions ---- */
+
+static void test_check_without_ap_bus(void **state) {
+        sd_bus_message *m = new_call(NULL, MANAGER, "CheckMatrix");
+
+        append_matrix(m);
+        fake.no_ap = true;
+        fails(m, BUS_NAME ".Error.BackendUnavailable", "no AP bus");
+}
 
 static void test_check(void **state) {
         EngineConflict conflict = {
@@ -660,6 +670,7 @@ int main(void) {
                 TEST(test_reload),
                 TEST(test_reconcile),
                 TEST(test_check),
+                TEST(test_check_without_ap_bus),
                 TEST(test_explain_and_xml),
                 TEST(test_list_queues),
                 TEST(test_bad_ids),

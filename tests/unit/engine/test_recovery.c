@@ -504,7 +504,7 @@ static void test_locked_at_start(void **state) {
         env_put_file(env, "run/lock/s390apconfig.lock", pid);
         env_launch(env);
         env_wait(env, &env->ready);
-        assert_true(env_has_general_problem(env, "wait for the AP configuration lock"));
+        assert_true(env_has_general_problem(env, "operation waits for the AP configuration lock"));
         env_expect(env, "define", uuid_n(2), &m, VERDICT_OVERLAP, "02.0006|m001");
         assert_int_equal(unlinkat(env->root_fd, "run/lock/s390apconfig.lock", 0), 0);
         env_do(env, "reconcile", (Uuid) {}, NULL);

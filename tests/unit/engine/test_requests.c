@@ -414,7 +414,7 @@ static void test_quotas(void **state) {
 
                 if (i == 3) { /* the fourth in flight */
                         assert_int_equal(r, VERDICT_LIMIT_HIT);
-                        assert_non_null(strstr(refusal.text, "3 calls of this client"));
+                        assert_non_null(strstr(refusal.text, "of one client that wait for an answer, 3"));
                         refusal_clear(&refusal);
                         /* a question counts as well; others are not concerned */
                         assert_int_equal(engine_admit(env->engine, user.id, &refusal), VERDICT_LIMIT_HIT);
@@ -617,6 +617,22 @@ static void test_race_for_a_uuid(void **state) {
         assert_false(engine_is_ours(env->engine, uuid_n(1)));
 }
 
+/* What a matrix has now cannot be read: the refusal says what to do instead. */
+static void test_modify_of_what_cannot_be_read(void **state) {
+        Env *env = *state;
+        ApMatrix a = matrix_of("2", "6", ""), b = matrix_of("3", "6", "");
+
+        env_do(env, "define-start", uuid_n(1), &a);
+        env_ctl(env, "fault read ap_config EIO");
+        env_rescan(env);
+        env_expect(env, "modify", uuid_n(1), &b, VERDICT_BAD_STATE, "does not show|'m001'|stop it");
+        env_do(env, "stop", uuid_n(1), NULL);
+        env_ctl(env, "clear");
+        env_do(env, "modify", uuid_n(1), &b);
+        env_do(env, "start", uuid_n(1), NULL);
+        env_assert_no_overlap(env);
+}
+
 /* The host's devices cannot be read: nothing is decided on what is not known. */
 static void test_unreadable(void **state) {
         Env *env = *state;
@@ -733,6 +749,7 @@ int main(void) {
                 TEST(test_masks),
                 TEST(test_in_use),
                 TEST(test_create),
+                TEST(test_modify_of_what_cannot_be_read),
                 TEST(test_quotas),
                 TEST(test_matrices_limit),
                 TEST(test_check),
