@@ -618,7 +618,12 @@ const Snapshot *engine_snapshot(const Engine *e) {
 }
 
 bool engine_is_ours(const Engine *e, Uuid uuid) {
-        return state_find(e, uuid) || state_is_own_mdev(e, uuid);
+        if (state_find(e, uuid) || state_is_own_mdev(e, uuid))
+                return true;
+        for (size_t i = 0; i < e->n_busy; i++) /* made, and only to be written down */
+                if (uuid_equal(e->busy[i]->uuid, uuid) && e->busy[i]->kind == INTENT_CREATE)
+                        return e->busy[i]->phase == OP_FINAL || e->busy[i]->phase == OP_UNDO;
+        return false;
 }
 
 const char *engine_mdev_state(const Engine *e, Uuid uuid) {

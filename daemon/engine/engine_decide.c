@@ -617,7 +617,6 @@ bool request_keeps_masks(const Engine *e, IntentKind kind, const Plan *p, StoreE
 }
 
 int request_apply(Engine *e, Op *op) {
-        EngineKey key = { .object = ENGINE_MDEV, .uuid = op->uuid };
         Matrix *m = state_find(e, op->uuid);
         StoreEntry masks;
         int r = 0;
@@ -660,7 +659,6 @@ int request_apply(Engine *e, Op *op) {
                 break;
         case INTENT_CREATE:
                 r = state_add_own_mdev(e, op->uuid);
-                state_emit(e, &key, ENGINE_CHANGED);
                 break;
         case INTENT_REMOVE:
                 state_drop_own_mdev(e, op->uuid);

@@ -395,6 +395,23 @@ static void test_create(void **state) {
         env_expect(env, "remove", uuid_n(1), NULL, VERDICT_NO_SUCH_MDEV, "000000000001");
 }
 
+/* Whoever looks at a new mdev sees at once that it is ours. */
+static void test_created_is_ours_from_the_start(void **state) {
+        Env *env = *state;
+        Reply reply;
+
+        env_begin(env, "create", uuid_n(1), NULL, &reply);
+        while (!snapshot_find_mdev(engine_snapshot(env->engine), uuid_n(1))) {
+                assert_false(engine_is_ours(env->engine, uuid_n(1)));
+                assert_true(env_turn(env, 1000000));
+        }
+        assert_false(reply.done); /* it is still to be written down */
+        assert_true(engine_is_ours(env->engine, uuid_n(1)));
+        env_wait(env, &reply.done);
+        assert_int_equal(reply.r, 0);
+        assert_true(engine_is_ours(env->engine, uuid_n(1)));
+}
+
 static void test_quotas(void **state) {
         Env *env = *state;
         EngineCaller user = { .uid = 1000, .id = ":1.7" };
@@ -750,6 +767,7 @@ int main(void) {
                 TEST(test_in_use),
                 TEST(test_create),
                 TEST(test_modify_of_what_cannot_be_read),
+                TEST(test_created_is_ours_from_the_start),
                 TEST(test_quotas),
                 TEST(test_matrices_limit),
                 TEST(test_check),
