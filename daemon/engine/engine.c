@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "engine/engine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -253,20 +254,33 @@ static void mdevctl_done(Work *w, int r) {
         free(job);
 }
 
-/* The directory, and those above it while it is not there yet. */
-static void mdevctl_watch(Engine *e) {
+static bool mdevctl_watch_one(Engine *e, size_t i) {
         static const char *const dirs[] = { "etc/mdevctl.d/matrix", "etc/mdevctl.d", "etc" };
+        char path[64];
+        int wd;
 
-        for (size_t i = 0; i < ELEMENTS(dirs); i++) {
-                char path[64];
+        static_assert(ELEMENTS(dirs) == ELEMENTS(e->mdevctl_watches), "each has its watch");
+        (void) snprintf(path, sizeof path, "/proc/self/fd/%d/%s", e->root_fd, dirs[i]);
+        wd = inotify_add_watch(e->inotify_fd, path,
+                               IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |
+                                       IN_DELETE_SELF | IN_MOVE_SELF | IN_ATTRIB | IN_ONLYDIR);
+        e->mdevctl_watches[i] = MAX(wd, 0); /* they are numbered from 1 */
+        return wd >= 0;
+}
 
-                (void) snprintf(path, sizeof path, "/proc/self/fd/%d/%s", e->root_fd, dirs[i]);
-                if (inotify_add_watch(e->inotify_fd, path,
-                                      IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |
-                                              IN_DELETE_SELF | IN_MOVE_SELF | IN_ATTRIB | IN_ONLYDIR) >= 0 &&
-                    i < 2)
-                        break;
-        }
+/* The directory, or the one above it while it is not there yet: others write there for reasons of their own. */
+static void mdevctl_watch(Engine *e) {
+        size_t i = 0;
+
+        while (i < ELEMENTS(e->mdevctl_watches) && !mdevctl_watch_one(e, i))
+                i++;
+        while (i > 0 && mdevctl_watch_one(e, i - 1)) /* it has come meanwhile */
+                i--;
+        for (size_t k = i + 1; k < ELEMENTS(e->mdevctl_watches); k++)
+                if (e->mdevctl_watches[k] > 0) {
+                        (void) inotify_rm_watch(e->inotify_fd, e->mdevctl_watches[k]);
+                        e->mdevctl_watches[k] = 0;
+                }
 }
 
 /* Looks for changes since the last time, without waiting for the loop, and reads what there is then. */

@@ -132,7 +132,7 @@ struct Engine {
         int scan_error; /* of the last scan; 0: the snapshot is what there is */
         bool scanned;   /* there has been one */
         MdevctlContent mdevctl;
-        int mdevctl_error;
+        int mdevctl_error, mdevctl_watches[3]; /* of inotify; 0: none */
 
         StoreContent loaded; /* bad records, masks to keep; records and intents are moved out */
         Store *store;

@@ -80,6 +80,15 @@ static void unclaim_unresolved(Engine *e, const Unresolved *u) {
                 m->unresolved--;
 }
 
+/* Of a matrix that was not there yet when they were found. */
+static unsigned count_unresolved(const Engine *e, Uuid uuid) {
+        unsigned n = 0;
+
+        for (size_t i = 0; i < e->n_unresolved; i++)
+                n += uuid_equal(e->unresolved[i].intent.uuid, uuid);
+        return n;
+}
+
 /* Takes @intent and @text over. */
 static int add_unresolved(Engine *e, uint64_t id, Intent *intent, char *text) {
         Unresolved *grown = reallocarray(e->unresolved, e->n_unresolved + 1, sizeof *grown);
@@ -243,6 +252,7 @@ static int finish(Engine *e, Unresolved *u) {
                 } else if (r >= 0) {
                         r = state_add(e, &copy, &m);
                         if (r >= 0) {
+                                m->unresolved = count_unresolved(e, m->rec.uuid);
                                 m->visible = true;
                                 m->mark = MARK_LIVE;
                                 r = state_claim_definition(e, m);
@@ -709,10 +719,10 @@ static void heal_matrix(Healing *h, Matrix *m) {
         Engine *e = h->engine;
         Op *op;
 
+        h->waiting++;
         op = op_new(INTENT_HEAL, m->rec.uuid, &own_caller, on_healed, h);
         if (!op)
-                return;
-        h->waiting++;
+                return on_healed(h, -ENOMEM, NULL, m->rec.uuid);
         op->fresh = true;
         op_begin(e, op);
 }
@@ -761,10 +771,13 @@ static void heal_all(void *userdata, int r) {
         resolve_all(e);
 
         if (r >= 0 && recover_masks_differ(e)) {
+                int k;
+
                 h->waiting++;
-                if (engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller, on_healed, h,
-                                          &refusal) != 0)
-                        h->waiting--;
+                k = engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller, on_healed, h,
+                                          &refusal);
+                if (k != 0)
+                        on_healed(h, k, k > 0 ? &refusal : NULL, (Uuid) {});
                 refusal_clear(&refusal);
         }
         if (r >= 0)

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "engine/engine_internal.h"
 #include "engine_scenarios.h"
 
 #define FOREIGN "f0000000-0000-4000-8000-000000000001"
@@ -339,6 +340,37 @@ static void test_kept_masks_follow_after_crash(void **state) {
         }
 }
 
+/* Two operations on a matrix are open that is not there when they are found: it is not free for others before both have
+ * ended. */
+static void test_matrix_appears_with_another_operation_open(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("2", "6", "");
+        char uuid[UUID_STRING_SIZE];
+        Op op = { .kind = INTENT_DEFINE, .uuid = uuid_n(1), .has_record = true };
+
+        env_start(env);
+        assert_int_equal(plan_start(engine_snapshot(env->engine), op.uuid, &m, false, &op.plan), 0);
+        op.record = (Record) { .uuid = op.uuid, .name = (char *) "m001", .matrix = m };
+        env_foreign(env, uuid_format(op.uuid, uuid), "2", "6");
+        for (size_t i = 0; i < 2; i++) {
+                op.id = ++env->engine->last_op;
+                assert_int_equal(recover_add(env->engine, &op, NULL), 0);
+        }
+        env->engine->unresolved[1].busy = true;
+        env_rescan(env);
+        assert_int_equal(env->engine->n_unresolved, 1);
+        assert_int_equal(env_state_of(env, op.uuid), MATRIX_BROKEN);
+
+        env->engine->unresolved[0].busy = false;
+        env_rescan(env);
+        env_settle(env);
+        assert_int_equal(env->engine->n_unresolved, 0);
+        assert_int_equal(env_state_of(env, op.uuid), MATRIX_STARTED);
+        env_do(env, "undefine-stop", op.uuid, NULL);
+        plan_clear(&op.plan);
+        (void) env_free(env);
+}
+
 /* Of what nobody has looked at yet it is not said that it is lost. */
 static void test_start_while_the_host_cannot_be_read(void **state) {
         Env *env = env_new("7.2", NULL);
@@ -553,6 +585,7 @@ int main(void) {
                 cmocka_unit_test(test_crash_while_booting),
                 cmocka_unit_test(test_boot_from_host),
                 cmocka_unit_test(test_start_while_the_host_cannot_be_read),
+                cmocka_unit_test(test_matrix_appears_with_another_operation_open),
                 cmocka_unit_test(test_lost),
                 cmocka_unit_test(test_changed),
                 cmocka_unit_test(test_lost_to_somebody),

@@ -412,6 +412,33 @@ static void test_created_is_ours_from_the_start(void **state) {
         assert_true(engine_is_ours(env->engine, uuid_n(1)));
 }
 
+/* mdevctl's definitions are followed from before there is a directory for them; what others do beside it wakes nobody
+ * once there is. */
+static void test_mdevctl_is_watched(void **state) {
+        static const char text[] = "{\"mdev_type\":\"vfio_ap-passthrough\",\"start\":\"manual\",\"attrs\":"
+                                   "[{\"assign_adapter\":\"3\"},{\"assign_domain\":\"0x10\"}]}";
+        Env *env = *state;
+        ApMatrix m = matrix_of("3", "0x10", ""), other = matrix_of("3", "6", "");
+
+        env_put_file(env, "etc/other.conf", "x");
+        env_rest(env);
+        env_put_file(env, "etc/mdevctl.d/matrix/" MDEVCTL, text);
+        env_expect(env, "define", uuid_n(1), &m, VERDICT_OVERLAP, MDEVCTL);
+        env_rest(env);
+        while (env_turn(env, 50000))
+                ;
+
+        env_put_file(env, "etc/other.conf", "y");
+        env_put_file(env, "etc/mdevctl.d/other.conf", "y");
+        assert_false(env_turn(env, 50000));
+
+        env_put_file(env, "etc/mdevctl.d/matrix/" MDEVCTL, "{}");
+        assert_true(env_turn(env, 1000000));
+        env_settle(env);
+        env_do(env, "define", uuid_n(2), &other);
+        assert_true(env_has_general_problem(env, MDEVCTL));
+}
+
 static void test_quotas(void **state) {
         Env *env = *state;
         EngineCaller user = { .uid = 1000, .id = ":1.7" };
@@ -768,6 +795,7 @@ int main(void) {
                 TEST(test_create),
                 TEST(test_modify_of_what_cannot_be_read),
                 TEST(test_created_is_ours_from_the_start),
+                TEST(test_mdevctl_is_watched),
                 TEST(test_quotas),
                 TEST(test_matrices_limit),
                 TEST(test_check),
