@@ -50,12 +50,6 @@ const char *bus_error_name(Verdict verdict) {
         return errors[verdict].name;
 }
 
-int bus_error_errno(Verdict verdict) {
-        assert(verdict < _VERDICT_MAX);
-
-        return errors[verdict].errnum;
-}
-
 int bus_error_register(void) {
         static sd_bus_error_map map[_VERDICT_MAX];
         static bool done;

@@ -94,7 +94,6 @@ int bus_error_broken(sd_bus_message *m, int r, sd_bus_error *error);
 /* Makes the error names known to sd-bus. */
 int bus_error_register(void);
 const char *bus_error_name(Verdict verdict);
-int bus_error_errno(Verdict verdict);
 
 /* ---- bus_authz.c ---- */
 

@@ -243,8 +243,6 @@ Op *op_free(Op *op);
 int op_admit(Engine *e, Op *op, Refusal *reterr);
 /* Takes @op over: decides it now, or after a scan, and carries it on. */
 void op_begin(Engine *e, Op *op);
-/* Ends it: releases what it held, answers. @refusal is taken over. */
-void op_finish(Engine *e, Op *op, int r, Refusal *refusal);
 /* Those for whom a scan, or a reading of mdevctl's definitions, has ended. */
 void op_decide_waiting(Engine *e);
 /* An entry that need not be durable before anything else happens. Takes @entry over. */

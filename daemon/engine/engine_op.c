@@ -153,7 +153,8 @@ int op_admit(Engine *e, Op *op, Refusal *reterr) {
         return op->caller[0] ? engine_admit(e, op->caller, reterr) : 0; /* "": our own */
 }
 
-void op_finish(Engine *e, Op *op, int r, Refusal *refusal) {
+/* Releases what it held, answers. @refusal is taken over. */
+static void op_finish(Engine *e, Op *op, int r, Refusal *refusal) {
         Uuid uuid = op->uuid;
         Matrix *m;
 

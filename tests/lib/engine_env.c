@@ -527,7 +527,8 @@ void env_assert_no_overlap(Env *env) {
         }
         for (size_t i = 0; i <= names->n; i++)
                 for (size_t j = 0; j < i; j++)
-                        if (ap_matrix_overlaps(&all[i], &all[j]))
+                        if (ap_mask_intersects(&all[i].adapters, &all[j].adapters) &&
+                            ap_mask_intersects(&all[i].domains, &all[j].domains))
                                 fail_msg("%s and %s overlap",
                                          i < names->n ? names->name[i] : "the host's drivers",
                                          names->name[j]);
