@@ -54,7 +54,6 @@ void bus_answer_free(Answer *a) {
                         b->active[i] = NULL;
         if (b->quiet == a)
                 bus_signal_release(b);
-        b->n_ready -= a->ready;
 
         *a->link = a->next;
         if (a->next)
@@ -63,6 +62,7 @@ void bus_answer_free(Answer *a) {
                 b->answers_tail = a->link;
 
         bus_answer_discharge(a);
+        (void) sd_bus_slot_unref(a->slot);
         (void) sd_bus_message_unref(a->call);
         a->free(a);
 }
@@ -84,6 +84,27 @@ static bool may_begin(const Bus *b, const Answer *a) {
         return !a->is_quiet || (!b->quiet && !bus_signal_is_due(b));
 }
 
+static int on_caller(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Answer *a = userdata;
+        Bus *b = a->bus;
+
+        a->slot = sd_bus_slot_unref(a->slot);
+        if (sd_bus_message_is_method_error(m, SD_BUS_ERROR_NAME_HAS_NO_OWNER))
+                bus_answer_free(a);
+        (void) bus_wake(b);
+        return 1;
+}
+
+/* Who has gone gets no long answer. If the bus cannot be asked it is as if he were there. */
+static void ask_for_caller(Answer *a) {
+        const char *name = sd_bus_message_get_sender(a->call);
+
+        if (name)
+                (void) sd_bus_call_method_async(a->bus->bus, &a->slot, "org.freedesktop.DBus",
+                                                "/org/freedesktop/DBus", "org.freedesktop.DBus",
+                                                "GetNameOwner", on_caller, a, "s", name);
+}
+
 static void begin_some(Bus *b) {
         Answer *a = b->answers;
 
@@ -97,6 +118,8 @@ static void begin_some(Bus *b) {
                 b->active[i] = a;
                 if (a->is_quiet)
                         b->quiet = a;
+                if (a->is_long)
+                        ask_for_caller(a);
         }
 }
 
@@ -112,6 +135,15 @@ static void step(Answer *a) {
         bus_answer_free(a);
 }
 
+/* What is not active waits for what is, or for signals. */
+static bool can_go_on(const Bus *b) {
+        for (size_t i = 0; i < ELEMENTS(b->active); i++)
+                if (b->active[i] && !b->active[i]->slot)
+                        return true;
+
+        return b->signals && !b->quiet;
+}
+
 static void turn(Bus *b) {
         (void) sd_event_source_set_enabled(b->turn_source, SD_EVENT_OFF);
         (void) sd_event_source_set_enabled(b->turn_timer, SD_EVENT_OFF);
@@ -123,13 +155,14 @@ static void turn(Bus *b) {
                 Answer *a = b->active[b->next_active];
 
                 b->next_active = (b->next_active + 1) % ELEMENTS(b->active);
-                if (a) {
+                if (a && !a->slot) {
                         step(a);
                         break;
                 }
         }
 
-        if (b->n_ready > 0 || (b->signals && !b->quiet))
+        begin_some(b);
+        if (can_go_on(b))
                 (void) bus_wake(b);
 }
 
@@ -183,6 +216,5 @@ int bus_wake(Bus *b) {
 
 int bus_answer_ready(Answer *a) {
         a->ready = true;
-        a->bus->n_ready++;
         return bus_wake(a->bus);
 }

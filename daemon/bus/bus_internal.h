@@ -62,7 +62,6 @@ struct Bus {
         Ask *asks;   /* polkit works on them */
 
         Answer *answers, **answers_tail; /* in the order in which they were asked for */
-        size_t n_ready;
         Answer *active[BUS_ANSWERS_MAX];
         size_t next_active;
         Answer *quiet; /* the one for which signals wait */
@@ -184,7 +183,9 @@ struct Answer {
         int (*step)(Answer *a, sd_bus_error *error);
         void (*free)(Answer *a);
         bool is_quiet; /* signals wait until it is sent */
+        bool is_long;  /* so that it is worth asking first whether its caller is still there */
         bool counted, ready;
+        sd_bus_slot *slot; /* while that is asked */
         Answer *next, **link;
 };
 

@@ -146,7 +146,9 @@ static int begin(Bus *b, sd_bus_message *m, sd_bus_error *error) {
         if (!v)
                 return -ENOMEM;
 
-        *v = (Inventory) { .answer = { .step = append_some, .free = inventory_free, .is_quiet = true } };
+        *v = (Inventory) {
+                .answer = { .step = append_some, .free = inventory_free, .is_quiet = true, .is_long = true }
+        };
         r = bus_answer_init(&v->answer, b, m, error);
         if (r < 0) {
                 free(v);

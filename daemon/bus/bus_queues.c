@@ -167,7 +167,8 @@ int bus_listing_start(Bus *b, sd_bus_message *m, const QueueFilter *filter, sd_b
         if (!l)
                 return -ENOMEM;
 
-        *l = (Listing) { .answer = { .step = list_some, .free = listing_free }, .filter = *filter };
+        *l = (Listing) { .answer = { .step = list_some, .free = listing_free, .is_long = true },
+                         .filter = *filter };
         r = bus_answer_init(&l->answer, b, m, error);
         if (r < 0) {
                 free(l);

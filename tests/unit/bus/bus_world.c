@@ -50,6 +50,23 @@ static const sd_bus_vtable polkit_vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
+/* The bus daemon, which the client plays too: ":1.g" and what follows has gone. */
+static int on_get_owner(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *name;
+
+        assert_true(sd_bus_message_read(m, "s", &name) > 0);
+        if (strncmp(name, ":1.g", 4) == 0)
+                return sd_bus_error_set(error, SD_BUS_ERROR_NAME_HAS_NO_OWNER, "gone");
+
+        return sd_bus_reply_method_return(m, "s", name);
+}
+
+static const sd_bus_vtable driver_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_METHOD("GetNameOwner", "s", "s", on_get_owner, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_VTABLE_END,
+};
+
 static int on_signal(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         const char *what = sd_bus_message_get_member(m), *path = sd_bus_message_get_path(m);
 
@@ -88,6 +105,8 @@ int set_up_with(const BusConfig *config) {
         assert_true(sd_bus_add_object_vtable(w.client, NULL, "/org/freedesktop/PolicyKit1/Authority",
                                              "org.freedesktop.PolicyKit1.Authority", polkit_vtable,
                                              NULL) >= 0);
+        assert_true(sd_bus_add_object_vtable(w.client, NULL, "/org/freedesktop/DBus", "org.freedesktop.DBus",
+                                             driver_vtable, NULL) >= 0);
         assert_true(sd_bus_match_signal(w.client, NULL, NULL, NULL, NULL, NULL, on_signal, NULL) >= 0);
 
         fake.event = w.event;

@@ -179,6 +179,38 @@ static void test_callers_take_turns(void **state) {
         }
 }
 
+static unsigned n_looked_at;
+
+static void on_get_count(size_t i) {
+        n_looked_at++;
+}
+
+/* Nothing is put together for who has gone, whatever he asked for before. */
+static void test_who_has_gone_gets_no_long_answer(void **state) {
+        sd_bus_message *m;
+
+        add_many();
+        settle();
+        n_looked_at = 0;
+        fake.on_get = on_get_count;
+        for (size_t i = 0; i < 100; i++) {
+                m = new_call(":1.g5", BUS_ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects");
+                assert_true(sd_bus_call_async(w.client, NULL, m, on_reply, NULL, 0) >= 0);
+                (void) sd_bus_message_unref(m);
+                m = new_call(":1.g5", MANAGER, "ListQueues");
+                append_options(m);
+                assert_true(sd_bus_call_async(w.client, NULL, m, on_reply, NULL, 0) >= 0);
+                (void) sd_bus_message_unref(m);
+        }
+        settle();
+        assert_int_equal(n_looked_at, 0);
+        assert_int_equal(fake.n_admitted, 0);
+
+        (void) sd_bus_message_unref(succeeds(
+                new_call(":1.r6", BUS_ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")));
+        assert_int_equal(n_looked_at, MANY);
+}
+
 /* What is not answered at once counts as operations do. */
 static void test_questions_are_limited(void **state) {
         static const Method questions[] = {
@@ -221,6 +253,7 @@ int main(void) {
                 TEST(test_object_listed_before_its_signal),
                 TEST(test_calls_come_between_slices),
                 TEST(test_callers_take_turns),
+                TEST(test_who_has_gone_gets_no_long_answer),
                 TEST(test_questions_are_limited),
         };
 
