@@ -357,10 +357,12 @@ static void test_create(void **state) {
                 { "octal", "matrix", "vfio_ap-passthrough", "assign_domain", "010", VERDICT_INVALID, "010" },
                 { "unknown attribute", "matrix", "vfio_ap-passthrough", "assign_all", "1", VERDICT_INVALID,
                   "assign_all" },
-                { "remove", "mtty", "mtty-1", "remove", "1", VERDICT_INVALID, "attribute" },
-                { "climbing", "mtty", "mtty-1", "..", "1", VERDICT_INVALID, "attribute" },
-                { "slash", "mtty", "mtty-1", "a/b", "1", VERDICT_INVALID, "attribute" },
-                { "control character", "mtty", "mtty-1", "a", "1\n", VERDICT_INVALID, "attribute" },
+                { "remove", "mtty", "mtty-1", "remove", "1", VERDICT_INVALID,
+                  "attribute 1|take the device away" },
+                { "climbing", "mtty", "mtty-1", "..", "1", VERDICT_INVALID, "its name" },
+                { "slash", "mtty", "mtty-1", "a/b", "1", VERDICT_INVALID, "its name" },
+                { "control character", "mtty", "mtty-1", "a", "1\n", VERDICT_INVALID, "cannot be printed" },
+                { "empty value", "mtty", "mtty-1", "a", "", VERDICT_INVALID, "its value is empty" },
                 { "no such attribute", "mtty", "mtty-1", "absent", "1", VERDICT_KERNEL, "ENOENT" },
         };
         Env *env = *state;
