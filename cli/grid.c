@@ -171,7 +171,7 @@ static json_object *find_matrix(json_object *matrices, const char *owner) {
 static bool is_live(json_object *matrix) {
         const char *state = json_text(matrix, "state");
 
-        return strcmp(state, "defined") != 0 && strcmp(state, "lost") != 0;
+        return strcmp(state, "defined") != 0 && strcmp(state, "lost") != 0 && strcmp(state, "unknown") != 0;
 }
 
 static bool is_owner(const GridOwner *o, const char *kind, const char *name) {

@@ -114,17 +114,18 @@ static CallerCount *find_caller(Engine *e, const char *id) {
         return NULL;
 }
 
-int op_admit(Engine *e, Op *op, Refusal *reterr) {
+int engine_admit(Engine *e, const char *caller, Refusal *reterr) {
+        char id[ENGINE_CALLER_SIZE];
         CallerCount *count;
 
-        if (!op->caller[0]) /* our own */
-                return 0;
-
-        count = find_caller(e, op->caller);
+        (void) snprintf(id, sizeof id, "%s", caller);
+        count = find_caller(e, id);
         if (count && count->n >= e->config.max_calls)
-                return refuse(reterr, VERDICT_LIMIT_HIT, 0,
-                              "%u operations of this client are in flight already; wait for some of them",
-                              count->n);
+                return refuse(
+                        reterr, VERDICT_LIMIT_HIT, 0,
+                        "the limit of calls of one client that wait for an answer, %u (MaxCallsPerCaller=), is "
+                        "reached; wait for some of them",
+                        count->n);
 
         if (!count) {
                 if (e->n_callers == e->allocated_callers) {
@@ -138,25 +139,33 @@ int op_admit(Engine *e, Op *op, Refusal *reterr) {
                 }
                 count = &e->callers[e->n_callers++];
                 *count = (CallerCount) {};
-                memcpy(count->id, op->caller, sizeof count->id);
+                memcpy(count->id, id, sizeof count->id);
         }
         count->n++;
         return 0;
 }
 
-static void discharge(Engine *e, const Op *op) {
-        CallerCount *count = find_caller(e, op->caller);
+void engine_discharge(Engine *e, const char *caller) {
+        char id[ENGINE_CALLER_SIZE];
+        CallerCount *count;
 
+        (void) snprintf(id, sizeof id, "%s", caller);
+        count = find_caller(e, id);
         if (count && --count->n == 0)
                 *count = e->callers[--e->n_callers];
 }
 
-void op_finish(Engine *e, Op *op, int r, Refusal *refusal) {
+int op_admit(Engine *e, Op *op, Refusal *reterr) {
+        return op->caller[0] ? engine_admit(e, op->caller, reterr) : 0; /* "": our own */
+}
+
+/* Releases what it held, answers. @refusal is taken over. */
+static void op_finish(Engine *e, Op *op, int r, Refusal *refusal) {
         Uuid uuid = op->uuid;
         Matrix *m;
 
         request_release(e, op);
-        discharge(e, op);
+        engine_discharge(e, op->caller);
         e->n_ops--;
 
         m = state_find(e, uuid);
@@ -788,7 +797,7 @@ static void not_executed(Engine *e, Op *op, int error) {
         end_intent(e, op);
         take_back_mark(e, op);
         r = refuse(&refusal, VERDICT_BACKEND, error,
-                   "the host's devices cannot be changed now: %s; nothing was changed", strerror(-error));
+                   "the host's devices cannot be changed now: %s; nothing was changed", text_error(error));
         finish_refused(e, op, r, &refusal);
 }
 

@@ -78,6 +78,23 @@ int refuse_store(Refusal *reterr, int error) {
                       "the state directory cannot be written (%s); nothing was changed", strerror(-error));
 }
 
+const char *text_error(int error) {
+        switch (-error) {
+        case ETIME:
+                return "the kernel has not answered in time";
+        case EHOSTDOWN:
+                return "the process that works on /sys has ended, or too many of them hang in the kernel";
+        case EBUSY:
+                return "too much is asked of them at once";
+        case EAGAIN:
+                return "they keep changing while they are read";
+        case ENODATA:
+                return "what there is now is not shown";
+        default:
+                return strerror(-error);
+        }
+}
+
 /* Whose it is, in the words of the bus. What is live by a definition of ours goes by the definition's
  * name. */
 const char *text_owner(const Engine *e, const Conflict *c, const char **ret_kind,
@@ -208,7 +225,8 @@ int refuse_conflicts(Engine *e, const ClaimQuery *q, Refusal *reterr) {
 
         others = count_apqns(conflicts, n) - 1;
         if (others > 0)
-                (void) snprintf(more, sizeof more, " (and %zu more of these queues are taken)", others);
+                (void) snprintf(more, sizeof more, " (and %zu more of these queues %s taken)", others,
+                                others == 1 ? "is" : "are");
         apqn_format(first->apqn, apqn);
 
         if (verdict == CLAIM_HOST_OWNED)

@@ -203,6 +203,7 @@ static void on_event(void *userdata, const EngineKey *key, EngineChange change) 
         Env *env = userdata;
 
         env->n_events++;
+        env->n_matrix_events += key->object == ENGINE_MATRIX;
 }
 
 static void on_ready(void *userdata) {
@@ -307,7 +308,7 @@ static bool is_busy(const Env *env) {
         const Engine *e = env->engine;
 
         if (env->changed || e->n_ops > 0 || e->committing || e->executing || e->scanning || e->scan_wanted ||
-            e->mdevctl_reading || e->waiters)
+            e->mdevctl_reading || e->waiters || e->n_autostarting > 0 || e->healing)
                 return true;
         for (size_t i = 0; i < e->n_unresolved; i++)
                 if (e->unresolved[i].busy)
@@ -528,7 +529,8 @@ void env_assert_no_overlap(Env *env) {
         }
         for (size_t i = 0; i <= names->n; i++)
                 for (size_t j = 0; j < i; j++)
-                        if (ap_matrix_overlaps(&all[i], &all[j]))
+                        if (ap_mask_intersects(&all[i].adapters, &all[j].adapters) &&
+                            ap_mask_intersects(&all[i].domains, &all[j].domains))
                                 fail_msg("%s and %s overlap",
                                          i < names->n ? names->name[i] : "the host's drivers",
                                          names->name[j]);

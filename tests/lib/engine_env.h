@@ -37,7 +37,7 @@ typedef struct Env {
         bool ready;
         void (*before_write)(struct Env *env, const char *path,
                              const char *data); /* somebody else acts just before our write */
-        unsigned n_events;                      /* from the engine */
+        unsigned n_events, n_matrix_events;     /* from the engine */
 } Env;
 
 typedef struct Reply {

@@ -94,7 +94,7 @@ static void hang_one(const Scenario *s, unsigned n, bool released, const Outcome
         assert_reply(&reply, 0, NULL, when, __LINE__);
         env_request(env, "undefine", uuid_n(9), NULL, &reply);
         assert_reply(&reply, 0, NULL, when, __LINE__);
-        assert_true(env_has_general_problem(env, "hang"));
+        assert_true(env_has_general_problem(env, "a kernel operation hangs: "));
 
         env_ctl(env, "clear");
         if (released)
@@ -236,6 +236,10 @@ static int no_scan(Host *h, HostScan depth, host_scanned_t done, void *userdata)
         return -EBUSY;
 }
 
+static int late_scan(Host *h, HostScan depth, host_scanned_t done, void *userdata) {
+        return -ETIME;
+}
+
 static void test_no_scan(void **state) {
         Env *env = env_new("7.2", NULL);
         ApMatrix m = matrix_of("2", "6", "");
@@ -247,6 +251,10 @@ static void test_no_scan(void **state) {
         env_expect(env, "reconcile", (Uuid) {}, NULL, 0, "could not be scanned");
         env_expect(env, "define", uuid_n(1), &m, VERDICT_BACKEND, "cannot be read");
         assert_true(env_has_general_problem(env, "cannot be read"));
+        spy.ops.scan = late_scan;
+        env_expect(env, "define", uuid_n(1), &m, VERDICT_BACKEND,
+                   "cannot be read: the kernel has not answered");
+        assert_true(env_has_general_problem(env, "cannot be read: the kernel has not answered in time"));
         env->host->ops = spy.real;
         env_do(env, "reconcile", (Uuid) {}, NULL);
         env_do(env, "define", uuid_n(1), &m);

@@ -342,6 +342,67 @@ static void test_kept_masks_follow_after_crash(void **state) {
         }
 }
 
+/* Two operations on a matrix are open that is not there when they are found: it is not free for others before both have
+ * ended. */
+static void test_matrix_appears_with_another_operation_open(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("2", "6", "");
+        char uuid[UUID_STRING_SIZE];
+        Op op = { .kind = INTENT_DEFINE, .uuid = uuid_n(1), .has_record = true };
+
+        env_start(env);
+        assert_int_equal(plan_start(engine_snapshot(env->engine), op.uuid, &m, false, &op.plan), 0);
+        op.record = (Record) { .uuid = op.uuid, .name = (char *) "m001", .matrix = m };
+        env_foreign(env, uuid_format(op.uuid, uuid), "2", "6");
+        for (size_t i = 0; i < 2; i++) {
+                op.id = ++env->engine->last_op;
+                assert_int_equal(recover_add(env->engine, &op, NULL), 0);
+        }
+        env->engine->unresolved[1].busy = true;
+        env_rescan(env);
+        assert_int_equal(env->engine->n_unresolved, 1);
+        assert_int_equal(env_state_of(env, op.uuid), MATRIX_BROKEN);
+
+        env->engine->unresolved[0].busy = false;
+        env_rescan(env);
+        env_settle(env);
+        assert_int_equal(env->engine->n_unresolved, 0);
+        assert_int_equal(env_state_of(env, op.uuid), MATRIX_STARTED);
+        env_do(env, "undefine-stop", op.uuid, NULL);
+        plan_clear(&op.plan);
+        (void) env_free(env);
+}
+
+/* Of what nobody has looked at yet it is not said that it is lost. */
+static void test_start_while_the_host_cannot_be_read(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix a = matrix_of("2", "6", ""), b = matrix_of("3", "6", "");
+
+        env_start(env);
+        env_do(env, "define-start", uuid_n(1), &a);
+        env_do(env, "define", uuid_n(2), &b);
+        env_rest(env);
+        env_crash(env);
+
+        env_ctl(env, "fault read bus/ap/apmask EIO");
+        env_launch(env);
+        env_wait(env, &env->ready);
+        for (unsigned i = 1; i <= 2; i++) {
+                assert_string_equal(matrix_state_name(env_state_of(env, uuid_n(i))), "unknown");
+                assert_false(env_has_problem(env, uuid_n(i), ""));
+                env_expect(env, "start", uuid_n(i), NULL, VERDICT_BACKEND, "cannot be read");
+        }
+
+        env->n_matrix_events = 0;
+        env_ctl(env, "clear");
+        env_rescan(env);
+        env_rest(env);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_STARTED);
+        assert_int_equal(env_state_of(env, uuid_n(2)), MATRIX_DEFINED);
+        assert_int_equal(env->n_matrix_events, 2); /* both are told */
+        (void) env_free(env);
+}
+
 static void test_boot_from_host(void **state) {
         Env *env = env_new("7.2", NULL);
         ApMatrix m = matrix_of("0,1", "6", "");
@@ -477,7 +538,7 @@ static void test_locked_at_start(void **state) {
         env_put_file(env, "run/lock/s390apconfig.lock", pid);
         env_launch(env);
         env_wait(env, &env->ready);
-        assert_true(env_has_general_problem(env, "wait for the AP configuration lock"));
+        assert_true(env_has_general_problem(env, "operation waits for the AP configuration lock"));
         env_expect(env, "define", uuid_n(2), &m, VERDICT_OVERLAP, "02.0006|m001");
         assert_int_equal(unlinkat(env->root_fd, "run/lock/s390apconfig.lock", 0), 0);
         env_do(env, "reconcile", (Uuid) {}, NULL);
@@ -604,6 +665,8 @@ int main(void) {
                 cmocka_unit_test(test_kept_masks_follow_after_crash),
                 cmocka_unit_test(test_crash_while_booting),
                 cmocka_unit_test(test_boot_from_host),
+                cmocka_unit_test(test_start_while_the_host_cannot_be_read),
+                cmocka_unit_test(test_matrix_appears_with_another_operation_open),
                 cmocka_unit_test(test_lost),
                 cmocka_unit_test(test_changed),
                 cmocka_unit_test(test_lost_to_somebody),
