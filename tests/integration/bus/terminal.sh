@@ -73,7 +73,7 @@ watch_pid=$!
 something_happens() { # it listens once it has connected
         ctl define gamma --adapters 3 --domains 6 > /dev/null
         ctl undefine gamma > /dev/null
-        grep -q 'gamma removed' "$b/events"
+        grep -q 'gamma added' "$b/events" && grep -q 'gamma removed' "$b/events"
 }
 until_true 10 something_happens || : "$((failures += 1))"
 ctl stop alpha > /dev/null
