@@ -425,6 +425,18 @@ static bool host_equal(const Snapshot *a, const Snapshot *b) {
                memcmp(a->queue_override, b->queue_override, sizeof a->queue_override) == 0;
 }
 
+/* Somebody else has removed it. Whoever makes one with its uuid makes his own. */
+static void forget_own_mdevs(Engine *e) {
+        for (size_t i = e->n_own_mdevs; i-- > 0;) {
+                Uuid uuid = e->own_mdevs[i];
+
+                if (snapshot_find_mdev(e->snapshot, uuid))
+                        continue;
+                state_drop_own_mdev(e, uuid);
+                op_commit_mark(e, uuid, MARK_NONE);
+        }
+}
+
 int state_take_snapshot(Engine *e, Snapshot *s) {
         Snapshot *old = e->snapshot;
         bool same_host;
@@ -436,6 +448,7 @@ int state_take_snapshot(Engine *e, Snapshot *s) {
         same_host = e->scanned && host_equal(old, s);
         e->snapshot = s;
         e->scanned = true;
+        forget_own_mdevs(e);
         if (!same_host)
                 claim_table_set_host(e->claims, s);
 

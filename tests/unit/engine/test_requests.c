@@ -194,6 +194,28 @@ static void test_unknown_matrix(void **state) {
         assert_int_equal(sim_overruns(env->sim), 0);
 }
 
+/* Ours is removed by somebody, who then makes his own with the same uuid. */
+static void test_uuid_taken_over(void **state) {
+        Env *env = *state;
+        char id[UUID_STRING_SIZE], path[128];
+
+        env_do(env, "create", uuid_n(8), NULL);
+        assert_true(engine_is_ours(env->engine, uuid_n(8)));
+        (void) snprintf(path, sizeof path, "bus/mdev/devices/%s/remove", uuid_format(uuid_n(8), id));
+        env_write(env, path, "1");
+        env_rescan(env);
+        env_foreign(env, id, "2", "0x10");
+        env_rescan(env);
+        assert_false(engine_is_ours(env->engine, uuid_n(8)));
+        env_expect(env, "remove", uuid_n(8), NULL, VERDICT_NOT_OURS, id);
+
+        env_stop(env);
+        env_launch(env);
+        env_settle(env);
+        assert_false(engine_is_ours(env->engine, uuid_n(8)));
+        env_expect(env, "remove", uuid_n(8), NULL, VERDICT_NOT_OURS, id);
+}
+
 static void test_names(void **state) {
         static const char *const bad[] = {
                 "a/b", "-a",       ".a", "a b",
@@ -812,6 +834,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_unknown_matrix, setup_61, teardown),
                 cmocka_unit_test_setup_teardown(test_refusals, setup_612, teardown),
                 cmocka_unit_test_setup_teardown(test_race_for_a_queue, setup_612, teardown),
+                cmocka_unit_test_setup_teardown(test_uuid_taken_over, setup_612, teardown),
                 cmocka_unit_test(test_pairs),
                 cmocka_unit_test(test_big),
                 cmocka_unit_test(test_big_61),
