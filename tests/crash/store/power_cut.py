@@ -25,20 +25,24 @@ def acknowledgement(name, args, result, ended):
 
 
 def operation(tool, tmp, name, before, command, old, with_sync, limit):
-    state, trace = tmp + "/state", tmp + "/trace"
-    shutil.rmtree(state, ignore_errors=True)
-    os.mkdir(state)
+    parent, trace = tmp + "/parent", tmp + "/trace"
+    state = parent + "/state"
+    shutil.rmtree(parent, ignore_errors=True)
+    os.makedirs(state)
     for c in before:
         subprocess.run([tool, state, *c], check=True, stdout=subprocess.DEVNULL)
     disk = power_model.Disk()
-    disk.load(state)
+    disk.load(parent)
     if os.path.exists(trace):
         os.unlink(trace)
     subprocess.run([*power_model.STRACE, "-o", trace, "-e", "trace=" + power_model.CALLS, tool, state, *command],
                    check=True, stdout=subprocess.DEVNULL)
     with open(trace, "rb") as f:
-        ops = power_model.read_trace(f.read(), state.encode(), disk, acknowledgement)
+        ops = power_model.read_trace(f.read(), parent.encode(), disk, acknowledgement)
     assert ("mark", "ack") in ops
+    if not before:  # somebody else has just made the directory
+        ops.insert(0, ("mkdir", 0, b"state", disk.content[0][b"state"]))
+        disk = power_model.Disk()
 
     found = list(power_model.states(disk, ops, with_sync, SUBSETS))
     if len(found) > limit:
@@ -46,8 +50,9 @@ def operation(tool, tmp, name, before, command, old, with_sync, limit):
     bad = 0
     for d, marks in found:
         acked = bool(marks)
-        shutil.rmtree(state)
-        d.build(state)
+        shutil.rmtree(parent)
+        d.build(parent)
+        os.makedirs(state, exist_ok=True)
         result = subprocess.run([tool, state, "check"], capture_output=True, text=True).stdout.strip()
         if result not in (("new",) if acked else (old, "new")):
             bad += 1
