@@ -180,7 +180,7 @@ def read_trace(trace, root, disk, mark):
             elif name == "ftruncate" and len(live.content[inode]) != int(args[1]):
                 add("truncate", inode, int(args[1]))
             elif name in ("fsync", "fdatasync"):
-                ops.append(("sync", inode))
+                ops.append(("sync", inode, os.path.basename(fd[0])))
     return ops
 
 
