@@ -192,9 +192,10 @@ def subsets(free, some):
 
 
 def states(disk, ops, with_sync, some):
-    """Yields (disk, marks before the cut), each once. @with_sync: False: as if no fsync did anything. @some: of that many subsets
-    of what may be lost all are tried; of more, all with one lost or one kept, and @some others."""
-    seen = set()
+    """Yields (disk, marks before the cut, whether all or nothing of what could be lost is), each once. @with_sync: False: as if no fsync
+    did anything. @some: of that many subsets of what may be lost all are tried; of more, all with one lost or one kept, and @some
+    others."""
+    seen, made = set(), set()
     for cut in range(len(ops) + 1):
         marks = [op[1] for op in ops[:cut] if op[0] == "mark"]
         free = []
@@ -209,17 +210,22 @@ def states(disk, ops, with_sync, some):
             if op[0] not in ("mark", "sync"):
                 base.apply(op)
 
+        durable = [i for i in range(first, cut) if i not in free and ops[i][0] not in ("mark", "sync")]
         for subset in subsets(free, some):
+            applied = sorted(subset.union(durable))
+            bits = sum(1 << i for i in applied) | (1 << first) - 1
             last = max((k for k in subset if ops[k][0] == "write"), default=None)
             for torn in (None,) if last is None else (None, "half", "zeros"):
+                if (bits, torn, len(marks)) in made:  # at an earlier cut
+                    continue
+                made.add((bits, torn, len(marks)))
                 d = base.copy()
-                for i in range(first, cut):
-                    if ops[i][0] not in ("mark", "sync") and (i in subset or i not in free):
-                        d.apply(ops[i], torn if i == last else None)
+                for i in applied:
+                    d.apply(ops[i], torn if i == last else None)
                 key = (d.key(), len(marks))
                 if key not in seen:
                     seen.add(key)
-                    yield d, marks
+                    yield d, marks, torn is None and len(subset) in (0, len(free))
 
 
 def can_trace():

@@ -381,9 +381,9 @@ def record(root, build, tmp):
 def verdicts(boots, found):
     """Yields (disk, marks, what is bad)."""
     for some in (found[i:i + len(boots)] for i in range(0, len(found), len(boots))):
-        for boot, (disk, marks) in zip(boots, some):
+        for boot, (disk, marks, _) in zip(boots, some):
             boot.begin(disk, marks)
-        for (disk, marks), why in [(s, boot.verdict()) for boot, s in zip(boots, some)]:
+        for (disk, marks, _), why in [(s, boot.verdict()) for boot, s in zip(boots, some)]:
             yield disk, marks, why
 
 
@@ -392,14 +392,16 @@ def states(ops):
 
 
 def cut(boots, ops, found, limit):
-    some = random.sample(found, limit) if limit and len(found) > limit else found
+    random.shuffle(found)
+    some = sorted(found, key=lambda s: not s[2])[: limit or len(found)]
     bad = 0
     for disk, marks, why in verdicts(boots, some):
         bad += why is not None
         if why and bad <= REPORTS:
             at = [f"{kind} '{OPERATIONS[i]}'" for kind, i in marks[-2:]]
             print(f"BAD after {at}: {why}\n  state: {disk.key()}")
-    print(f"{len(ops)} operations on the disk, {len(some)} of {len(found)} states, {bad} bad")
+    extreme = sum(s[2] for s in some)
+    print(f"{len(ops)} operations on the disk, {len(some)} of {len(found)} states ({extreme} with all or nothing lost), {bad} bad")
     return bad
 
 
@@ -411,7 +413,7 @@ def sync_kind(op):
 def count_unnoticed(boots, ops, good):
     """Takes one kind of fsync after the other away; how many of them nobody would have noticed the lack of."""
     unnoticed = 0
-    known = {(d.key(), len(marks)) for d, marks in good}
+    known = {(d.key(), len(marks)) for d, marks, _ in good}
     for kind in sorted({sync_kind(op) for op in ops if op[0] == "sync"}):
         less = [op for op in ops if op[0] != "sync" or sync_kind(op) != kind]
         found = [s for s in states(less) if (s[0].key(), len(s[1])) not in known]

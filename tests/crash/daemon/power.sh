@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# power.sh BUILD [STATES]: cuts the power of a simulated host at every point of a guestcryptd at work, and boots what that may leave: about
-# STATES of the states, or all of them for 0. What is tried of them varies: CRASH_SEED=N repeats it.
+# power.sh BUILD [STATES]: cuts the power of a simulated host at every point of a guestcryptd at work, and boots what that may leave: STATES
+# of the states (first those where all or nothing is lost that can be), or all of them for 0. CRASH_SEED=N repeats the choice.
 
 set -eu
 top=$(cd "$(dirname "$0")/../../.." && pwd)

@@ -48,7 +48,7 @@ def operation(tool, tmp, name, before, command, old, with_sync, limit):
     if len(found) > limit:
         found = random.sample(found, limit)
     bad = 0
-    for d, marks in found:
+    for d, marks, _ in found:
         acked = bool(marks)
         shutil.rmtree(parent)
         d.build(parent)
