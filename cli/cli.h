@@ -73,6 +73,11 @@ int cli_main(int argc, char **argv, FILE *out, FILE *err);
 
 /* ---- errors: one line on stderr, or one JSON document on stdout; they return the exit status ---- */
 
+#define CLI_QUOTE_MAX  60
+#define CLI_QUOTE_SIZE (CLI_QUOTE_MAX + 6)
+/* What was typed, in quotes, shortened so that the line can be read. Returns @buf. */
+const char *cli_quote(const char *arg, char buf[static CLI_QUOTE_SIZE]);
+
 int cli_usage(Cli *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* @name: the error's name on the bus, or NULL */
 int cli_error(Cli *c, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
@@ -98,6 +103,8 @@ int cli_append_mask(sd_bus_message *m, const ApMask *mask);
 int cli_option_mask(Cli *c, CliOption option, ApMask *ret);
 /* A number of an id, decimal or with 0x. */
 int cli_option_id(Cli *c, CliOption option, uint16_t *ret);
+/* @text: a UUID that was given, or NULL. */
+int cli_check_uuid(Cli *c, const char *text);
 int cli_broken(Cli *c, int r);
 /* A call could not be put together: an argument is no text, or there is no memory. */
 int cli_unsendable(Cli *c, int r);
@@ -163,9 +170,12 @@ int cli_print_conflicts(Cli *c, json_object *conflicts, json_object **ret);
 
 /* ---- grid.c ---- */
 
+/* The texts are those of the JSON values that the grid was made from. */
 typedef struct GridOwner {
+        const char *kind; /* "matrix": one of ours; else as ListQueues says */
         const char *name;
-        bool live; /* a started matrix or an mdev of somebody else */
+        const char *state; /* of a matrix; else NULL */
+        bool live;         /* a started matrix or an mdev of somebody else */
         char symbol[3];
 } GridOwner;
 

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
 #include <time.h>
 
+#include "base/utf8.h"
+#include "base/uuid.h"
 #include "cli/cli.h"
 
 /* Longer than an operation's own deadlines, the wait for a password and a failing bus activation (25 s)
@@ -14,6 +17,25 @@
 #define ERROR_PREFIX CLI_BUS_NAME ".Error."
 
 /* ---- errors ---- */
+
+/* One line of UTF-8, whatever was typed or came from elsewhere: a terminal does not obey it, and JSON can hold it. */
+static void make_line(char *s) {
+        for (size_t n; *s; s += n) {
+                n = utf8_length(s);
+                if (n == 0 || iscntrl((unsigned char) *s)) {
+                        *s = '?';
+                        n = 1;
+                }
+        }
+}
+
+const char *cli_quote(const char *arg, char buf[static CLI_QUOTE_SIZE]) {
+        size_t size = strlen(arg);
+
+        (void) snprintf(buf, CLI_QUOTE_SIZE, "'%.*s%s'", CLI_QUOTE_MAX, arg,
+                        size > CLI_QUOTE_MAX ? "..." : "");
+        return buf;
+}
 
 static void tell(Cli *c, const char *name, const char *text) {
         CLEANUP(json_putp) json_object *doc = NULL;
@@ -43,6 +65,7 @@ static void vtell(Cli *c, const char *name, const char *format, va_list ap) {
                 return;
         }
 
+        make_line(text);
         tell(c, name, text);
 }
 
@@ -156,7 +179,7 @@ static unsigned seconds_since(const struct timespec *t0) {
         struct timespec t;
 
         (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (unsigned) (t.tv_sec - t0->tv_sec);
+        return (unsigned) (t.tv_sec - t0->tv_sec - (t.tv_nsec < t0->tv_nsec));
 }
 
 /* Waits for *reply, telling a person what for. 0 or -errno. */
@@ -342,32 +365,54 @@ int cli_append_mask(sd_bus_message *m, const ApMask *mask) {
         return sd_bus_message_append_array(m, 'q', ids, n * sizeof *ids);
 }
 
-int cli_option_mask(Cli *c, CliOption option, ApMask *ret) {
+static int option_mask(Cli *c, CliOption option, const char *what, ApMask *ret) {
         const char *s = c->values[option];
+        char quoted[CLI_QUOTE_SIZE];
         ApMask mask = {};
         int r = 0;
 
         if (s && strcmp(s, "none") != 0)
                 r = ap_mask_parse_list(s, &mask);
         if (r == -ERANGE)
-                return cli_usage(c, "'%s' has an id above 255 or a range that runs backwards", s);
+                return cli_usage(c, "%s has an id above 255 or a range that runs backwards",
+                                 cli_quote(s, quoted));
         if (r < 0)
-                return cli_usage(c, "'%s' is no list of ids, as in 1,3,0x10-0x13", s);
+                return cli_usage(c, "%s is no %s", cli_quote(s, quoted), what);
 
         *ret = mask;
         return CLI_DONE;
 }
 
+int cli_option_mask(Cli *c, CliOption option, ApMask *ret) {
+        return option_mask(c, option, "list of ids, as in 1,3,0x10-0x13", ret);
+}
+
 int cli_option_id(Cli *c, CliOption option, uint16_t *ret) {
+        static const char what[] = "single id, as in 5 or 0x05";
+        char quoted[CLI_QUOTE_SIZE];
         ApMask mask;
         int r;
 
-        r = cli_option_mask(c, option, &mask);
+        r = option_mask(c, option, what, &mask);
         if (r != CLI_DONE)
                 return r;
         if (ap_mask_count(&mask) != 1)
-                return cli_usage(c, "'%s' is not one id", c->values[option]);
+                return cli_usage(c, "%s is no %s", cli_quote(c->values[option], quoted), what);
 
         *ret = (uint16_t) ap_mask_next(&mask, 0);
+        return CLI_DONE;
+}
+
+int cli_check_uuid(Cli *c, const char *text) {
+        char quoted[CLI_QUOTE_SIZE];
+        Uuid uuid;
+
+        if (!text)
+                return CLI_DONE;
+        if (uuid_parse(text, &uuid) < 0)
+                return cli_usage(c, "%s is no UUID of 36 characters", cli_quote(text, quoted));
+        if (uuid_is_null(uuid))
+                return cli_usage(c, "the null UUID names nothing");
+
         return CLI_DONE;
 }

@@ -2,6 +2,7 @@
 
 /* The command line: verbs, options, help. */
 
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <locale.h>
@@ -121,6 +122,8 @@ static int take_option(Cli *c, int option, const char *value, uint64_t *given) {
                 c->attrs[c->n_attrs++] = value;
         } else if (c->values[option] && value)
                 return cli_usage(c, "--%s was given twice", option_name(option));
+        if (value && !*value)
+                return cli_usage(c, "--%s needs a value, not ''", option_name(option));
 
         c->values[option] = value ?: "";
         *given |= OPT_BIT(option);
@@ -135,6 +138,7 @@ static void look_ahead(Cli *c, int argc, char **argv) {
 }
 
 static int parse(Cli *c, int argc, char **argv, uint64_t *given) {
+        char quoted[CLI_QUOTE_SIZE], letter[] = "-?";
         int option, r;
 
         opterr = 0;
@@ -144,8 +148,10 @@ static int parse(Cli *c, int argc, char **argv, uint64_t *given) {
                 case ':':
                         return cli_usage(c, "%s needs a value", argv[optind - 1]);
                 case '?':
-                        return cli_usage(c, "unknown option '%s'; see 'guestcryptctl --help'",
-                                         argv[optind - 1]);
+                        /* a letter may be one of several in an argument that is not over yet */
+                        letter[1] = (char) optopt;
+                        return cli_usage(c, "unknown option %s; see 'guestcryptctl --help'",
+                                         cli_quote(isgraph(optopt) ? letter : argv[optind - 1], quoted));
                 case 'h':
                         option = OPT_HELP;
                         break;
@@ -167,7 +173,7 @@ static const CliVerb *find_verb(const char *name) {
         return NULL;
 }
 
-static int check_verb(Cli *c, const CliVerb *v, int n_args, uint64_t given) {
+static int check_verb(Cli *c, const CliVerb *v, char **args, int n_args, uint64_t given) {
         uint64_t wrong = given & ~(v->options | OPTS_GLOBAL);
 
         if (wrong)
@@ -176,6 +182,9 @@ static int check_verb(Cli *c, const CliVerb *v, int n_args, uint64_t given) {
         if (n_args < v->min_args || n_args > v->max_args)
                 return cli_usage(c, "%s argument: guestcryptctl %s %s",
                                  n_args < v->min_args ? "missing" : "superfluous", v->name, v->args);
+        for (int i = 0; i < n_args; i++)
+                if (!*args[i])
+                        return cli_usage(c, "empty argument: guestcryptctl %s %s", v->name, v->args);
 
         return CLI_DONE;
 }
@@ -206,6 +215,7 @@ static void look_around(Cli *c) {
 }
 
 static int run(Cli *c, int argc, char **argv) {
+        char quoted[CLI_QUOTE_SIZE];
         const CliVerb *v;
         uint64_t given = 0;
         int r;
@@ -230,9 +240,10 @@ static int run(Cli *c, int argc, char **argv) {
                 return cli_usage(c, "a verb is needed; see 'guestcryptctl --help'");
         v = find_verb(argv[optind]);
         if (!v)
-                return cli_usage(c, "unknown verb '%s'; see 'guestcryptctl --help'", argv[optind]);
+                return cli_usage(c, "unknown verb %s; see 'guestcryptctl --help'",
+                                 cli_quote(argv[optind], quoted));
 
-        r = check_verb(c, v, argc - optind - 1, given);
+        r = check_verb(c, v, argv + optind + 1, argc - optind - 1, given);
         if (r != CLI_DONE)
                 return r;
 

@@ -110,7 +110,10 @@ static void print_legend(const Grid *g, FILE *f, bool colour) {
 
         for (size_t i = 0; i < g->n_owners; i++) {
                 print_cell(g, f, GRID_OWNER + (uint32_t) i, two, colour);
-                (void) fprintf(f, " %s\n", g->owners[i].name);
+                if (g->owners[i].state)
+                        (void) fprintf(f, " %s (%s)\n", g->owners[i].name, g->owners[i].state);
+                else
+                        (void) fprintf(f, " %s %s\n", g->owners[i].kind, g->owners[i].name);
         }
 }
 
@@ -168,38 +171,36 @@ static json_object *find_matrix(json_object *matrices, const char *owner) {
 static bool is_live(json_object *matrix) {
         const char *state = json_text(matrix, "state");
 
-        return strcmp(state, "defined") != 0 && strcmp(state, "lost") != 0;
+        return strcmp(state, "defined") != 0 && strcmp(state, "lost") != 0 && strcmp(state, "unknown") != 0;
+}
+
+static bool is_owner(const GridOwner *o, const char *kind, const char *name) {
+        return strcmp(o->kind, kind) == 0 && strcmp(o->name, name) == 0;
 }
 
 /* Index of the owner of @queue, which is added if it is new. -ENOMEM. */
 static int owner_index(Grid *g, json_object *matrices, json_object *queue) {
-        const char *kind = json_text(queue, "owner_kind"), *owner = json_text(queue, "owner"), *name = owner;
+        GridOwner o = { .kind = json_text(queue, "owner_kind"), .name = json_text(queue, "owner") }, *more;
         json_object *matrix = NULL;
-        CLEANUP(freep) char *text = NULL;
-        GridOwner *more;
 
-        if (strcmp(kind, "mdev") == 0 || strcmp(kind, "definition") == 0)
-                matrix = find_matrix(matrices, owner);
+        o.live = strcmp(o.kind, "mdev") == 0;
+        if (o.live || strcmp(o.kind, "definition") == 0)
+                matrix = find_matrix(matrices, o.name);
         if (matrix)
-                name = json_text(matrix, "name");
-
-        if ((matrix ? asprintf(&text, "%s (%s)", name, json_text(matrix, "state"))
-                    : asprintf(&text, "%s %s", kind, name)) < 0) {
-                text = NULL;
-                return -ENOMEM;
-        }
+                o = (GridOwner) { .kind = "matrix",
+                                  .name = json_text(matrix, "name"),
+                                  .state = json_text(matrix, "state"),
+                                  .live = is_live(matrix) };
 
         for (size_t i = 0; i < g->n_owners; i++)
-                if (strcmp(g->owners[i].name, text) == 0)
+                if (is_owner(&g->owners[i], o.kind, o.name))
                         return (int) i;
 
         more = reallocarray(g->owners, g->n_owners + 1, sizeof *more);
         if (!more)
                 return -ENOMEM;
         g->owners = more;
-        g->owners[g->n_owners] =
-                (GridOwner) { .name = TAKE(text),
-                              .live = matrix ? is_live(matrix) : strcmp(kind, "mdev") == 0 };
+        g->owners[g->n_owners] = o;
         return (int) g->n_owners++;
 }
 
@@ -230,12 +231,10 @@ static int fill_grid(Grid *g, json_object *queues, json_object *matrices) {
 static void print_undrawn(Cli *c, const Grid *g, json_object *matrices) {
         for (size_t i = 0; i < json_object_array_length(matrices); i++) {
                 json_object *o = json_object_array_get_idx(matrices, i);
-                size_t n = strlen(json_text(o, "name"));
                 bool drawn = false;
 
                 for (size_t k = 0; !drawn && k < g->n_owners; k++)
-                        drawn = strncmp(g->owners[k].name, json_text(o, "name"), n) == 0 &&
-                                g->owners[k].name[n] == ' ';
+                        drawn = is_owner(&g->owners[k], "matrix", json_text(o, "name"));
                 if (!drawn)
                         (void) fprintf(c->out,
                                        "  %s (%s): none of its queues is here, or others come first\n",
@@ -251,7 +250,11 @@ static int print_grid_json(Cli *c, const Grid *g, json_object *queues) {
                 json_object *o = json_object_new_object();
 
                 (void) json_object_object_add(o, "symbol", json_object_new_string(g->owners[i].symbol));
+                (void) json_object_object_add(o, "kind", json_object_new_string(g->owners[i].kind));
                 (void) json_object_object_add(o, "name", json_object_new_string(g->owners[i].name));
+                if (g->owners[i].state)
+                        (void) json_object_object_add(o, "state",
+                                                      json_object_new_string(g->owners[i].state));
                 (void) json_object_object_add(o, "live", json_object_new_boolean(g->owners[i].live));
                 (void) json_object_array_add(owners, o);
         }
@@ -265,8 +268,6 @@ static void grid_freep(Grid **g) {
         if (!*g)
                 return;
 
-        for (size_t i = 0; i < (*g)->n_owners; i++)
-                free((char *) (*g)->owners[i].name);
         free((*g)->owners);
         free(*g);
 }

@@ -118,7 +118,22 @@ int verb_show(Cli *c, char **args) {
         return CLI_DONE;
 }
 
-/* Exit 3 and the conflicts, or @free_text. */
+/* 3 is for queues that somebody has. With one that this machine cannot have, the matrix fails whoever has the others,
+ * as its definition would. */
+static int conflict_status(json_object *conflicts) {
+        size_t n = conflicts ? json_object_array_length(conflicts) : 0;
+
+        for (size_t i = 0; i < n; i++) {
+                json_object *kind = json_object_array_get_idx(json_object_array_get_idx(conflicts, i), 2);
+
+                if (strcmp(json_object_get_string(kind) ?: "", "limit") == 0)
+                        return CLI_FAILED;
+        }
+
+        return n > 0 ? CLI_CONFLICT : CLI_DONE;
+}
+
+/* The conflicts, or @free_text. */
 static int tell_conflicts(Cli *c, json_object *conflicts, const char *free_text) {
         CLEANUP(json_putp) json_object *doc = json_object_new_object();
         bool none = !conflicts || json_object_array_length(conflicts) == 0;
@@ -135,7 +150,7 @@ static int tell_conflicts(Cli *c, json_object *conflicts, const char *free_text)
         if (!cli_print_json(c, doc) && none)
                 (void) fprintf(c->out, "%s\n", free_text);
 
-        return none ? CLI_DONE : CLI_CONFLICT;
+        return conflict_status(conflicts);
 }
 
 static int read_sets(Cli *c, ApMask sets[static 3]) {
@@ -267,20 +282,22 @@ static int tell_changed(Cli *c, const char *path, const char *done) {
         return CLI_DONE;
 }
 
-static int tell_matrix(Cli *c, sd_bus_message *reply, const char *name, const char *what) {
-        CLEANUP(freep) char *done = NULL;
+static int tell_matrix(Cli *c, sd_bus_message *reply, const char *what) {
+        CLEANUP(json_putp) json_object *o = NULL;
         const char *path;
         int r;
 
         r = sd_bus_message_read(reply, "o", &path);
         if (r < 0)
                 return cli_broken(c, r);
-        if (asprintf(&done, "Matrix %s is %s.", name, what) < 0) {
-                done = NULL;
-                return cli_broken(c, -ENOMEM);
-        }
+        r = cli_properties(c, path, MATRIX, &o); /* its name may have stood in XML */
+        if (r != CLI_DONE)
+                return r;
 
-        return tell_changed(c, path, done);
+        (void) json_object_object_add(o, "path", json_object_new_string(path));
+        if (!cli_print_json(c, o))
+                (void) fprintf(c->out, "Matrix %s is %s.\n", json_text(o, "name"), what);
+        return CLI_DONE;
 }
 
 static const char *defined_text(Cli *c) {
@@ -295,6 +312,8 @@ int verb_define(Cli *c, char **args) {
         if (!c->values[OPT_ADAPTERS] || !c->values[OPT_DOMAINS])
                 return cli_usage(c, "'define' needs --adapters and --domains");
         r = read_sets(c, sets);
+        if (r == CLI_DONE)
+                r = cli_check_uuid(c, c->values[OPT_UUID]);
         if (r == CLI_DONE)
                 r = cli_connect(c);
         if (r == CLI_DONE)
@@ -311,18 +330,20 @@ int verb_define(Cli *c, char **args) {
                 return cli_unsendable(c, r);
 
         r = cli_call(c, m, "defining the matrix", &reply);
-        return r == CLI_DONE ? tell_matrix(c, reply, args[0], defined_text(c)) : r;
+        return r == CLI_DONE ? tell_matrix(c, reply, defined_text(c)) : r;
 }
 
-/* One byte more than the daemon accepts, so that it is the one that refuses. */
+/* No more than the daemon accepts: what is larger is not even read. */
 static int read_xml(Cli *c, const char *name, char **ret) {
         CLEANUP(fclosep) FILE *f = NULL;
         CLEANUP(freep) char *xml = NULL;
+        char quoted[CLI_QUOTE_SIZE];
         size_t n;
 
+        (void) cli_quote(name, quoted);
         f = strcmp(name, "-") == 0 ? fdopen(dup(STDIN_FILENO), "re") : fopen(name, "re");
         if (!f)
-                return cli_error(c, NULL, "cannot open '%s': %s", name, strerror(errno));
+                return cli_error(c, NULL, "cannot open %s: %s", quoted, strerror(errno));
 
         xml = malloc(XML_MAX + 2);
         if (!xml)
@@ -330,9 +351,12 @@ static int read_xml(Cli *c, const char *name, char **ret) {
 
         n = fread(xml, 1, XML_MAX + 1, f);
         if (ferror(f))
-                return cli_error(c, NULL, "cannot read '%s': %s", name, strerror(errno));
+                return cli_error(c, NULL, "cannot read %s: %s", quoted, strerror(errno));
+        if (n > XML_MAX)
+                return cli_error(c, NULL, "%s is longer than %d bytes, the most that a definition may have",
+                                 quoted, XML_MAX);
         if (memchr(xml, '\0', n))
-                return cli_error(c, NULL, "'%s' is no XML: it has a NUL byte", name);
+                return cli_error(c, NULL, "%s is no XML: it has a NUL byte", quoted);
 
         xml[n] = '\0';
         *ret = TAKE(xml);
@@ -359,7 +383,7 @@ int verb_define_xml(Cli *c, char **args) {
                 return cli_unsendable(c, r);
 
         r = cli_call(c, m, "defining the matrix", &reply);
-        return r == CLI_DONE ? tell_matrix(c, reply, args[0], defined_text(c)) : r;
+        return r == CLI_DONE ? tell_matrix(c, reply, defined_text(c)) : r;
 }
 
 static int set_autostart(Cli *c, const char *path, bool autostart) {

@@ -108,14 +108,17 @@ static int append_attrs(Cli *c, sd_bus_message *m) {
 int verb_mdev_create(Cli *c, char **args) {
         CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
         CLEANUP(json_putp) json_object *o = NULL;
+        char quoted[CLI_QUOTE_SIZE];
         const char *path;
         int r;
 
         for (size_t i = 0; i < c->n_attrs; i++)
                 if (!strchr(c->attrs[i], '=') || c->attrs[i][0] == '=')
-                        return cli_usage(c, "'%s' is not NAME=VALUE", c->attrs[i]);
+                        return cli_usage(c, "%s is not NAME=VALUE", cli_quote(c->attrs[i], quoted));
 
-        r = cli_connect(c);
+        r = cli_check_uuid(c, c->values[OPT_UUID]);
+        if (r == CLI_DONE)
+                r = cli_connect(c);
         if (r == CLI_DONE)
                 r = cli_call_new(c, CLI_BUS_ROOT, CLI_INTERFACE("Manager"), "CreateMdev", &m);
         if (r != CLI_DONE)
@@ -150,12 +153,14 @@ int verb_mdev_remove(Cli *c, char **args) {
         CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL;
         CLEANUP(json_putp) json_object *gone = json_object_new_object();
         char path[128], text[UUID_STRING_SIZE];
-        Uuid uuid;
+        Uuid uuid = {};
         int r;
 
-        if (uuid_parse(args[0], &uuid) < 0)
-                return cli_usage(c, "'%s' is no UUID", args[0]);
+        r = cli_check_uuid(c, args[0]);
+        if (r != CLI_DONE)
+                return r;
 
+        (void) uuid_parse(args[0], &uuid);
         (void) uuid_format(uuid, text);
         for (char *p = text; *p; p++)
                 if (*p == '-')

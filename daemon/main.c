@@ -31,6 +31,7 @@ typedef struct Daemon {
         Conf conf;
         int root_fd;
         const char *config_path;
+        bool ready; /* others may call */
 } Daemon;
 
 static void on_host_changed(void *userdata) {
@@ -74,6 +75,11 @@ static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *si, void
         Daemon *d = userdata;
         uint64_t now;
 
+        if (!d->ready) { /* the host is being looked at anyway, and READY=1 comes when it is true */
+                (void) reload(d);
+                return 0;
+        }
+
         (void) sd_event_now(d->event, CLOCK_MONOTONIC, &now);
         (void) sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long) now);
         (void) reload(d);
@@ -93,6 +99,7 @@ static void on_ready(void *userdata) {
                 (void) sd_event_exit(d->event, r);
                 return;
         }
+        d->ready = true;
         (void) sd_notify(0, "READY=1");
         log_info("guestcryptd " GUESTCRYPT_VERSION " is ready");
 }

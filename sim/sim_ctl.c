@@ -249,6 +249,11 @@ static int run(Sim *s, char **word, size_t n) {
                 return add_fault(s, word, n);
         if (strcmp(key, "card") == 0 || strcmp(key, "domain") == 0)
                 return plug(s, word, n);
+        if (strcmp(key, "parent") == 0) { /* parent add|del NAME */
+                if (n != 3 || (strcmp(word[1], "add") != 0 && strcmp(word[1], "del") != 0))
+                        return -EINVAL;
+                return sim_parent_plug(s, word[2], strcmp(word[1], "add") == 0);
+        }
         if (strcmp(key, "guest") == 0) {
                 if (n != 3 || (strcmp(word[2], "on") != 0 && strcmp(word[2], "off") != 0))
                         return -EINVAL;

@@ -294,6 +294,8 @@ int sim_mdev_guest(Sim *s, const char *uuid, bool on);
 void sim_mdev_finish(Sim *s, SimMdev *m, bool keep);
 int sim_vfio_ap_unload(Sim *s);
 int sim_vfio_ap_load(Sim *s);
+/* A parent of the other kind comes or goes with its mdevs. -ENODEV: there is none of that name; -EAGAIN: a guest has one. */
+int sim_parent_plug(Sim *s, const char *name, bool add);
 const char *sim_type_name(const SimParent *p, unsigned type, char buf[static 64]);
 const char *sim_mdev_driver_name(const SimParent *p);
 unsigned sim_types(const SimParent *p);

@@ -340,6 +340,37 @@ int sim_vfio_ap_load(Sim *s) {
         return 0;
 }
 
+int sim_parent_plug(Sim *s, const char *name, bool add) {
+        SimParent *p = NULL;
+
+        for (size_t i = 0; i < s->n_parents && !p; i++)
+                if (s->parents[i].kind != SIM_PARENT_VFIO_AP && strcmp(s->parents[i].name, name) == 0)
+                        p = &s->parents[i];
+        if (!p)
+                return -ENODEV;
+        if (p->present == add)
+                return 0;
+
+        if (add) {
+                p->present = true;
+                sim_emit_parent(s, "add", p, NULL);
+                sim_emit_parent(s, "change", p, "MDEV_STATE=registered");
+                return 0;
+        }
+
+        for (const SimMdev *m = p->first; m; m = m->next)
+                if (m->guest)
+                        return -EAGAIN;
+        sim_emit_parent(s, "change", p, "MDEV_STATE=unregistered");
+        for (SimMdev *m = p->first, *next; m; m = next) {
+                next = m->next;
+                sim_mdev_finish(s, m, false);
+        }
+        p->present = false;
+        sim_emit_parent(s, "remove", p, NULL);
+        return 0;
+}
+
 void sim_mdev_boot(Sim *s) {
         const SimProfile *p = &s->profile;
 

@@ -35,6 +35,7 @@ int bus_new(sd_bus *bus, Engine *e, const BusConfig *config, Bus **ret) {
                      .n_matrices = (unsigned) n };
         b->object.bus = b;
         b->signals_tail = &b->signals;
+        b->answers_tail = &b->answers;
         if (config)
                 b->config = *config;
         if (b->config.authz_timeout_us == 0)
@@ -42,7 +43,7 @@ int bus_new(sd_bus *bus, Engine *e, const BusConfig *config, Bus **ret) {
         if (b->config.max_asks_per_uid == 0)
                 b->config.max_asks_per_uid = ASKS_PER_UID;
 
-        r = sd_bus_add_object_manager(bus, &b->slots[b->n_slots++], BUS_ROOT);
+        r = bus_objects_add(b);
         if (r >= 0)
                 r = bus_manager_add(b);
         if (r >= 0)
@@ -66,7 +67,7 @@ Bus *bus_free(Bus *b) {
 
         while (b->calls)
                 (void) bus_call_free(b->calls);
-        bus_listing_free_all(b);
+        bus_answer_free_all(b);
         authz_free(b);
         bus_signal_free(b);
         for (size_t i = 0; i < b->n_slots; i++)
@@ -79,18 +80,21 @@ Bus *bus_free(Bus *b) {
 
 int bus_add_objects(Bus *b, const char *kind, const char *interface, const sd_bus_vtable *vtable,
                     sd_bus_object_find_t find, sd_bus_node_enumerator_t enumerate) {
-        char prefix[BUS_PATH_SIZE];
+        BusKind *k = &b->kinds[b->n_kinds];
         int r;
 
-        assert(b->n_slots + 2 <= ELEMENTS(b->slots));
+        assert(b->n_kinds < ELEMENTS(b->kinds) && b->n_slots + 2 <= ELEMENTS(b->slots));
 
-        (void) snprintf(prefix, sizeof prefix, BUS_ROOT "/%s", kind);
-        r = sd_bus_add_fallback_vtable(b->bus, &b->slots[b->n_slots], prefix, interface, vtable, find, b);
+        *k = (BusKind) { .interface = interface, .vtable = vtable, .find = find, .enumerate = enumerate };
+        (void) snprintf(k->prefix, sizeof k->prefix, BUS_ROOT "/%s", kind);
+        b->n_kinds++;
+
+        r = sd_bus_add_fallback_vtable(b->bus, &b->slots[b->n_slots], k->prefix, interface, vtable, find, b);
         if (r < 0)
                 return r;
         b->n_slots++;
 
-        r = sd_bus_add_node_enumerator(b->bus, &b->slots[b->n_slots], prefix, enumerate, b);
+        r = sd_bus_add_node_enumerator(b->bus, &b->slots[b->n_slots], k->prefix, enumerate, b);
         if (r < 0)
                 return r;
         b->n_slots++;

@@ -7,7 +7,7 @@ struct Call {
         Bus *bus;
         sd_bus_message *message;
         CallReply reply;
-        sd_bus_message_handler_t answer; /* of a question; NULL: the engine's answer is the reply */
+        bool counted; /* by us: the engine counts its operations itself */
         Call *next, **link;
 };
 
@@ -35,9 +35,19 @@ Call *bus_call_free(Call *c) {
         *c->link = c->next;
         if (c->next)
                 c->next->link = c->link;
+        if (c->counted)
+                engine_discharge(c->bus->engine, bus_sender(c->message));
         (void) sd_bus_message_unref(c->message);
         free(c);
         return NULL;
+}
+
+int bus_call_count(Call *c, sd_bus_error *error) {
+        int r;
+
+        r = bus_admit(c->bus, c->message, error);
+        c->counted = r >= 0;
+        return r;
 }
 
 int bus_call_submitted(Call *c, int r, Refusal *refusal, sd_bus_error *error) {
@@ -47,7 +57,7 @@ int bus_call_submitted(Call *c, int r, Refusal *refusal, sd_bus_error *error) {
         if (r > 0)
                 r = bus_error_set_verdict(error, (Verdict) r, refusal);
         else
-                r = bus_error_broken(c->message, r);
+                r = bus_error_broken(c->message, r, error);
 
         refusal_clear(refusal);
         (void) bus_call_free(c);
@@ -90,9 +100,9 @@ static int reply_failure(Call *c, int r, const Refusal *refusal) {
         CLEANUP(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
 
         if (r < 0)
-                return sd_bus_reply_method_errno(c->message, bus_error_broken(c->message, r), NULL);
-
-        (void) bus_error_set_verdict(&error, (Verdict) r, refusal);
+                (void) bus_error_broken(c->message, r, &error);
+        else
+                (void) bus_error_set_verdict(&error, (Verdict) r, refusal);
         return sd_bus_reply_method_error(c->message, &error);
 }
 
@@ -100,7 +110,7 @@ static int reply_failure(Call *c, int r, const Refusal *refusal) {
  * caller with. */
 static void finish(Call *c, int r) {
         if (r < 0)
-                (void) bus_error_broken(c->message, r);
+                (void) bus_error_broken(c->message, r, NULL);
         (void) bus_call_free(c);
 }
 
@@ -142,39 +152,61 @@ void bus_call_rescanned(void *userdata, int r) {
         finish(c, sd_bus_reply_method_return(c->message, NULL));
 }
 
-static void on_refreshed(void *userdata, int r) {
-        CLEANUP(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
-        Call *c = userdata;
+/* ---- questions that wait for a scan ---- */
 
-        /* a scan that failed or is late is no reason to say nothing: the answer is from what is known
-         * then */
-        r = sd_bus_message_rewind(c->message, 1);
-        if (r >= 0)
-                r = c->answer(c->message, &c->bus->object, &error);
-        if (r < 0)
-                (void) sd_bus_reply_method_errno(c->message, r, &error);
+typedef struct Question {
+        Answer answer;
+        sd_bus_message_handler_t handler;
+} Question;
 
-        (void) bus_call_free(c);
+static void question_free(Answer *a) {
+        free(CONTAINER_OF(a, Question, answer));
 }
 
-int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer) {
-        Call *c;
+static int question_answer(Answer *a, sd_bus_error *error) {
+        const Question *q = CONTAINER_OF(a, Question, answer);
         int r;
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
-        if (!c)
-                return -ENOMEM;
-        c->answer = answer;
+        bus_answer_discharge(a); /* what the handler has still to do counts itself */
+        r = sd_bus_message_rewind(a->call, 1);
+        if (r >= 0)
+                r = q->handler(a->call, &a->bus->object, error);
 
-        r = engine_refresh(b->engine, on_refreshed, c);
+        return r < 0 ? r : 1;
+}
+
+/* A scan that failed or is late is no reason to say nothing: the answer is from what is known then. */
+static void on_refreshed(void *userdata, int r) {
+        Question *q = userdata;
+
+        if (bus_answer_ready(&q->answer) < 0)
+                bus_answer_free(&q->answer);
+}
+
+int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer, sd_bus_error *error) {
+        Question *q;
+        int r;
+
+        q = malloc(sizeof *q);
+        if (!q)
+                return -ENOMEM;
+
+        *q = (Question) { .answer = { .step = question_answer, .free = question_free }, .handler = answer };
+        r = bus_answer_init(&q->answer, b, m, error);
         if (r < 0) {
-                (void) bus_call_free(c);
-                return bus_error_broken(m, r);
+                free(q);
+                return r;
+        }
+
+        r = engine_refresh(b->engine, on_refreshed, q);
+        if (r < 0) {
+                bus_answer_free(&q->answer);
+                return bus_error_broken(m, r, error);
         }
 
         return 1;
 }
 
 EngineCaller bus_caller(sd_bus_message *m, uid_t uid) {
-        return (EngineCaller) { .uid = uid, .id = sd_bus_message_get_sender(m) ?: "peer" };
+        return (EngineCaller) { .uid = uid, .id = bus_sender(m) };
 }

@@ -50,12 +50,6 @@ const char *bus_error_name(Verdict verdict) {
         return errors[verdict].name;
 }
 
-int bus_error_errno(Verdict verdict) {
-        assert(verdict < _VERDICT_MAX);
-
-        return errors[verdict].errnum;
-}
-
 int bus_error_register(void) {
         static sd_bus_error_map map[_VERDICT_MAX];
         static bool done;
@@ -115,8 +109,11 @@ int bus_error_invalid(sd_bus_error *error, const char *format, ...) {
         return sd_bus_error_set(error, SD_BUS_ERROR_INVALID_ARGS, clean);
 }
 
-int bus_error_broken(sd_bus_message *m, int r) {
-        log_warning("Call '%s' of '%s' failed: %s", sd_bus_message_get_member(m) ?: "?",
-                    sd_bus_message_get_sender(m) ?: "peer", strerror(-r));
-        return r;
+int bus_error_broken(sd_bus_message *m, int r, sd_bus_error *error) {
+        const char *member = sd_bus_message_get_member(m) ?: "?";
+
+        log_warning("Call '%s' of '%s' failed: %s", member, bus_sender(m), strerror(-r));
+        return sd_bus_error_set_errnof(error, r,
+                                       "%s failed inside guestcryptd (%s: %s); its log may tell more",
+                                       member, strerrorname_np(-r) ?: "?", strerror(-r));
 }

@@ -16,12 +16,23 @@
 
 #define BUS_PATH_SIZE 256
 
+typedef struct Answer Answer;
 typedef struct Ask Ask;
 typedef struct Call Call;
-typedef struct Listing Listing;
 typedef struct Signal Signal;
 
-#define BUS_UID_CACHE 64
+#define BUS_UID_CACHE   64
+#define BUS_KINDS       4
+#define BUS_ANSWERS_MAX 4 /* that are worked on at a time */
+
+/* Objects below BUS_ROOT/NAME, all alike. */
+typedef struct BusKind {
+        char prefix[BUS_PATH_SIZE];
+        const char *interface;
+        const sd_bus_vtable *vtable;
+        sd_bus_object_find_t find;
+        sd_bus_node_enumerator_t enumerate;
+} BusKind;
 
 /* What all handlers and getters get. There is one: a find function fills in what was looked up for the
  * getters that follow at once; handlers use nothing but @bus, since polkit may be between the lookup and
@@ -44,14 +55,23 @@ struct Bus {
 
         sd_bus_slot *slots[16];
         size_t n_slots;
+        BusKind kinds[BUS_KINDS];
+        size_t n_kinds;
 
-        Call *calls;       /* the engine works on them */
-        Listing *listings; /* replies that are being put together */
-        Ask *asks;         /* polkit works on them */
+        Call *calls; /* the engine works on them */
+        Ask *asks;   /* polkit works on them */
+
+        Answer *answers, **answers_tail; /* in the order in which they were asked for */
+        Answer *active[BUS_ANSWERS_MAX];
+        size_t next_active;
+        Answer *quiet; /* the one for which signals wait */
 
         Signal *signals, **signals_tail; /* in the order of their first event */
+        size_t n_signals, n_due;         /* those that are sent before signals are to wait again */
         void *signal_tree;               /* the same by object, tsearch(3) */
-        sd_event_source *signal_source;
+
+        sd_event_source *turn_source, *turn_timer;
+        bool awake; /* they are set */
 
         /* Unique names are never used twice, so that an entry never goes wrong. */
         struct {
@@ -68,12 +88,11 @@ struct Bus {
 int bus_error_set_verdict(sd_bus_error *error, Verdict verdict, const Refusal *refusal);
 /* InvalidArgs with this text; returns the negative errno for it. */
 int bus_error_invalid(sd_bus_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Something broke, which nobody but the log can be told in detail. Returns @r. */
-int bus_error_broken(sd_bus_message *m, int r);
+/* Something broke, which nobody but the log can be told in detail. Returns the negative errno. */
+int bus_error_broken(sd_bus_message *m, int r, sd_bus_error *error);
 /* Makes the error names known to sd-bus. */
 int bus_error_register(void);
 const char *bus_error_name(Verdict verdict);
-int bus_error_errno(Verdict verdict);
 
 /* ---- bus_authz.c ---- */
 
@@ -115,13 +134,14 @@ int bus_read_options(sd_bus_message *m, const BusOption *options, size_t n, sd_b
 int bus_append_text(sd_bus_message *m, const char *s);
 int bus_append_texts(sd_bus_message *m, const char *const *lines);
 int bus_append_mask(sd_bus_message *m, const ApMask *mask);
-/* Answers @m with what engine_check() says. */
-int bus_reply_conflicts(Bus *b, sd_bus_message *m, const EngineCheck *check);
 /* The UTF-8 copy of @s, free(); NULL: out of memory. */
 char *bus_text(const char *s);
 /* The same as one line, for errors: control characters, which a caller may have sent, are '?' as well. */
 char *bus_line(const char *s);
 
+/* Of an object of a kind, or below: nothing lies there that could be enumerated. sd-bus asks all the
+ * same, for each object that is introspected. */
+bool bus_path_is_object(const char *path);
 /* Room for @n paths, which sd-bus frees with the list, whatever was put in. 0 or -ENOMEM. */
 int bus_paths_new(size_t n, char ***ret);
 int bus_paths_set(char **paths, size_t i, const char *path);
@@ -137,6 +157,8 @@ typedef enum CallReply { CALL_REPLY_EMPTY, CALL_REPLY_MATRIX, CALL_REPLY_MDEV, C
 /* Keeps @m until the answer. NULL: out of memory. */
 Call *bus_call_new(Bus *b, sd_bus_message *m, CallReply reply);
 Call *bus_call_free(Call *c);
+/* Counts it for its caller's limit until it is freed. < 0: @error is set. */
+int bus_call_count(Call *c, sd_bus_error *error);
 /* What a handler returns after it gave @c to the engine, which answered @r at once; frees @c and
  * @refusal's text unless it was accepted. */
 int bus_call_submitted(Call *c, int r, Refusal *refusal, sd_bus_error *error);
@@ -147,9 +169,52 @@ void bus_call_reconciled(void *userdata, int r, const Refusal *refusal, const En
 void bus_call_rescanned(void *userdata, int r);
 /* For questions about the host as it is now: has it scanned (for at most 40 ms), then runs @answer on the
  * rewound message. What a handler returns once its caller is authorised. */
-int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer);
+int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer, sd_bus_error *error);
 /* Reads the sender for the engine; points into @m. */
 EngineCaller bus_caller(sd_bus_message *m, uid_t uid);
+
+/* ---- bus_answer.c: what is too much for one turn ---- */
+
+/* The first member of what knows more about it. */
+struct Answer {
+        Bus *bus;
+        sd_bus_message *call;
+        /* One slice. 1: it is complete, and sent; 0: there is more; < 0: the caller is told so. */
+        int (*step)(Answer *a, sd_bus_error *error);
+        void (*free)(Answer *a);
+        bool is_quiet; /* signals wait until it is sent */
+        bool is_long;  /* so that it is worth asking first whether its caller is still there */
+        bool counted, ready;
+        sd_bus_slot *slot; /* while that is asked */
+        Answer *next, **link;
+};
+
+/* Whom to count calls for. */
+const char *bus_sender(sd_bus_message *m);
+/* Counts a call that is not answered at once: engine_discharge() is owed. < 0: there are too many, @error
+ * is set. */
+int bus_admit(Bus *b, sd_bus_message *m, sd_bus_error *error);
+
+/* Counts a call that is not answered at once, for its caller's limit. On error @a stays the caller's;
+ * afterwards it ends with bus_answer_free(), or by itself once it is ready. */
+int bus_answer_init(Answer *a, Bus *b, sd_bus_message *m, sd_bus_error *error);
+/* It can be worked on. */
+int bus_answer_ready(Answer *a);
+/* Does not count any more. */
+void bus_answer_discharge(Answer *a);
+void bus_answer_free(Answer *a);
+void bus_answer_free_all(Bus *b);
+/* There is something to be done: answers, signals. */
+int bus_wake(Bus *b);
+
+/* ---- bus_conflicts.c ---- */
+
+/* Replies to @m with what engine_check() says. 0 or -errno. */
+int bus_reply_conflicts(Bus *b, sd_bus_message *m, const EngineCheck *check, sd_bus_error *error);
+
+/* ---- bus_objects.c: the ObjectManager ---- */
+
+int bus_objects_add(Bus *b);
 
 /* ---- bus_queues.c: answers to ListQueues ---- */
 
@@ -159,9 +224,8 @@ typedef struct QueueFilter {
         bool has_adapter, has_domain, has_free, free;
 } QueueFilter;
 
-/* Replies to @m, later if there is much to tell. 0 or -errno. */
-int bus_listing_start(Bus *b, sd_bus_message *m, const QueueFilter *filter);
-void bus_listing_free_all(Bus *b);
+/* Replies to @m, whose strings @filter may point to. 0 or -errno. */
+int bus_listing_start(Bus *b, sd_bus_message *m, const QueueFilter *filter, sd_bus_error *error);
 const char *bus_card_mode(const HostCard *card); /* NULL: "unknown" */
 
 /* ---- bus_signal.c ---- */
@@ -169,6 +233,12 @@ const char *bus_card_mode(const HostCard *card); /* NULL: "unknown" */
 void bus_signal(Bus *b, const EngineKey *key, EngineChange change);
 /* Sends what waits about matrix and mdev @uuid: before a reply that names it. */
 void bus_signal_flush_uuid(Bus *b, Uuid uuid);
+/* Sends those that may go now, but not more than a turn of the loop has time for. */
+void bus_signal_some(Bus *b);
+/* The answer for which they waited has been sent. */
+void bus_signal_release(Bus *b);
+/* Whether some of those that had waited are still to be sent. */
+bool bus_signal_is_due(const Bus *b);
 void bus_signal_free(Bus *b);
 
 /* ---- the interfaces ---- */

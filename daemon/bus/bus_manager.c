@@ -130,7 +130,7 @@ static int answer_check_matrix(sd_bus_message *m, void *userdata, sd_bus_error *
         if (r < 0)
                 return r;
 
-        return bus_reply_conflicts(b, m, &check);
+        return bus_reply_conflicts(b, m, &check, error);
 }
 
 static int method_check_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -148,7 +148,7 @@ static int method_check_matrix(sd_bus_message *m, void *userdata, sd_bus_error *
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        return bus_call_refresh(b, m, answer_check_matrix);
+        return bus_call_refresh(b, m, answer_check_matrix, error);
 }
 
 static int method_get_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -382,15 +382,19 @@ static int method_reload(sd_bus_message *m, void *userdata, sd_bus_error *error)
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        if (b->config.reload) {
-                r = b->config.reload(b->config.userdata);
-                if (r < 0)
-                        return bus_error_broken(m, r);
-        }
-
         c = bus_call_new(b, m, CALL_REPLY_EMPTY);
         if (!c)
                 return -ENOMEM;
+        r = bus_call_count(c, error);
+        if (r >= 0 && b->config.reload) {
+                r = b->config.reload(b->config.userdata);
+                if (r < 0)
+                        (void) bus_error_broken(m, r, error);
+        }
+        if (r < 0) {
+                (void) bus_call_free(c);
+                return r;
+        }
 
         r = engine_rescan(b->engine, bus_call_rescanned, c);
         return bus_call_submitted(c, r, &(Refusal) {}, error);
@@ -450,7 +454,7 @@ static int answer_list_queues(sd_bus_message *m, void *userdata, sd_bus_error *e
         if (r < 0)
                 return r;
 
-        return bus_listing_start(bus_of(userdata), m, &filter);
+        return bus_listing_start(bus_of(userdata), m, &filter, error);
 }
 
 static int method_list_queues(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -467,7 +471,7 @@ static int method_list_queues(sd_bus_message *m, void *userdata, sd_bus_error *e
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        return bus_call_refresh(b, m, answer_list_queues);
+        return bus_call_refresh(b, m, answer_list_queues, error);
 }
 
 const sd_bus_vtable bus_manager_vtable[] = {

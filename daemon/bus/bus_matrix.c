@@ -248,7 +248,8 @@ static int answer_explain(sd_bus_message *m, void *userdata, sd_bus_error *error
                                                     .self = uuid,
                                                     .alternative = matrix.alternative,
                                                     .start = true,
-                                                    .from_host = matrix.from_host });
+                                                    .from_host = matrix.from_host },
+                                   error);
 }
 
 static int method_explain(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -261,7 +262,7 @@ static int method_explain(sd_bus_message *m, void *userdata, sd_bus_error *error
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        return bus_call_refresh(b, m, answer_explain);
+        return bus_call_refresh(b, m, answer_explain, error);
 }
 
 static int method_get_xml(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -279,7 +280,7 @@ static int method_get_xml(sd_bus_message *m, void *userdata, sd_bus_error *error
         if (r == -ENOENT)
                 return no_such_matrix(error);
         if (r < 0)
-                return bus_error_broken(m, r);
+                return bus_error_broken(m, r, error);
 
         clean = bus_text(xml);
         if (!clean)
@@ -349,6 +350,9 @@ static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***re
         char path[BUS_PATH_SIZE];
         size_t n;
         int r;
+
+        if (bus_path_is_object(prefix))
+                return 0;
 
         r = engine_list_matrices(b->engine, &uuids, &n);
         if (r < 0)

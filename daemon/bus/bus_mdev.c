@@ -113,6 +113,9 @@ static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***re
         char path[BUS_PATH_SIZE];
         int r;
 
+        if (bus_path_is_object(prefix))
+                return 0;
+
         r = bus_paths_new(s->n_mdevs, ret);
         for (size_t i = 0; r >= 0 && i < s->n_mdevs; i++)
                 r = bus_paths_set(*ret, i, bus_path_uuid("mdev", s->mdevs[i].uuid, path));

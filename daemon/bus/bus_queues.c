@@ -7,38 +7,20 @@
 
 #include "bus/bus_internal.h"
 
-#define QUEUES_PER_TURN 1024 /* a few ms */
+#define QUEUES_PER_TURN 512 /* about 2 ms */
 
-struct Listing {
-        Bus *bus;
-        sd_bus_message *call, *reply; /* the filter's strings are in the call */
-        sd_event_source *source;
+typedef struct Listing {
+        Answer answer;
+        sd_bus_message *reply; /* the filter's strings are in the call */
         QueueFilter filter;
         unsigned next_queue; /* adapter << 8 | domain */
-        Listing *next, **link;
-};
+} Listing;
 
-static Listing *listing_free(Listing *l) {
-        if (l->link) {
-                *l->link = l->next;
-                if (l->next)
-                        l->next->link = l->link;
-        }
-        (void) sd_event_source_disable_unref(l->source);
+static void listing_free(Answer *a) {
+        Listing *l = CONTAINER_OF(a, Listing, answer);
+
         (void) sd_bus_message_unref(l->reply);
-        (void) sd_bus_message_unref(l->call);
         free(l);
-        return NULL;
-}
-
-static void listing_freep(Listing **l) {
-        if (*l)
-                (void) listing_free(*l);
-}
-
-void bus_listing_free_all(Bus *b) {
-        while (b->listings)
-                (void) listing_free(b->listings);
 }
 
 static const HostCard *find_card(const Snapshot *s, unsigned id) {
@@ -115,7 +97,7 @@ static int list_queue(Listing *l, const Snapshot *s, const HostCard *card, const
         if (differs(l->filter.driver, driver))
                 return 0;
 
-        engine_queue_owner(l->bus->engine, q, &kind, owner);
+        engine_queue_owner(l->answer.bus->engine, q, &kind, owner);
         if (differs(l->filter.kind, kind) || differs(l->filter.owner, owner))
                 return 0;
         if (l->filter.has_free && l->filter.free != (strcmp(kind, "free") == 0))
@@ -148,9 +130,9 @@ static int list_adapter(Listing *l, const Snapshot *s, uint8_t adapter, unsigned
         return 0;
 }
 
-/* 1: all is listed; 0: the next turn goes on. */
-static int list_some(Listing *l) {
-        const Snapshot *s = engine_snapshot(l->bus->engine);
+static int list_some(Answer *a, sd_bus_error *error) {
+        Listing *l = CONTAINER_OF(a, Listing, answer);
+        const Snapshot *s = engine_snapshot(l->answer.bus->engine);
         unsigned budget = QUEUES_PER_TURN;
         int r;
 
@@ -177,51 +159,31 @@ static int list_some(Listing *l) {
         return r < 0 ? r : 1;
 }
 
-static int on_turn(sd_event_source *source, void *userdata) {
-        Listing *l = userdata;
-        int r;
-
-        r = list_some(l);
-        if (r == 0)
-                return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
-        if (r < 0)
-                (void) sd_bus_reply_method_errno(l->call, bus_error_broken(l->call, r), NULL);
-
-        (void) listing_free(l);
-        return 0;
-}
-
-int bus_listing_start(Bus *b, sd_bus_message *m, const QueueFilter *filter) {
-        CLEANUP(listing_freep) Listing *l = NULL;
+int bus_listing_start(Bus *b, sd_bus_message *m, const QueueFilter *filter, sd_bus_error *error) {
+        Listing *l;
         int r;
 
         l = malloc(sizeof *l);
         if (!l)
                 return -ENOMEM;
 
-        *l = (Listing) { .bus = b, .call = sd_bus_message_ref(m), .filter = *filter };
+        *l = (Listing) { .answer = { .step = list_some, .free = listing_free, .is_long = true },
+                         .filter = *filter };
+        r = bus_answer_init(&l->answer, b, m, error);
+        if (r < 0) {
+                free(l);
+                return r;
+        }
+
         r = sd_bus_message_new_method_return(m, &l->reply);
-        if (r < 0)
+        if (r >= 0)
+                r = sd_bus_message_open_container(l->reply, 'a', "(qqssa{sv})");
+        if (r >= 0)
+                r = bus_answer_ready(&l->answer);
+        if (r < 0) {
+                bus_answer_free(&l->answer);
                 return r;
-        r = sd_bus_message_open_container(l->reply, 'a', "(qqssa{sv})");
-        if (r < 0)
-                return r;
+        }
 
-        r = list_some(l);
-        if (r != 0)
-                return r < 0 ? r : 0;
-
-        r = sd_event_add_defer(b->event, &l->source, on_turn, l);
-        if (r < 0)
-                return r;
-        r = sd_event_source_set_priority(l->source, SD_EVENT_PRIORITY_NORMAL + 1);
-        if (r < 0)
-                return r;
-
-        l->next = b->listings;
-        l->link = &b->listings;
-        if (l->next)
-                l->next->link = &l->next;
-        b->listings = TAKE(l);
         return 0;
 }

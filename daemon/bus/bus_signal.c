@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* Signals wait for the loop's next turn, so that many changes of one object become one signal, and so
- * that a host that changes as a whole does not keep callers waiting: a turn sends a bounded number. */
+ * that a host that changes as a whole does not keep callers waiting: a turn sends a bounded number. They
+ * also wait for an answer that lists all objects, see bus_objects.c. */
 
 #include <errno.h>
 #include <search.h>
@@ -10,12 +11,13 @@
 #include "base/log.h"
 #include "bus/bus_internal.h"
 
-#define SIGNALS_PER_TURN 64
+#define SIGNALS_PER_TURN 32 /* about 1 ms */
 
 struct Signal {
         EngineKey key;
         EngineChange change;
         bool counts; /* of the manager: nothing but its counters has changed */
+        bool told;   /* somebody may know of the object already */
         Signal *next, **link;
         char name[]; /* key.name's copy */
 };
@@ -100,10 +102,11 @@ static void drop(Bus *b, Signal *s) {
                 s->next->link = s->link;
         else
                 b->signals_tail = s->link;
+        b->n_signals--;
         free(s);
 }
 
-static void send_one(Bus *b, Signal *s) {
+static void tell(Bus *b, const Signal *s) {
         int r;
 
         r = emit(b, s);
@@ -111,33 +114,11 @@ static void send_one(Bus *b, Signal *s) {
         if (r < 0 && r != -ENOENT && r != -ESRCH && r != -ENOTCONN)
                 log_debug("Signal of a changed '%s' was not sent: %s", interface_of(s->key.object),
                           strerror(-r));
+}
+
+static void send_one(Bus *b, Signal *s) {
+        tell(b, s);
         drop(b, s);
-}
-
-static int on_turn(sd_event_source *source, void *userdata) {
-        Bus *b = userdata;
-
-        for (unsigned i = 0; i < SIGNALS_PER_TURN && b->signals; i++)
-                send_one(b, b->signals);
-
-        if (b->signals)
-                return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
-
-        return 0;
-}
-
-static int wake(Bus *b) {
-        int r;
-
-        if (b->signal_source)
-                return sd_event_source_set_enabled(b->signal_source, SD_EVENT_ONESHOT);
-
-        r = sd_event_add_defer(b->event, &b->signal_source, on_turn, b);
-        if (r < 0)
-                return r;
-
-        /* calls come first */
-        return sd_event_source_set_priority(b->signal_source, SD_EVENT_PRIORITY_NORMAL + 2);
 }
 
 static Signal *find(Bus *b, const EngineKey *key) {
@@ -164,8 +145,9 @@ static int queue(Bus *b, const EngineKey *key, EngineChange change, bool counts)
         }
         *b->signals_tail = s;
         b->signals_tail = &s->next;
+        b->n_signals++;
 
-        return wake(b);
+        return b->quiet ? 0 : bus_wake(b);
 }
 
 static int merge(Bus *b, const EngineKey *key, EngineChange change, bool counts) {
@@ -182,7 +164,7 @@ static int merge(Bus *b, const EngineKey *key, EngineChange change, bool counts)
                 s->counts = s->counts && counts;
                 return 0;
         default:
-                if (s->change == ENGINE_ADDED)
+                if (s->change == ENGINE_ADDED && !s->told && !b->quiet)
                         drop(b, s); /* nobody has heard of it */
                 else
                         s->change = change;
@@ -223,9 +205,33 @@ void bus_signal_flush_uuid(Bus *b, Uuid uuid) {
         for (size_t i = 0; i < ELEMENTS(objects); i++) {
                 Signal *s = find(b, &(EngineKey) { .object = objects[i], .uuid = uuid });
 
-                if (s)
+                if (!s)
+                        continue;
+                if (!b->quiet) {
                         send_one(b, s);
+                        continue;
+                }
+                tell(b, s); /* and once more after the answer, which may be older */
+                s->told = true;
         }
+}
+
+void bus_signal_some(Bus *b) {
+        for (unsigned i = 0; i < SIGNALS_PER_TURN && b->signals && !b->quiet; i++) {
+                send_one(b, b->signals);
+                b->n_due -= b->n_due > 0;
+        }
+}
+
+void bus_signal_release(Bus *b) {
+        b->quiet = NULL;
+        b->n_due = b->n_signals;
+        for (Signal *s = b->signals; s; s = s->next)
+                s->told = true;
+}
+
+bool bus_signal_is_due(const Bus *b) {
+        return b->n_due > 0 && b->signals;
 }
 
 void bus_flush_signals(Bus *b) {
@@ -236,5 +242,4 @@ void bus_flush_signals(Bus *b) {
 void bus_signal_free(Bus *b) {
         while (b->signals)
                 drop(b, b->signals);
-        b->signal_source = sd_event_source_disable_unref(b->signal_source);
 }

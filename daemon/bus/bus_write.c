@@ -3,43 +3,12 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "bus/bus_internal.h"
-
-/* Length of the UTF-8 sequence at @s (RFC 3629: shortest form, no surrogates), 0 if it is none. */
-static size_t utf8_length(const unsigned char *s) {
-        unsigned low = 0x80, high = 0xbf;
-        size_t n;
-
-        if (*s < 0x80)
-                return 1;
-        if (*s >= 0xc2 && *s <= 0xdf)
-                n = 2;
-        else if ((*s & 0xf0) == 0xe0)
-                n = 3;
-        else if (*s >= 0xf0 && *s <= 0xf4)
-                n = 4;
-        else
-                return 0;
-
-        if (*s == 0xe0)
-                low = 0xa0;
-        else if (*s == 0xed)
-                high = 0x9f;
-        else if (*s == 0xf0)
-                low = 0x90;
-        else if (*s == 0xf4)
-                high = 0x8f;
-
-        for (size_t i = 1; i < n; i++, low = 0x80, high = 0xbf)
-                if (s[i] < low || s[i] > high)
-                        return 0; /* the terminating NUL too */
-
-        return n;
-}
 
 static bool utf8_is_valid(const char *s) {
         for (size_t n; *s; s += n) {
-                n = utf8_length((const unsigned char *) s);
+                n = utf8_length(s);
                 if (n == 0)
                         return false;
         }
@@ -54,7 +23,7 @@ char *bus_text(const char *s) {
                 return NULL;
 
         for (char *p = copy; *p;) {
-                size_t n = utf8_length((const unsigned char *) p);
+                size_t n = utf8_length(p);
 
                 if (n == 0) {
                         *p = '?';
@@ -110,52 +79,6 @@ int bus_append_mask(sd_bus_message *m, const ApMask *mask) {
         return sd_bus_message_append_array(m, 'q', ids, n * sizeof *ids);
 }
 
-static int append_conflicts(sd_bus_message *m, const EngineConflict *conflicts, size_t n) {
-        int r;
-
-        r = sd_bus_message_open_container(m, 'a', "(qqss)");
-        if (r < 0)
-                return r;
-
-        for (const EngineConflict *c = conflicts; c < conflicts + n; c++) {
-                r = sd_bus_message_open_container(m, 'r', "qqss");
-                if (r < 0)
-                        return r;
-                r = sd_bus_message_append(m, "qqs", c->adapter, c->domain, c->kind);
-                if (r < 0)
-                        return r;
-                r = bus_append_text(m, c->owner);
-                if (r < 0)
-                        return r;
-                r = sd_bus_message_close_container(m);
-                if (r < 0)
-                        return r;
-        }
-
-        return sd_bus_message_close_container(m);
-}
-
-int bus_reply_conflicts(Bus *b, sd_bus_message *m, const EngineCheck *check) {
-        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
-        CLEANUP(freep) EngineConflict *conflicts = NULL;
-        Verdict verdict;
-        size_t n;
-        int r;
-
-        r = engine_check(b->engine, check, &conflicts, &n, &verdict, NULL);
-        if (r < 0)
-                return bus_error_broken(m, r);
-
-        r = sd_bus_message_new_method_return(m, &reply);
-        if (r < 0)
-                return r;
-        r = append_conflicts(reply, conflicts, n);
-        if (r < 0)
-                return r;
-
-        return sd_bus_send(NULL, reply, NULL);
-}
-
 char *bus_path_uuid(const char *kind, Uuid uuid, char buf[static BUS_PATH_SIZE]) {
         char text[UUID_STRING_SIZE];
 
@@ -189,6 +112,11 @@ int bus_path_parse_uuid(const char *path, const char *kind, Uuid *ret) {
 
         *ret = uuid;
         return 0;
+}
+
+bool bus_path_is_object(const char *path) {
+        return strncmp(path, BUS_ROOT "/", strlen(BUS_ROOT) + 1) == 0 &&
+               strchr(path + strlen(BUS_ROOT) + 1, '/') != NULL;
 }
 
 int bus_paths_new(size_t n, char ***ret) {

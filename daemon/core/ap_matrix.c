@@ -27,11 +27,6 @@ unsigned ap_matrix_n_queues(const ApMatrix *m) {
         return ap_mask_count(&m->adapters) * ap_mask_count(&m->domains);
 }
 
-bool ap_matrix_overlaps(const ApMatrix *a, const ApMatrix *b) {
-        return ap_mask_intersects(&a->adapters, &b->adapters) &&
-               ap_mask_intersects(&a->domains, &b->domains);
-}
-
 int ap_matrix_parse(const char *s, ApMatrix *ret) {
         ApMatrix m;
         ApMask *fields[] = { &m.adapters, &m.domains, &m.control };

@@ -25,9 +25,6 @@ bool ap_matrix_equal(const ApMatrix *a, const ApMatrix *b);
 /* Number of queues, 0..65536. */
 unsigned ap_matrix_n_queues(const ApMatrix *m);
 
-/* Whether any APQN is in both. Control domains do not count: they are not exclusive. */
-bool ap_matrix_overlaps(const ApMatrix *a, const ApMatrix *b);
-
 static inline bool ap_matrix_has(const ApMatrix *m, Apqn q) {
         return ap_mask_test(&m->adapters, q.adapter) && ap_mask_test(&m->domains, q.domain);
 }

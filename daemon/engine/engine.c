@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "engine/engine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -57,7 +58,7 @@ static void on_scanned(void *userdata, int r, Snapshot *snapshot) {
         e->scanning = false;
         e->scan_error = r;
         if (r < 0 && before >= 0)
-                log_error("Cannot read the host's devices, keeping what was known: %s", strerror(-r));
+                log_error("Cannot read the host's devices, keeping what was known: %s", text_error(r));
         else if (r >= 0 && before < 0)
                 log_notice("The host's devices can be read again");
 
@@ -124,7 +125,7 @@ static void on_at_rest(void *userdata, int r, const HostOutcome *outcomes, size_
                 log_full(
                         LOG_WARNING, LOG_ID_STUCK, NULL,
                         "Somebody else holds the AP configuration lock, leaving interrupted operations open%s%s",
-                        r < 0 ? ": " : "", r < 0 ? strerror(-r) : "");
+                        r < 0 ? ": " : "", r < 0 ? text_error(r) : "");
         e->unquiet = !after;
         e->resting = false;
         (void) snapshot_free(after);
@@ -260,20 +261,33 @@ static void mdevctl_done(Work *w, int r) {
         free(job);
 }
 
-/* The directory, and those above it while it is not there yet. */
-static void mdevctl_watch(Engine *e) {
+static bool mdevctl_watch_one(Engine *e, size_t i) {
         static const char *const dirs[] = { "etc/mdevctl.d/matrix", "etc/mdevctl.d", "etc" };
+        char path[64];
+        int wd;
 
-        for (size_t i = 0; i < ELEMENTS(dirs); i++) {
-                char path[64];
+        static_assert(ELEMENTS(dirs) == ELEMENTS(e->mdevctl_watches), "each has its watch");
+        (void) snprintf(path, sizeof path, "/proc/self/fd/%d/%s", e->root_fd, dirs[i]);
+        wd = inotify_add_watch(e->inotify_fd, path,
+                               IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |
+                                       IN_DELETE_SELF | IN_MOVE_SELF | IN_ATTRIB | IN_ONLYDIR);
+        e->mdevctl_watches[i] = MAX(wd, 0); /* they are numbered from 1 */
+        return wd >= 0;
+}
 
-                (void) snprintf(path, sizeof path, "/proc/self/fd/%d/%s", e->root_fd, dirs[i]);
-                if (inotify_add_watch(e->inotify_fd, path,
-                                      IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |
-                                              IN_DELETE_SELF | IN_MOVE_SELF | IN_ATTRIB | IN_ONLYDIR) >= 0 &&
-                    i < 2)
-                        break;
-        }
+/* The directory, or the one above it while it is not there yet: others write there for reasons of their own. */
+static void mdevctl_watch(Engine *e) {
+        size_t i = 0;
+
+        while (i < ELEMENTS(e->mdevctl_watches) && !mdevctl_watch_one(e, i))
+                i++;
+        while (i > 0 && mdevctl_watch_one(e, i - 1)) /* it has come meanwhile */
+                i--;
+        for (size_t k = i + 1; k < ELEMENTS(e->mdevctl_watches); k++)
+                if (e->mdevctl_watches[k] > 0) {
+                        (void) inotify_rm_watch(e->inotify_fd, e->mdevctl_watches[k]);
+                        e->mdevctl_watches[k] = 0;
+                }
 }
 
 /* Looks for changes since the last time, without waiting for the loop, and reads what there is then. */
@@ -332,6 +346,10 @@ static int open_dirs(Engine *e, const char *state_dir, const char *run_dir) {
         return MIN(e->marks_fd, 0);
 }
 
+static const char *what_of_bad(const StoreBad *bad) {
+        return bad->kept ? "known by its UUID" : "set aside";
+}
+
 static int load_matrices(Engine *e) {
         for (size_t i = 0; i < e->loaded.n_records; i++) {
                 Matrix *m;
@@ -346,10 +364,21 @@ static int load_matrices(Engine *e) {
                         return r;
         }
         for (size_t i = 0; i < e->loaded.n_bad; i++)
-                log_full(LOG_WARNING, LOG_ID_BAD_RECORD, NULL, "Record '%s' is set aside: %s",
-                         e->loaded.bad[i].file, e->loaded.bad[i].reason);
+                log_full(LOG_WARNING, LOG_ID_BAD_RECORD, NULL, "Record '%s' is %s: %s",
+                         e->loaded.bad[i].file, what_of_bad(&e->loaded.bad[i]), e->loaded.bad[i].reason);
         e->last_op = e->loaded.last_op;
         return 0;
+}
+
+/* Records are set aside under the name of their file, which has the UUID in it. */
+static bool is_set_aside(const Engine *e, Uuid uuid) {
+        char text[UUID_STRING_SIZE];
+
+        uuid_format(uuid, text);
+        for (size_t i = 0; i < e->loaded.n_bad; i++)
+                if (!e->loaded.bad[i].kept && strstr(e->loaded.bad[i].file, text))
+                        return true;
+        return false;
 }
 
 static int load_marks(Engine *e) {
@@ -367,6 +396,9 @@ static int load_marks(Engine *e) {
                         m->mark = marks[i].kind;
                 else if (!m && marks[i].kind == MARK_MDEV)
                         r = state_add_own_mdev(e, marks[i].uuid);
+                else if (!m && !is_set_aside(e, marks[i].uuid))
+                        /* its definition went, and then we were killed: the next of that UUID was never started */
+                        op_commit_mark(e, marks[i].uuid, MARK_NONE);
         }
         return r;
 }
@@ -517,7 +549,7 @@ int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size
         r = claim_conflicts(e->claims, &q, &conflicts, &n);
         if (r < 0)
                 return r;
-        r = refuse_conflicts(e, &q, &refusal);
+        r = ret_verdict || ret_text ? refuse_conflicts(e, &q, &refusal) : 0;
         if (r < 0)
                 return r;
         list = text_conflicts(e, conflicts, &n);
@@ -535,9 +567,9 @@ int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size
 
 const char *matrix_state_name(MatrixState s) {
         static const char *const names[] = {
-                [MATRIX_DEFINED] = "defined",   [MATRIX_STARTING] = "starting", [MATRIX_STARTED] = "started",
-                [MATRIX_CHANGING] = "changing", [MATRIX_STOPPING] = "stopping", [MATRIX_LOST] = "lost",
-                [MATRIX_BROKEN] = "broken",
+                [MATRIX_UNKNOWN] = "unknown", [MATRIX_DEFINED] = "defined",   [MATRIX_STARTING] = "starting",
+                [MATRIX_STARTED] = "started", [MATRIX_CHANGING] = "changing", [MATRIX_STOPPING] = "stopping",
+                [MATRIX_LOST] = "lost",       [MATRIX_BROKEN] = "broken",
         };
 
         return names[s];
@@ -574,17 +606,6 @@ int engine_get_matrix(Engine *e, Uuid uuid, EngineMatrix *ret) {
         } else if (mdev->matrix_known)
                 snapshot_guest_matrix(e->snapshot, &mdev->matrix, &ret->guest_adapters, &ret->guest_domains);
         return 0;
-}
-
-/* Records are set aside under the name of their file, which has the UUID in it. */
-static bool is_set_aside(const Engine *e, Uuid uuid) {
-        char text[UUID_STRING_SIZE];
-
-        uuid_format(uuid, text);
-        for (size_t i = 0; i < e->loaded.n_bad; i++)
-                if (strstr(e->loaded.bad[i].file, text))
-                        return true;
-        return false;
 }
 
 int engine_find_matrix(Engine *e, const char *name, Uuid *ret) {
@@ -627,7 +648,12 @@ const Snapshot *engine_snapshot(const Engine *e) {
 }
 
 bool engine_is_ours(const Engine *e, Uuid uuid) {
-        return state_find(e, uuid) || state_is_own_mdev(e, uuid);
+        if (state_find(e, uuid) || state_is_own_mdev(e, uuid))
+                return true;
+        for (size_t i = 0; i < e->n_busy; i++) /* made, and only to be written down */
+                if (uuid_equal(e->busy[i]->uuid, uuid) && e->busy[i]->kind == INTENT_CREATE)
+                        return e->busy[i]->phase == OP_FINAL || e->busy[i]->phase == OP_UNDO;
+        return false;
 }
 
 const char *engine_mdev_state(const Engine *e, Uuid uuid) {
@@ -680,8 +706,8 @@ const char *const *engine_problems(Engine *e) {
         int r = 0;
 
         for (size_t i = 0; i < e->loaded.n_bad && r >= 0; i++)
-                r = strv_addf(&lines, "record '%s' is set aside: %s", e->loaded.bad[i].file,
-                              e->loaded.bad[i].reason);
+                r = strv_addf(&lines, "record '%s' is %s: %s", e->loaded.bad[i].file,
+                              what_of_bad(&e->loaded.bad[i]), e->loaded.bad[i].reason);
         for (size_t i = 0; i < e->mdevctl.n_bad && r >= 0; i++)
                 r = strv_addf(&lines, "mdevctl's definition '%s' cannot be read: %s", e->mdevctl.bad[i].file,
                               e->mdevctl.bad[i].reason);
@@ -689,7 +715,7 @@ const char *const *engine_problems(Engine *e) {
                 r = strv_addf(&lines, "mdevctl's definitions cannot be read: %s",
                               strerror(-e->mdevctl_error));
         if (r >= 0 && e->scan_error < 0)
-                r = strv_addf(&lines, "the host's devices cannot be read: %s", strerror(-e->scan_error));
+                r = strv_addf(&lines, "the host's devices cannot be read: %s", text_error(e->scan_error));
         if (r >= 0 && e->store_failed)
                 r = strv_addf(&lines, "the state directory cannot be written: changes are refused");
         if (r >= 0 && e->snapshot->detail_stuck)
@@ -698,10 +724,12 @@ const char *const *engine_problems(Engine *e) {
 
         stuck = e->host->ops->stuck(e->host, &what);
         if (r >= 0 && stuck > 0)
-                r = strv_addf(&lines, "%u kernel operations hang, the oldest is: %s", stuck, what);
+                r = stuck == 1
+                            ? strv_addf(&lines, "a kernel operation hangs: %s", what)
+                            : strv_addf(&lines, "%u kernel operations hang, the oldest is: %s", stuck, what);
         if (r >= 0 && e->unquiet && e->n_unresolved > 0)
-                r = strv_addf(&lines, "%zu interrupted operations wait for the AP configuration lock",
-                              e->n_unresolved);
+                r = strv_addf(&lines, "%zu interrupted operation%s for the AP configuration lock",
+                              e->n_unresolved, e->n_unresolved == 1 ? " waits" : "s wait");
         for (size_t i = 0; i < e->n_unresolved && r >= 0; i++)
                 if (e->unresolved[i].text && !state_find(e, e->unresolved[i].intent.uuid))
                         r = strv_addf(&lines, "%s", e->unresolved[i].text);

@@ -47,7 +47,7 @@ typedef struct EngineConfig {
         uint64_t rescan_us;            /* period of the slow rescan; default 30 s */
         unsigned max_matrices;         /* in all; default 16384 */
         unsigned max_matrices_per_uid; /* of one user but root; default 256 */
-        unsigned max_calls;            /* operations in flight of one caller; default 512 */
+        unsigned max_calls;            /* of one caller that wait for an answer; default 512 */
 } EngineConfig;
 
 #define ENGINE_CONFIG_DEFAULT \
@@ -83,6 +83,11 @@ typedef struct EngineCaller {
         uid_t uid;
         const char *id; /* whom to count calls for: the unique bus name */
 } EngineCaller;
+
+/* Counts a question of @caller that is not answered at once, as its requests are counted while they are
+ * under way. > 0: LIMIT_HIT. After 0 engine_discharge() is owed. */
+int engine_admit(Engine *e, const char *caller, Refusal *reterr);
+void engine_discharge(Engine *e, const char *caller);
 
 /* @r: 0 done, > 0 a Verdict with @refusal, < 0 -errno. @uuid: the matrix or mdev. */
 typedef void (*engine_done_t)(void *userdata, int r, const Refusal *refusal, Uuid uuid);
@@ -167,11 +172,12 @@ typedef struct EngineCheck {
 } EngineCheck;
 
 /* -EHOSTDOWN: there is no AP bus to ask about. All conflicts; none: *ret_n = 0. free(*ret). *ret_text
- * (may be NULL; free()): the refusal's one line, NULL if there is none. */
+ * (free()): the refusal's one line, NULL if there is none. Both may be NULL, which is faster. */
 int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size_t *ret_n,
                  Verdict *ret_verdict, char **ret_text);
 
 typedef enum MatrixState {
+        MATRIX_UNKNOWN, /* the host has not been read yet */
         MATRIX_DEFINED, /* not live */
         MATRIX_STARTING,
         MATRIX_STARTED,

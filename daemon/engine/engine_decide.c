@@ -44,8 +44,8 @@ static int check(Engine *e, const ApMatrix *m, Uuid self, unsigned what, Refusal
 static int need_ap(Engine *e, bool vfio_ap, Refusal *reterr) {
         if (e->scan_error < 0)
                 return refuse(reterr, VERDICT_BACKEND, e->scan_error,
-                              "the host's devices cannot be read (%s); nothing was changed",
-                              strerror(-e->scan_error));
+                              "the host's devices cannot be read: %s; nothing was changed",
+                              text_error(e->scan_error));
         if (!e->snapshot->ap)
                 return refuse(reterr, VERDICT_BACKEND, 0, "this machine has no AP bus; nothing was changed");
         if (vfio_ap && !e->snapshot->vfio_ap)
@@ -181,12 +181,12 @@ static int decide_define(Engine *e, Op *op, Refusal *reterr) {
 
         if (e->n_matrices >= e->config.max_matrices)
                 return refuse(reterr, VERDICT_LIMIT_HIT, 0,
-                              "there are %zu matrices, which is the limit (MaxMatrices=)", e->n_matrices);
+                              "the limit of all matrices, %zu (MaxMatrices=), is reached", e->n_matrices);
         for (size_t i = 0; i < e->n_matrices && rec->uid != 0; i++)
                 of_user += e->by_uuid[i]->rec.uid == rec->uid;
         if (of_user >= e->config.max_matrices_per_uid && rec->uid != 0)
                 return refuse(reterr, VERDICT_LIMIT_HIT, 0,
-                              "user %u has %u matrices, which is the limit (MaxMatricesPerUser=)",
+                              "the limit of matrices of user %u, %u (MaxMatricesPerUser=), is reached",
                               (unsigned) rec->uid, of_user);
 
         r = check(e, &rec->matrix, rec->uuid,
@@ -299,6 +299,12 @@ static int decide_modify(Engine *e, Op *op, Refusal *reterr) {
         }
         if (live && !same) {
                 r = plan_modify(e->snapshot, op->uuid, &op->target, m->rec.from_host, &op->plan);
+                if (r == -ENODATA)
+                        return refuse(
+                                reterr, VERDICT_BAD_STATE, 0,
+                                "the kernel does not show what matrix '%s' has now, so that it cannot be changed while "
+                                "it is started; stop it, modify it, and start it again",
+                                m->rec.name);
                 if (r < 0)
                         return r;
         }
@@ -611,7 +617,6 @@ bool request_keeps_masks(const Engine *e, IntentKind kind, const Plan *p, StoreE
 }
 
 int request_apply(Engine *e, Op *op) {
-        EngineKey key = { .object = ENGINE_MDEV, .uuid = op->uuid };
         Matrix *m = state_find(e, op->uuid);
         StoreEntry masks;
         int r = 0;
@@ -652,7 +657,6 @@ int request_apply(Engine *e, Op *op) {
                 break;
         case INTENT_CREATE:
                 r = state_add_own_mdev(e, op->uuid);
-                state_emit(e, &key, ENGINE_CHANGED);
                 break;
         case INTENT_REMOVE:
                 state_drop_own_mdev(e, op->uuid);

@@ -133,11 +133,11 @@ struct Engine {
         int scan_error; /* of the last scan; 0: the snapshot is what there is */
         bool scanned;   /* there has been one */
         MdevctlContent mdevctl;
-        int mdevctl_error;
+        int mdevctl_error, mdevctl_watches[3]; /* of inotify; 0: none */
 
         StoreContent loaded; /* bad records, masks to keep; records and intents are moved out */
         Store *store;
-        bool store_failed;
+        bool store_failed, marks_failed; /* they take nothing at the moment */
         uint64_t last_op;
 
         Worker *worker;
@@ -165,16 +165,20 @@ struct Engine {
         sd_event_source *gather_idle, *gather_timer;
         bool look_wanted;
         sd_event_source *rescan_timer, *show_timer, *mdevctl_watch;
+        Uuid show_next; /* the matrix at which showing all goes on */
+        bool showing, show_again;
 
         Unresolved *unresolved;
         size_t n_unresolved;
         bool resting; /* the AP lock is waited for before recovery begins */
         bool unquiet; /* and was not had: a child of the daemon before us may still change the host */
         bool settled, boot_done, closing;
-        bool host_differs;  /* since what has failed was last tried again */
-        bool start_wanted;  /* what is pending is to be tried again when nothing is being undone */
-        bool masks_pending; /* the masks that we keep are still to be set at this boot */
-        unsigned n_autostarting;
+        bool host_differs;       /* since what has failed was last tried again */
+        bool start_wanted;       /* what is pending is to be tried again when nothing is being undone */
+        bool masks_pending;      /* the masks that we keep are still to be set at this boot */
+        unsigned n_autostarting; /* and 1 for whoever has still to begin some */
+        sd_event_source *autostart_source;
+        Uuid autostart_next; /* the matrix at which beginning them goes on */
         Healing *healing;
         Resolving *resolving; /* what is being undone, at most one batch */
         void (*ready_cb)(void *userdata);
@@ -193,6 +197,8 @@ void engine_rest(Engine *e);
 
 /* ---- engine_state.c ---- */
 
+/* The index in by_uuid of the first matrix that does not come before @uuid: where a walk in slices goes on. */
+size_t state_place(const Engine *e, Uuid uuid);
 /* -ENOENT is NULL. */
 Matrix *state_find(const Engine *e, Uuid uuid);
 Matrix *state_find_name(const Engine *e, const char *name);
@@ -243,8 +249,6 @@ Op *op_free(Op *op);
 int op_admit(Engine *e, Op *op, Refusal *reterr);
 /* Takes @op over: decides it now, or after a scan, and carries it on. */
 void op_begin(Engine *e, Op *op);
-/* Ends it: releases what it held, answers. @refusal is taken over. */
-void op_finish(Engine *e, Op *op, int r, Refusal *refusal);
 /* Writes what waits for the disk, unless that is being done. */
 void op_commit(Engine *e);
 /* Those for whom a scan, or a reading of mdevctl's definitions, has ended. */
@@ -312,6 +316,8 @@ int refuse(Refusal *reterr, Verdict verdict, int error, const char *format, ...)
 int refuse_conflicts(Engine *e, const ClaimQuery *q, Refusal *reterr);
 /* What to say of a host that did not carry out @op. */
 int refuse_outcome(Engine *e, const Op *op, const HostOutcome *outcome, Refusal *reterr);
+/* strerror() for people: what our own layers mean by some of them. */
+const char *text_error(int error);
 /* That the state directory could not be written. */
 int refuse_store(Refusal *reterr, int error);
 EngineConflict *text_conflicts(Engine *e, const Conflict *conflicts, size_t *n);

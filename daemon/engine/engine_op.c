@@ -37,8 +37,10 @@ struct CommitJob {
         /* of what has ended; its marks come before the ends of its intents, since a crash between leaves
          * those to recovery */
         size_t n_first_entries, n_first_marks;
+        size_t n_failed_marks; /* so many are left, from the first on: they could not be written */
         OpQueue ops;
-        int marks_result;
+        int marks_result; /* of the operations' own */
+        int marks_error;  /* of any */
 };
 
 static void end_intent(Engine *e, Op *op);
@@ -112,17 +114,18 @@ static CallerCount *find_caller(Engine *e, const char *id) {
         return NULL;
 }
 
-int op_admit(Engine *e, Op *op, Refusal *reterr) {
+int engine_admit(Engine *e, const char *caller, Refusal *reterr) {
+        char id[ENGINE_CALLER_SIZE];
         CallerCount *count;
 
-        if (!op->caller[0]) /* our own */
-                return 0;
-
-        count = find_caller(e, op->caller);
+        (void) snprintf(id, sizeof id, "%s", caller);
+        count = find_caller(e, id);
         if (count && count->n >= e->config.max_calls)
-                return refuse(reterr, VERDICT_LIMIT_HIT, 0,
-                              "%u operations of this client are in flight already; wait for some of them",
-                              count->n);
+                return refuse(
+                        reterr, VERDICT_LIMIT_HIT, 0,
+                        "the limit of calls of one client that wait for an answer, %u (MaxCallsPerCaller=), is "
+                        "reached; wait for some of them",
+                        count->n);
 
         if (!count) {
                 if (e->n_callers == e->allocated_callers) {
@@ -136,25 +139,33 @@ int op_admit(Engine *e, Op *op, Refusal *reterr) {
                 }
                 count = &e->callers[e->n_callers++];
                 *count = (CallerCount) {};
-                memcpy(count->id, op->caller, sizeof count->id);
+                memcpy(count->id, id, sizeof count->id);
         }
         count->n++;
         return 0;
 }
 
-static void discharge(Engine *e, const Op *op) {
-        CallerCount *count = find_caller(e, op->caller);
+void engine_discharge(Engine *e, const char *caller) {
+        char id[ENGINE_CALLER_SIZE];
+        CallerCount *count;
 
+        (void) snprintf(id, sizeof id, "%s", caller);
+        count = find_caller(e, id);
         if (count && --count->n == 0)
                 *count = e->callers[--e->n_callers];
 }
 
-void op_finish(Engine *e, Op *op, int r, Refusal *refusal) {
+int op_admit(Engine *e, Op *op, Refusal *reterr) {
+        return op->caller[0] ? engine_admit(e, op->caller, reterr) : 0; /* "": our own */
+}
+
+/* Releases what it held, answers. @refusal is taken over. */
+static void op_finish(Engine *e, Op *op, int r, Refusal *refusal) {
         Uuid uuid = op->uuid;
         Matrix *m;
 
         request_release(e, op);
-        discharge(e, op);
+        engine_discharge(e, op->caller);
         e->n_ops--;
 
         m = state_find(e, uuid);
@@ -342,13 +353,21 @@ static int job_add_final(const Engine *e, CommitJob *job, const Op *op) {
         return job_add_mark(job, op->uuid, MARK_NONE);
 }
 
-static void job_set_marks(CommitJob *job, size_t from, size_t to) {
+/* What could not be written is kept for later; the first reason is the result. */
+static int job_set_marks(CommitJob *job, size_t from, size_t to) {
+        int result = 0;
+
         for (size_t i = from; i < to; i++) {
                 int r = marks_set(job->marks_fd, job->marks[i].uuid, job->marks[i].kind);
 
-                if (r < 0 && job->marks_result >= 0)
-                        job->marks_result = r;
+                if (r < 0) {
+                        job->marks[job->n_failed_marks++] = job->marks[i];
+                        job->marks_error = r;
+                        result = result ?: r;
+                }
         }
+
+        return result;
 }
 
 static int commit_run(Work *w) {
@@ -360,7 +379,7 @@ static int commit_run(Work *w) {
                 return 0;
         }
 
-        job_set_marks(job, 0, job->n_first_marks);
+        (void) job_set_marks(job, 0, job->n_first_marks);
         if (job->reopen)
                 r = store_reopen(job->store);
         if (r >= 0 && job->n_entries > 0)
@@ -368,7 +387,7 @@ static int commit_run(Work *w) {
         if (r >= 0 && job->checkpoint)
                 r = store_checkpoint(job->store);
         if (r >= 0)
-                job_set_marks(job, job->n_first_marks, job->n_marks);
+                job->marks_result = job_set_marks(job, job->n_first_marks, job->n_marks);
         return r;
 }
 
@@ -426,6 +445,19 @@ static void commit_again(Engine *e, CommitJob *job) {
                 op_commit_lazily(e, &since[i]);
 }
 
+/* A mark that stays where it should have gone would make a stopped matrix a lost one for the next daemon. */
+static void marks_again(Engine *e, const CommitJob *job) {
+        for (size_t i = 0; i < job->n_failed_marks; i++) {
+                const Mark *mark = &job->marks[i];
+                bool newer = false;
+
+                for (size_t k = 0; k < e->n_lazy_marks; k++)
+                        newer |= uuid_equal(e->lazy_marks[k].uuid, mark->uuid);
+                if (!newer)
+                        op_commit_mark(e, mark->uuid, mark->kind);
+        }
+}
+
 static void commit_done(Work *w, int r) {
         CommitJob *job = CONTAINER_OF(w, CommitJob, work);
         Engine *e = job->engine;
@@ -444,14 +476,17 @@ static void commit_done(Work *w, int r) {
                         state_emit_manager(e);
                 }
         }
-        if (r >= 0 && job->marks_result < 0) {
-                log_error("Cannot write marks below the runtime directory: %s",
-                          strerror(-job->marks_result));
+        if (job->n_failed_marks > 0 && !e->marks_failed)
+                log_error("Cannot write marks below the runtime directory, trying again: %s",
+                          strerror(-job->marks_error));
+        e->marks_failed = job->n_failed_marks > 0;
+        if (r >= 0)
                 r = job->marks_result;
-        }
 
         if (!stored && !e->closing)
                 commit_again(e, job);
+        if (!e->closing)
+                marks_again(e, job);
         for (Op *op; (op = pop(&job->ops));)
                 if (e->closing)
                         (void) op_free(op);
@@ -506,7 +541,7 @@ static CommitJob *commit_job_new(Engine *e) {
 
 static void commit_submit(Engine *e, CommitJob *job) {
         e->committing = job;
-        if (worker_submit(e->worker, &job->work) < 0) { /* cannot be: one job of ours at a time */
+        if (worker_submit(e->worker, &job->work) < 0) { /* cannot be: two jobs of ours at most, at the end */
                 e->committing = NULL;
                 commit_done(&job->work, -EBUSY);
         }
@@ -587,7 +622,7 @@ static void commit_leftovers(Engine *e, bool checkpoint) {
 static int on_lazy(sd_event_source *s, uint64_t usec, void *userdata);
 
 static void lazy_soon(Engine *e) {
-        uint64_t delay = e->store_failed ? LAZY_RETRY_US : LAZY_DELAY_US;
+        uint64_t delay = e->store_failed || e->marks_failed ? LAZY_RETRY_US : LAZY_DELAY_US;
 
         if (!e->lazy_timer && !e->closing)
                 (void) sd_event_add_time_relative(e->event, &e->lazy_timer, CLOCK_MONOTONIC, delay, 0,
@@ -773,7 +808,7 @@ static void not_executed(Engine *e, Op *op, int error) {
         end_intent(e, op);
         take_back_mark(e, op);
         r = refuse(&refusal, VERDICT_BACKEND, error,
-                   "the host's devices cannot be changed now: %s; nothing was changed", strerror(-error));
+                   "the host's devices cannot be changed now: %s; nothing was changed", text_error(error));
         finish_refused(e, op, r, &refusal);
 }
 
@@ -855,7 +890,7 @@ void op_drain(Engine *e) {
                 (void) op_free(e->executing[i]);
         free(e->executing);
 
-        if (e->store && !e->committing) {
+        if (e->store) { /* behind the one that is under way, if there is one: that has not what came since */
                 job = commit_job_new(e);
                 if (job) {
                         job->checkpoint = true;

@@ -14,6 +14,8 @@
 #include "core/reconcile.h"
 #include "engine/engine_internal.h"
 
+#define BEGUN_PER_TURN 128 /* operations: about 2 ms */
+
 /* ---- intents of unknown outcome ---- */
 
 static const ApMatrix *intent_target(const Intent *i) {
@@ -78,6 +80,15 @@ static void unclaim_unresolved(Engine *e, const Unresolved *u) {
                 m->unresolved--;
 }
 
+/* Of a matrix that was not there yet when they were found. */
+static unsigned count_unresolved(const Engine *e, Uuid uuid) {
+        unsigned n = 0;
+
+        for (size_t i = 0; i < e->n_unresolved; i++)
+                n += uuid_equal(e->unresolved[i].intent.uuid, uuid);
+        return n;
+}
+
 /* Takes @intent and @text over. */
 static int add_unresolved(Engine *e, uint64_t id, Intent *intent, char *text) {
         Unresolved *grown = reallocarray(e->unresolved, e->n_unresolved + 1, sizeof *grown);
@@ -132,10 +143,13 @@ struct Healing {
         EngineHealed *healed;
         char **texts;
         size_t n, waiting, allocated;
+        sd_event_source *source;
+        Uuid next; /* the matrix at which it goes on */
         char (*names)[STORE_NAME_MAX + 1];
 };
 
 static void healing_free(Healing *h) {
+        sd_event_source_disable_unref(h->source);
         strv_free(h->texts);
         free(h->healed);
         free(h->names);
@@ -163,6 +177,7 @@ void recover_free(Engine *e) {
                 healing_free(e->healing);
         if (e->resolving)
                 resolving_free(e->resolving);
+        e->autostart_source = sd_event_source_disable_unref(e->autostart_source);
 }
 
 int recover_load(Engine *e) {
@@ -237,8 +252,10 @@ static int finish(Engine *e, Unresolved *u) {
                 } else if (r >= 0) {
                         r = state_add(e, &copy, &m);
                         if (r >= 0) {
+                                m->unresolved = count_unresolved(e, m->rec.uuid);
                                 m->visible = true;
                                 m->mark = MARK_LIVE;
+                                op_commit_mark(e, m->rec.uuid, MARK_LIVE);
                                 r = state_claim_definition(e, m);
                                 state_emit_matrix(e, m, ENGINE_ADDED);
                         }
@@ -446,7 +463,7 @@ static void settle(Engine *e) {
 static void on_autostarted(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
         Engine *e = userdata;
         Matrix *m = state_find(e, uuid);
-        const char *why = refusal ? refusal->text : strerror(-r);
+        const char *why = refusal ? refusal->text : text_error(r);
 
         e->n_autostarting--;
         if (m && r == 0)
@@ -465,12 +482,11 @@ static void on_autostarted(void *userdata, int r, const Refusal *refusal, Uuid u
 
 static const EngineCaller own_caller = {}; /* not counted */
 
-/* Each is tried when the host has become such that it may succeed; what fails is tried again after the
- * next change. */
-static void autostart(Engine *e) {
-        bool any = false;
+static int on_autostart(sd_event_source *source, void *userdata) {
+        Engine *e = userdata;
+        size_t i = state_place(e, e->autostart_next);
 
-        for (size_t i = 0; i < e->n_matrices; i++) {
+        for (unsigned n = 0; i < e->n_matrices && n < BEGUN_PER_TURN; i++) {
                 Matrix *m = e->by_uuid[i];
                 Op *op;
 
@@ -479,12 +495,33 @@ static void autostart(Engine *e) {
                 op = op_new(INTENT_START, m->rec.uuid, &own_caller, on_autostarted, e);
                 if (!op)
                         continue;
-                op->pending = any = true;
+                op->pending = true;
                 e->n_autostarting++;
+                n++;
                 op_begin(e, op);
         }
-        if (!any || e->n_autostarting == 0)
+
+        if (i < e->n_matrices) {
+                e->autostart_next = e->by_uuid[i]->rec.uuid;
+                return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+        }
+        e->autostart_source = sd_event_source_disable_unref(e->autostart_source);
+        if (--e->n_autostarting == 0)
                 settle(e);
+        return 0;
+}
+
+/* Each is tried when the host has become such that it may succeed; what fails is tried again after the
+ * next change. */
+static void autostart(Engine *e) {
+        int r;
+
+        e->autostart_next = (Uuid) {};
+        r = sd_event_add_defer(e->event, &e->autostart_source, on_autostart, e);
+        if (r >= 0)
+                e->n_autostarting++;
+        else
+                log_error("Cannot start matrices automatically: %s", strerror(-r));
 }
 
 bool recover_masks_differ(const Engine *e) {
@@ -499,7 +536,7 @@ static void on_boot_masks(void *userdata, int r, const Refusal *refusal, Uuid uu
         if (r != 0)
                 log_warning(
                         "Cannot set the host masks that we are to keep, trying again when the host changes: %s",
-                        refusal ? refusal->text : strerror(-r));
+                        refusal ? refusal->text : text_error(r));
         e->n_autostarting--;
         autostart(e);
 }
@@ -528,33 +565,69 @@ void recover_masks_are_set(Engine *e) {
         op_commit_mark(e, (Uuid) {}, MARK_NONE);
 }
 
-/* Once a boot: what is to be done goes on a list that a crash leaves as it is. */
+typedef struct BootJob {
+        Work work;
+        Engine *engine;
+        int marks_fd;
+        bool masks;
+        size_t n;
+        Uuid pending[];
+} BootJob;
+
+static int boot_run(Work *w) {
+        const BootJob *job = CONTAINER_OF(w, BootJob, work);
+        int r = 0;
+
+        for (size_t i = 0; i < job->n && r >= 0; i++)
+                r = marks_set(job->marks_fd, job->pending[i], MARK_PENDING);
+        if (r >= 0 && job->masks)
+                r = marks_set(job->marks_fd, (Uuid) {}, MARK_PENDING);
+        return r < 0 ? r : marks_set_booted(job->marks_fd);
+}
+
+static void boot_ended(Work *w, int r) {
+        BootJob *job = CONTAINER_OF(w, BootJob, work);
+        Engine *e = job->engine;
+
+        free(job);
+        e->n_autostarting--;
+        if (r < 0)
+                log_error("Cannot write marks below the runtime directory: %s", strerror(-r));
+        if (!e->closing)
+                start_pending(e);
+}
+
+/* Once a boot: what is to be done goes on a list that a crash leaves as it is. What is defined from now on is not on
+ * it. */
 static void boot(Engine *e) {
-        int r;
+        BootJob *job;
 
         e->boot_done = true;
-        r = marks_is_booted(e->marks_fd);
-        if (r == 0) {
-                for (size_t i = 0; i < e->n_matrices && r >= 0; i++) {
-                        Matrix *m = e->by_uuid[i];
+        if (marks_is_booted(e->marks_fd) != 0)
+                return start_pending(e);
 
-                        if (!m->rec.autostart || m->mark != MARK_NONE)
-                                continue;
-                        m->mark = MARK_PENDING;
-                        r = marks_set(e->marks_fd, m->rec.uuid, MARK_PENDING);
-                        op_commit_mark(e, m->rec.uuid,
-                                       MARK_PENDING); /* after what recovery has still to write */
-                }
-                if (r >= 0 && recover_masks_differ(e)) {
-                        e->masks_pending = true;
-                        r = marks_set(e->marks_fd, (Uuid) {}, MARK_PENDING);
-                }
-                if (r >= 0)
-                        r = marks_set_booted(e->marks_fd);
-                if (r < 0)
-                        log_error("Cannot write marks below the runtime directory: %s", strerror(-r));
+        job = calloc(1, sizeof *job + e->n_matrices * sizeof *job->pending);
+        if (!job) {
+                log_error("Out of memory, starting nothing automatically");
+                return settle(e);
         }
-        start_pending(e);
+        job->work = (Work) { .run = boot_run, .done = boot_ended };
+        job->engine = e;
+        job->marks_fd = e->marks_fd;
+        job->masks = e->masks_pending = recover_masks_differ(e);
+        for (size_t i = 0; i < e->n_matrices; i++) {
+                Matrix *m = e->by_uuid[i];
+
+                if (!m->rec.autostart || m->mark != MARK_NONE || !m->visible)
+                        continue;
+                m->mark = MARK_PENDING;
+                job->pending[job->n++] = m->rec.uuid;
+                op_commit_mark(e, m->rec.uuid, MARK_PENDING); /* after what recovery has still to write */
+        }
+
+        e->n_autostarting++;
+        if (worker_submit(e->worker, &job->work) < 0)
+                boot_ended(&job->work, -EBUSY);
 }
 
 static bool is_bound(const Snapshot *s) {
@@ -638,7 +711,7 @@ static void on_healed(void *userdata, int r, const Refusal *refusal, Uuid uuid) 
                     r == 0 ? "healed" : "could not be healed",
                     r == 0    ? NULL
                     : refusal ? refusal->text
-                              : strerror(-r));
+                              : text_error(r));
         if (--h->waiting == 0)
                 healing_end(h);
 }
@@ -647,35 +720,20 @@ static void heal_matrix(Healing *h, Matrix *m) {
         Engine *e = h->engine;
         Op *op;
 
+        h->waiting++;
         op = op_new(INTENT_HEAL, m->rec.uuid, &own_caller, on_healed, h);
         if (!op)
-                return;
-        h->waiting++;
+                return on_healed(h, -ENOMEM, NULL, m->rec.uuid);
         op->fresh = true;
         op_begin(e, op);
 }
 
-static void heal_all(void *userdata, int r) {
+static int on_heal(sd_event_source *source, void *userdata) {
         Healing *h = userdata;
         Engine *e = h->engine;
-        Refusal refusal = {};
+        size_t i = state_place(e, h->next), waiting = h->waiting;
 
-        h->waiting = 1; /* us */
-        if (r < 0)
-                healing_add(h, (Uuid) {}, "the host", "could not be scanned", strerror(-r));
-
-        for (size_t i = 0; i < e->n_unresolved; i++)
-                e->unresolved[i].tried = false;
-        resolve_all(e);
-
-        if (r >= 0 && recover_masks_differ(e)) {
-                h->waiting++;
-                if (engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller, on_healed, h,
-                                          &refusal) != 0)
-                        h->waiting--;
-                refusal_clear(&refusal);
-        }
-        for (size_t i = 0; i < e->n_matrices && r >= 0; i++) {
+        for (; i < e->n_matrices && h->waiting < waiting + BEGUN_PER_TURN; i++) {
                 Matrix *m = e->by_uuid[i];
                 Wanted wanted = state_wanted(m);
                 Drift drift;
@@ -690,6 +748,43 @@ static void heal_all(void *userdata, int r) {
                         healing_add(h, m->rec.uuid, m->rec.name,
                                     "cannot be compared: this kernel does not show its matrix safely", NULL);
         }
+
+        if (i < e->n_matrices) {
+                h->next = e->by_uuid[i]->rec.uuid;
+                return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+        }
+        if (--h->waiting == 0)
+                healing_end(h);
+        return 0;
+}
+
+static void heal_all(void *userdata, int r) {
+        Healing *h = userdata;
+        Engine *e = h->engine;
+        Refusal refusal = {};
+
+        h->waiting = 1; /* us */
+        if (r < 0)
+                healing_add(h, (Uuid) {}, "the host", "could not be scanned", text_error(r));
+
+        for (size_t i = 0; i < e->n_unresolved; i++)
+                e->unresolved[i].tried = false;
+        resolve_all(e);
+
+        if (r >= 0 && recover_masks_differ(e)) {
+                int k;
+
+                h->waiting++;
+                k = engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller, on_healed, h,
+                                          &refusal);
+                if (k != 0)
+                        on_healed(h, k, k > 0 ? &refusal : NULL, (Uuid) {});
+                refusal_clear(&refusal);
+        }
+        if (r >= 0)
+                r = sd_event_add_defer(e->event, &h->source, on_heal, h);
+        if (r >= 0)
+                return;
         if (--h->waiting == 0)
                 healing_end(h);
 }

@@ -43,8 +43,8 @@ static int check_define(const EngineDefine *d, const char *name, Refusal *reterr
         if (!record_name_is_valid(name))
                 return refuse(
                         reterr, VERDICT_INVALID, 0,
-                        "the name is not one: 1 to %d letters, digits and '-_.:+', beginning with a letter or digit",
-                        STORE_NAME_MAX);
+                        "'%.80s' is no name: 1 to %d letters, digits and '-_.:+', beginning with a letter or digit",
+                        name, STORE_NAME_MAX);
         if (uuid_parse(name, &uuid) >= 0 && !uuid_equal(uuid, d->uuid) && d->name && d->name[0])
                 return refuse(reterr, VERDICT_INVALID, 0, "the name is a UUID, but not that of this matrix");
         if (d->guest && d->guest[0] && !record_guest_is_valid(d->guest))
@@ -177,11 +177,20 @@ int engine_undefine(Engine *e, Uuid uuid, bool stop, const EngineCaller *c, engi
         return submit(e, op, reterr);
 }
 
-/* An attribute's file below the mdev's own directory, and a value that one write can carry. */
-static bool attr_is_valid(const EngineAttr *a) {
-        return a->name[0] && a->name[0] != '.' && !strchr(a->name, '/') &&
-               strlen(a->name) < PLAN_ATTR_NAME_SIZE && strcmp(a->name, "remove") != 0 && a->value[0] &&
-               strlen(a->value) < PLAN_ATTR_VALUE_SIZE && is_printable(a->name) && is_printable(a->value);
+/* What is wrong with it: an attribute is a file in the mdev's own directory, and its value is carried by one write. */
+static const char *attr_fault(const EngineAttr *a) {
+        if (!a->name[0] || a->name[0] == '.' || strchr(a->name, '/') || !is_printable(a->name) ||
+            strlen(a->name) >= PLAN_ATTR_NAME_SIZE)
+                return "its name is not that of a file of the device";
+        if (strcmp(a->name, "remove") == 0)
+                return "'remove' would take the device away again";
+        if (!a->value[0])
+                return "its value is empty";
+        if (strlen(a->value) >= PLAN_ATTR_VALUE_SIZE)
+                return "its value is too long";
+        if (!is_printable(a->value))
+                return "its value has characters that cannot be printed";
+        return NULL;
 }
 
 int engine_create_mdev(Engine *e, const char *parent, const char *type, Uuid uuid, const EngineAttr *attrs,
@@ -193,15 +202,16 @@ int engine_create_mdev(Engine *e, const char *parent, const char *type, Uuid uui
         if (strlen(parent) >= SNAPSHOT_NAME_SIZE || strlen(type) >= SNAPSHOT_NAME_SIZE ||
             !is_printable(parent) || !is_printable(type))
                 return refuse(reterr, VERDICT_NO_SUCH_PARENT, 0,
-                              "there is no such parent or type on this host");
+                              "there is no parent '%s' with a type '%s' on this host", parent, type);
         if (n_attrs > PLAN_STEPS_MAX - 1)
                 return refuse(reterr, VERDICT_INVALID, 0, "more than %d attributes", PLAN_STEPS_MAX - 1);
-        for (size_t i = 0; i < n_attrs; i++)
-                if (!attr_is_valid(&attrs[i]))
-                        return refuse(
-                                reterr, VERDICT_INVALID, 0,
-                                "attribute %zu is not one: a file name without '/', and a value of 1 to %d characters",
-                                i + 1, PLAN_ATTR_VALUE_SIZE - 1);
+        for (size_t i = 0; i < n_attrs; i++) {
+                const char *fault = attr_fault(&attrs[i]);
+
+                if (fault)
+                        return refuse(reterr, VERDICT_INVALID, 0, "attribute %zu cannot be set: %s", i + 1,
+                                      fault);
+        }
 
         if (uuid_is_null(uuid)) {
                 r = uuid_random(&uuid);

@@ -7,11 +7,12 @@
 #include "core/reconcile.h"
 #include "engine/engine_internal.h"
 
-#define SHOW_DELAY_US (100 * UINT64_C(1000)) /* signals about many matrices may lag this much */
+#define SHOW_DELAY_US  (100 * UINT64_C(1000)) /* signals about many matrices may lag this much */
+#define SHOWN_PER_TURN 256                    /* matrices: 1 to 2 ms */
 
 /* ---- matrices, in two sorted arrays ---- */
 
-static size_t place_uuid(const Engine *e, Uuid uuid) {
+size_t state_place(const Engine *e, Uuid uuid) {
         size_t low = 0, high = e->n_matrices;
 
         while (low < high) {
@@ -40,7 +41,7 @@ static size_t place_name(const Engine *e, const char *name) {
 }
 
 Matrix *state_find(const Engine *e, Uuid uuid) {
-        size_t i = place_uuid(e, uuid);
+        size_t i = state_place(e, uuid);
 
         return i < e->n_matrices && uuid_equal(e->by_uuid[i]->rec.uuid, uuid) ? e->by_uuid[i] : NULL;
 }
@@ -85,7 +86,7 @@ int state_add(Engine *e, Record *rec, Matrix **ret) {
         if (!m)
                 return -ENOMEM;
 
-        insert(e->by_uuid, e->n_matrices, place_uuid(e, rec->uuid), m);
+        insert(e->by_uuid, e->n_matrices, state_place(e, rec->uuid), m);
         insert(e->by_name, e->n_matrices, place_name(e, rec->name), m);
         m->rec = *rec;
         *rec = (Record) {};
@@ -102,14 +103,18 @@ static void matrix_free(Matrix *m) {
 }
 
 void state_remove(Engine *e, Matrix *m) {
-        take_out(e->by_uuid, e->n_matrices, place_uuid(e, m->rec.uuid));
+        take_out(e->by_uuid, e->n_matrices, state_place(e, m->rec.uuid));
         take_out(e->by_name, e->n_matrices, place_name(e, m->rec.name));
         e->n_matrices--;
         matrix_free(m);
 }
 
 int state_replace(Engine *e, Matrix *m, Record *rec) {
-        record_clear(&m->rec); /* a definition keeps its name, so both orders stay */
+        /* A definition keeps its name, so both orders stay. That of an intent may be older: what it was known by
+         * before its file turned out to share its name. */
+        free(rec->name);
+        rec->name = TAKE(m->rec.name);
+        record_clear(&m->rec);
         m->rec = *rec;
         *rec = (Record) {};
         return state_claim_definition(e, m);
@@ -306,7 +311,7 @@ static bool mdev_equal(const HostMdev *a, const HostMdev *b) {
                ap_mask_equal(&a->guest_domains, &b->guest_domains);
 }
 
-static int mdev_differs(Engine *e, Uuid uuid, EngineChange change) {
+static int mdev_differs(Engine *e, Uuid uuid, EngineChange change, size_t *n) {
         EngineKey key = { .object = ENGINE_MDEV, .uuid = uuid };
         Matrix *m = state_find(e, uuid);
         int r;
@@ -314,13 +319,15 @@ static int mdev_differs(Engine *e, Uuid uuid, EngineChange change) {
         e->host_differs = true;
         r = state_claim_live(e, uuid, NULL);
         state_emit(e, &key, change);
-        if (m)
+        if (m && (*n)++ < SHOWN_PER_TURN)
                 state_show(e, m);
+        else if (m)
+                state_show_all_soon(e);
         return r;
 }
 
 static int compare_mdevs(Engine *e, const Snapshot *old, const Snapshot *s) {
-        size_t i = 0, j = 0;
+        size_t i = 0, j = 0, n = 0;
         int r = 0;
 
         while (r >= 0 && (i < old->n_mdevs || j < s->n_mdevs)) {
@@ -329,12 +336,12 @@ static int compare_mdevs(Engine *e, const Snapshot *old, const Snapshot *s) {
                                               : uuid_compare(old->mdevs[i].uuid, s->mdevs[j].uuid);
 
                 if (order < 0)
-                        r = mdev_differs(e, old->mdevs[i++].uuid, ENGINE_REMOVED);
+                        r = mdev_differs(e, old->mdevs[i++].uuid, ENGINE_REMOVED, &n);
                 else if (order > 0)
-                        r = mdev_differs(e, s->mdevs[j++].uuid, ENGINE_ADDED);
+                        r = mdev_differs(e, s->mdevs[j++].uuid, ENGINE_ADDED, &n);
                 else {
                         if (!mdev_equal(&old->mdevs[i], &s->mdevs[j]))
-                                r = mdev_differs(e, s->mdevs[j].uuid, ENGINE_CHANGED);
+                                r = mdev_differs(e, s->mdevs[j].uuid, ENGINE_CHANGED, &n);
                         i++;
                         j++;
                 }
@@ -471,6 +478,8 @@ MatrixState state_of(const Engine *e, const Matrix *m) {
 
         if (m->unresolved)
                 return MATRIX_BROKEN;
+        if (!e->scanned)
+                return MATRIX_UNKNOWN;
         if (snapshot_find_mdev(e->snapshot, m->rec.uuid))
                 return MATRIX_STARTED;
         return m->mark == MARK_LIVE ? MATRIX_LOST : MATRIX_DEFINED;
@@ -522,7 +531,7 @@ char **state_problems(Engine *e, const Matrix *m) {
                                 r = strv_addf(&lines, "%s", e->unresolved[i].text);
         if (r >= 0 && m->autostart_error && m->mark == MARK_PENDING)
                 r = strv_addf(&lines, "autostart failed: %s", m->autostart_error);
-        if (r >= 0 && !m->op && !m->unresolved)
+        if (r >= 0 && !m->op && !m->unresolved && e->scanned)
                 switch (reconcile_one(&wanted, e->snapshot)) {
                 case DRIFT_LOST:
                         r = strv_addf(&lines, "was removed by somebody else; Reconcile starts it again");
@@ -597,15 +606,34 @@ void state_show(Engine *e, Matrix *m) {
 
 static int on_show(sd_event_source *s, uint64_t usec, void *userdata) {
         Engine *e = userdata;
+        size_t i = state_place(e, e->show_next);
+        uint64_t delay = 0;
+        int r;
 
-        e->show_timer = sd_event_source_disable_unref(e->show_timer);
-        for (size_t i = 0; i < e->n_matrices; i++)
-                state_show(e, e->by_uuid[i]);
-        return 0;
+        for (size_t n = 0; n < SHOWN_PER_TURN && i < e->n_matrices; n++)
+                state_show(e, e->by_uuid[i++]);
+
+        e->showing = i < e->n_matrices;
+        if (e->showing)
+                e->show_next = e->by_uuid[i]->rec.uuid;
+        else {
+                e->show_next = (Uuid) {};
+                if (!e->show_again) {
+                        e->show_timer = sd_event_source_disable_unref(e->show_timer);
+                        return 0;
+                }
+                e->show_again = false;
+                delay = SHOW_DELAY_US;
+        }
+
+        r = sd_event_source_set_time_relative(s, delay);
+        return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
 }
 
 void state_show_all_soon(Engine *e) {
-        if (!e->show_timer)
+        if (e->show_timer) /* those that were shown already are shown once more */
+                e->show_again |= e->showing;
+        else
                 (void) sd_event_add_time_relative(e->event, &e->show_timer, CLOCK_MONOTONIC, SHOW_DELAY_US,
                                                   0, on_show, e);
 }

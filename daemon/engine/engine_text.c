@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -63,6 +64,9 @@ int refuse(Refusal *reterr, Verdict verdict, int error, const char *format, ...)
         va_end(ap);
         if (r < 0)
                 return -ENOMEM;
+        for (char *p = text; *p; p++) /* it may quote what a caller sent */
+                if (iscntrl((unsigned char) *p))
+                        *p = '?';
 
         free(reterr->text);
         *reterr = (Refusal) { .verdict = verdict, .error = error, .text = text };
@@ -72,6 +76,23 @@ int refuse(Refusal *reterr, Verdict verdict, int error, const char *format, ...)
 int refuse_store(Refusal *reterr, int error) {
         return refuse(reterr, VERDICT_BACKEND, error,
                       "the state directory cannot be written (%s); nothing was changed", strerror(-error));
+}
+
+const char *text_error(int error) {
+        switch (-error) {
+        case ETIME:
+                return "the kernel has not answered in time";
+        case EHOSTDOWN:
+                return "the process that works on /sys has ended, or too many of them hang in the kernel";
+        case EBUSY:
+                return "too much is asked of them at once";
+        case EAGAIN:
+                return "they keep changing while they are read";
+        case ENODATA:
+                return "what there is now is not shown";
+        default:
+                return strerror(-error);
+        }
 }
 
 /* Whose it is, in the words of the bus. What is live by a definition of ours goes by the definition's
@@ -204,7 +225,8 @@ int refuse_conflicts(Engine *e, const ClaimQuery *q, Refusal *reterr) {
 
         others = count_apqns(conflicts, n) - 1;
         if (others > 0)
-                (void) snprintf(more, sizeof more, " (and %zu more of these queues are taken)", others);
+                (void) snprintf(more, sizeof more, " (and %zu more of these queues %s taken)", others,
+                                others == 1 ? "is" : "are");
         apqn_format(first->apqn, apqn);
 
         if (verdict == CLAIM_HOST_OWNED)

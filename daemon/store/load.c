@@ -46,7 +46,7 @@ int store_add_bad(StoreContent *c, const char *dir, const char *name, const char
         if (!bad)
                 return -ENOMEM;
         c->bad = bad;
-        c->bad[c->n_bad++] = (StoreBad) { TAKE(file), TAKE(reason) };
+        c->bad[c->n_bad++] = (StoreBad) { .file = TAKE(file), .reason = TAKE(reason) };
         return 0;
 }
 
@@ -392,47 +392,70 @@ static int compare_uuid(const void *a, const void *b) {
         return uuid_compare(((const Record *) a)->uuid, ((const Record *) b)->uuid);
 }
 
-/* Equal names in the order of their right to it: what was written last, then by UUID. */
-static int compare_name(const void *a, const void *b, void *userdata) {
+/* Equal names in the order of their right to it, which is that of their UUIDs: it must not depend on what happens
+ * to be in the journal. */
+static int compare_name(const void *a, const void *b) {
         const Record *x = a, *y = b;
-        int order = strcmp(x->name, y->name);
 
-        if (order == 0)
-                order = (store_find_pending(userdata, y->uuid) != NULL) -
-                        (store_find_pending(userdata, x->uuid) != NULL);
-        return order ?: uuid_compare(x->uuid, y->uuid);
+        return strcmp(x->name, y->name) ?: uuid_compare(x->uuid, y->uuid);
 }
 
-static int refuse_duplicates(Store *s, StoreContent *c, Loader *l) {
-        size_t kept = 0;
+/* Whether @name would be taken for another matrix than that of @uuid. */
+static bool is_other_uuid(const char *name, Uuid uuid) {
+        Uuid other;
+
+        return uuid_parse(name, &other) >= 0 && !uuid_equal(other, uuid);
+}
+
+/* Gives @record its UUID as name, which nobody else can have. Its file stays as it is: it is corrected by a person,
+ * or right again when who has the name is gone. @first: who that is; NULL: the name is another's UUID. */
+static int name_by_uuid(StoreContent *c, Record *record, const Record *first) {
+        char file[STORE_FILE_SIZE], uuid[UUID_STRING_SIZE], other[UUID_STRING_SIZE];
+        CLEANUP(freep) char *name = strdup(uuid_format(record->uuid, uuid));
+        int r;
+
+        if (!name)
+                return -ENOMEM;
+
+        (void) store_file_name(record->uuid, file);
+        if (first)
+                r = store_add_bad(c, STORE_MATRICES, file, "has the name '%s', as %s has", record->name,
+                                  uuid_format(first->uuid, other));
+        else
+                r = store_add_bad(c, STORE_MATRICES, file, "has the name '%s', which is another's UUID",
+                                  record->name);
+        if (r < 0)
+                return r;
+
+        c->bad[c->n_bad - 1].kept = true;
+        free(record->name);
+        record->name = TAKE(name);
+        return 0;
+}
+
+/* Each name for one matrix: the rest is known by UUID. */
+static int resolve_names(StoreContent *c, Loader *l) {
+        const Record *first = NULL; /* who has the name that is looked at */
+        int r;
 
         if (l->n > 0)
-                qsort_r(l->records, l->n, sizeof *l->records, compare_name, s);
+                qsort(l->records, l->n, sizeof *l->records, compare_name);
 
         for (size_t i = 0; i < l->n; i++) {
-                Record *record = &l->records[i], *first = kept > 0 ? &l->records[kept - 1] : NULL;
-                char name[STORE_FILE_SIZE], other[UUID_STRING_SIZE];
-                int r;
+                Record *record = &l->records[i];
 
-                if (!first || strcmp(first->name, record->name) != 0) {
-                        Record moved = *record;
-
-                        *record = (Record) {};
-                        l->records[kept++] = moved;
+                if (is_other_uuid(record->name, record->uuid))
+                        r = name_by_uuid(c, record, NULL);
+                else if (first && strcmp(first->name, record->name) == 0)
+                        r = name_by_uuid(c, record, first);
+                else {
+                        first = record;
                         continue;
                 }
-
-                r = store_add_bad(c, STORE_MATRICES, store_file_name(record->uuid, name),
-                                  "has the name '%s', as %s has", record->name,
-                                  uuid_format(first->uuid, other));
                 if (r < 0)
                         return r;
-                if (s->error == 0 && !store_find_pending(s, record->uuid))
-                        (void) store_set_aside(s, s->matrices_fd, name);
-                record_clear(record);
         }
 
-        l->n = kept;
         return 0;
 }
 
@@ -471,7 +494,7 @@ int store_load_matrices(Store *s, StoreContent *c) {
         r = load_pending(s, &l);
         if (r < 0)
                 return r;
-        r = refuse_duplicates(s, c, &l);
+        r = resolve_names(c, &l);
         if (r < 0)
                 return r;
 

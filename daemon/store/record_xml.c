@@ -350,17 +350,25 @@ static int read_type(Reader *rd, const xmlNode *node) {
         return no_children(rd, node);
 }
 
-static int read_uuid(Reader *rd, const xmlNode *node) {
-        const char *s = NULL;
+/* An element of nothing but text, which may be there once. */
+static int read_text(Reader *rd, const xmlNode *node, SeenElement what, const char **ret) {
         int r;
 
-        r = see(rd, node, SEEN_UUID);
+        r = see(rd, node, what);
         if (r < 0)
                 return r;
         r = refuse_attributes(rd, node);
         if (r < 0)
                 return r;
-        r = text_of(rd, node, node->children, &s);
+
+        return text_of(rd, node, node->children, ret);
+}
+
+static int read_uuid(Reader *rd, const xmlNode *node) {
+        const char *s = NULL;
+        int r;
+
+        r = read_text(rd, node, SEEN_UUID, &s);
         if (r < 0)
                 return r;
         if (uuid_parse(s, &rd->record.uuid) < 0)
@@ -375,13 +383,7 @@ static int read_parent(Reader *rd, const xmlNode *node) {
         const char *s = NULL;
         int r;
 
-        r = see(rd, node, SEEN_PARENT);
-        if (r < 0)
-                return r;
-        r = refuse_attributes(rd, node);
-        if (r < 0)
-                return r;
-        r = text_of(rd, node, node->children, &s);
+        r = read_text(rd, node, SEEN_PARENT, &s);
         if (r < 0)
                 return r;
         if (strcmp(s, RECORD_PARENT) != 0)
@@ -393,16 +395,8 @@ static int read_parent(Reader *rd, const xmlNode *node) {
 /* libvirt's name of the device: it follows from the UUID and is written anew. */
 static int read_name(Reader *rd, const xmlNode *node) {
         const char *s = NULL;
-        int r;
 
-        r = see(rd, node, SEEN_NAME);
-        if (r < 0)
-                return r;
-        r = refuse_attributes(rd, node);
-        if (r < 0)
-                return r;
-
-        return text_of(rd, node, node->children, &s);
+        return read_text(rd, node, SEEN_NAME, &s);
 }
 
 /* Elements that mean something, in a place where they mean nothing. */

@@ -84,10 +84,11 @@ typedef struct StoreIntent {
         char *text;
 } StoreIntent;
 
-/* A record that was set aside. */
+/* A record that is not as it should be. */
 typedef struct StoreBad {
         char *file;   /* relative to the state directory, as it was named */
         char *reason; /* one line */
+        bool kept;    /* it is where it was, and handed out with its UUID as name; else it was set aside */
 } StoreBad;
 
 typedef struct StoreContent {

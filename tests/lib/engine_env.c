@@ -203,6 +203,7 @@ static void on_event(void *userdata, const EngineKey *key, EngineChange change) 
         Env *env = userdata;
 
         env->n_events++;
+        env->n_matrix_events += key->object == ENGINE_MATRIX;
 }
 
 static void on_ready(void *userdata) {
@@ -307,7 +308,7 @@ static bool is_busy(const Env *env) {
         const Engine *e = env->engine;
 
         if (env->changed || e->n_ops > 0 || e->committing || e->executing || e->scanning || e->scan_wanted ||
-            e->mdevctl_reading || e->waiters)
+            e->mdevctl_reading || e->waiters || e->n_autostarting > 0 || e->healing)
                 return true;
         for (size_t i = 0; i < e->n_unresolved; i++)
                 if (e->unresolved[i].busy)
@@ -345,7 +346,9 @@ void env_rest(Env *env) {
         turn_until_idle(env, is_late);
 }
 
-/* The engine's timers run twenty times as fast and are not late, for the sake of many tests. */
+/* The engine's timers are so many times as fast and are not late, for the sake of many tests. */
+unsigned env_speed = 20;
+
 int __real_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec,
                                       uint64_t accuracy, sd_event_time_handler_t callback, void *userdata);
 int __wrap_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec,
@@ -353,7 +356,7 @@ int __wrap_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clocki
 
 int __wrap_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec,
                                       uint64_t accuracy, sd_event_time_handler_t callback, void *userdata) {
-        return __real_sd_event_add_time_relative(e, ret, clock, usec / 20, 1, callback, userdata);
+        return __real_sd_event_add_time_relative(e, ret, clock, usec / env_speed, 1, callback, userdata);
 }
 
 static void on_rescanned(void *userdata, int r) {
@@ -526,7 +529,8 @@ void env_assert_no_overlap(Env *env) {
         }
         for (size_t i = 0; i <= names->n; i++)
                 for (size_t j = 0; j < i; j++)
-                        if (ap_matrix_overlaps(&all[i], &all[j]))
+                        if (ap_mask_intersects(&all[i].adapters, &all[j].adapters) &&
+                            ap_mask_intersects(&all[i].domains, &all[j].domains))
                                 fail_msg("%s and %s overlap",
                                          i < names->n ? names->name[i] : "the host's drivers",
                                          names->name[j]);

@@ -37,7 +37,7 @@ typedef struct Env {
         bool ready;
         void (*before_write)(struct Env *env, const char *path,
                              const char *data); /* somebody else acts just before our write */
-        unsigned n_events;                      /* from the engine */
+        unsigned n_events, n_matrix_events;     /* from the engine */
 } Env;
 
 typedef struct Reply {
@@ -92,6 +92,7 @@ char *env_matrix_text(Env *env);
 void env_assert_no_overlap(Env *env);
 
 extern const EngineCaller root_caller;
+extern unsigned env_speed;
 
 void reply_clear(Reply *reply);
 /* What a request returned at once, or the reply that came for it. */

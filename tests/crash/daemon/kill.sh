@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# kill.sh BUILD STEP: kills guestcryptd at every STEP-th system call of define, start, modify, stop and undefine, on a simulated host with a
-# bus of its own. STEP 1 is all of them. The points of a run with a larger STEP vary: CRASH_SEED=N repeats them.
+# kill.sh BUILD STEP: kills guestcryptd at every STEP-th system call of define, start, modify, stop, undefine, of mask changes and of making and
+# removing other mdevs, on a simulated host with a bus of its own. STEP 1 is all of them. Which processes die is drawn: CRASH_SEED=N repeats it,
+# and with a larger STEP the calls.
 
 set -eu
 top=$(cd "$(dirname "$0")/../../.." && pwd)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* flood NUMBER wait|leave - has NUMBER definitions under way at once. "wait": prints how many were made, and how
- * many refused as too many; anything else is a failure. "leave": goes away without an answer. */
+/* flood NUMBER wait|leave [check|queues|objects|reload] - has NUMBER definitions, or questions, under way at once. "wait":
+ * prints how many were made, and how many refused as too many; anything else is a failure. "leave": goes away without
+ * an answer. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,13 +24,29 @@ static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return 0;
 }
 
-static int define(sd_bus *bus, unsigned i) {
+static int call(sd_bus *bus, const char *what, unsigned i) {
+        static const char name_of_bus[] = "org.guestcrypt1", root[] = "/org/guestcrypt1",
+                          manager[] = "org.guestcrypt1.Manager";
         char name[32];
 
+        if (strcmp(what, "check") == 0)
+                return sd_bus_call_method_async(bus, NULL, name_of_bus, root, manager, "CheckMatrix",
+                                                on_reply, NULL, "aqaqaqa{sv}", 1, 5, 1, 6, 0, 0);
+        if (strcmp(what, "queues") == 0)
+                return sd_bus_call_method_async(bus, NULL, name_of_bus, root, manager, "ListQueues",
+                                                on_reply, NULL, "a{sv}", 0);
+        if (strcmp(what, "reload") == 0)
+                return sd_bus_call_method_async(bus, NULL, name_of_bus, root, manager, "Reload", on_reply,
+                                                NULL, NULL);
+        if (strcmp(what, "objects") == 0)
+                return sd_bus_call_method_async(bus, NULL, name_of_bus, root,
+                                                "org.freedesktop.DBus.ObjectManager", "GetManagedObjects",
+                                                on_reply, NULL, NULL);
+
         (void) snprintf(name, sizeof name, "flood-%u", i);
-        return sd_bus_call_method_async(bus, NULL, "org.guestcrypt1", "/org/guestcrypt1",
-                                        "org.guestcrypt1.Manager", "DefineMatrix", on_reply, NULL,
-                                        "ssaqaqaqa{sv}", name, "", 1, 5, 1, 6, 0, 1, "alternative", "b", 1);
+        return sd_bus_call_method_async(bus, NULL, name_of_bus, root, manager, "DefineMatrix", on_reply,
+                                        NULL, "ssaqaqaqa{sv}", name, "", 1, 5, 1, 6, 0, 1, "alternative",
+                                        "b", 1);
 }
 
 int main(int argc, char **argv) {
@@ -37,12 +54,12 @@ int main(int argc, char **argv) {
         unsigned n;
         int r;
 
-        if (argc != 3 || sd_bus_open_system(&bus) < 0)
+        if (argc < 3 || argc > 4 || sd_bus_open_system(&bus) < 0)
                 return EXIT_FAILURE;
 
         n = (unsigned) atoi(argv[1]);
         for (unsigned i = 0; i < n; i++)
-                if (define(bus, i) < 0)
+                if (call(bus, argc > 3 ? argv[3] : "define", i) < 0)
                         return EXIT_FAILURE;
         if (sd_bus_flush(bus) < 0)
                 return EXIT_FAILURE;

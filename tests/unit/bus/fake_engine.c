@@ -137,6 +137,20 @@ int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done,
         return begin("reconcile", c, (Later) { .reconciled = done, .userdata = u }, reterr);
 }
 
+int engine_admit(Engine *e, const char *caller, Refusal *reterr) {
+        if (fake.max_calls > 0 && fake.n_admitted == fake.max_calls) {
+                *reterr = (Refusal) { .verdict = VERDICT_LIMIT_HIT, .text = strdup(FAKE_TEXT) };
+                return VERDICT_LIMIT_HIT;
+        }
+
+        fake.n_admitted++;
+        return 0;
+}
+
+void engine_discharge(Engine *e, const char *caller) {
+        fake.n_admitted--;
+}
+
 int engine_rescan(Engine *e, void (*done)(void *, int), void *u) {
         Refusal unused = {};
 
@@ -148,6 +162,10 @@ int engine_refresh(Engine *e, void (*done)(void *, int), void *u) {
         Later *copy = malloc(sizeof *copy);
 
         fake.n_refreshed++;
+        if (fake.hang) {
+                free(copy);
+                return 0;
+        }
         *copy = (Later) { .plain = done, .userdata = u };
         return sd_event_add_defer(fake.event, &s, on_turn, copy);
 }
@@ -157,11 +175,12 @@ int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size
         fake.asked = "check";
         fake.n_asked++;
         fake.check = *check;
+        if (fake.no_ap)
+                return -EHOSTDOWN;
         *ret = calloc(fake.n_conflicts + 1, sizeof **ret);
         if (fake.n_conflicts > 0)
                 memcpy(*ret, fake.conflicts, fake.n_conflicts * sizeof **ret);
         *ret_n = fake.n_conflicts;
-        *ret_verdict = fake.n_conflicts > 0 ? VERDICT_OVERLAP : VERDICT_OK;
         return 0;
 }
 
@@ -173,6 +192,8 @@ int engine_get_matrix(Engine *e, Uuid uuid, EngineMatrix *ret) {
         for (size_t i = 0; i < fake.n_matrices; i++)
                 if (uuid_equal(fake.matrices[i].uuid, uuid)) {
                         *ret = fake.matrices[i];
+                        if (fake.on_get)
+                                fake.on_get(i);
                         return 0;
                 }
 

@@ -9,8 +9,9 @@ typedef struct FakeEngine {
         sd_event *event;
 
         /* what it answers */
-        int at_once;      /* 0: accept; else this, with a refusal if > 0 */
-        int later;        /* then done() with this, from the loop */
+        int at_once; /* 0: accept; else this, with a refusal if > 0 */
+        int later;   /* then done() with this, from the loop */
+        bool no_ap;
         int kernel_errno; /* of refusals: negative */
         bool hang;        /* done() is never called */
         Uuid uuid;        /* of what is made */
@@ -20,6 +21,8 @@ typedef struct FakeEngine {
         size_t n_matrices;
         Snapshot *snapshot;
         const char *const *problems;
+        unsigned max_calls;       /* 0: no limit */
+        void (*on_get)(size_t i); /* matrix i has just been looked at */
 
         /* what it was asked last */
         const char *asked; /* name of the function; NULL: nothing */
@@ -33,7 +36,7 @@ typedef struct FakeEngine {
         uid_t uid;
         char caller[64];
         size_t n_attrs, xml_size;
-        unsigned n_refreshed;
+        unsigned n_refreshed, n_admitted;
 } FakeEngine;
 
 #define FAKE_TEXT "queue 05.0047 is held by definition 'payments-1'"

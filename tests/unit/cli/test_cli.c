@@ -32,7 +32,7 @@ static int run(char **ret_out, char **ret_err, const char *const *args) {
 
 static void test_usage(void **state) {
         static const struct {
-                const char *args[8];
+                const char *args[10];
                 int status;
                 const char *text; /* on stdout with --json or for 0, else on stderr */
         } cases[] = {
@@ -52,12 +52,34 @@ static void test_usage(void **state) {
                 { { "define", "x", "--adapters", "banana", "--domains", "1" },
                   CLI_USAGE,
                   "'banana' is no list" },
-                { { "define", "x", "--adapters", "", "--domains", "1" }, CLI_USAGE, "'' is no list" },
+                { { "define", "x", "--adapters", "", "--domains", "1" },
+                  CLI_USAGE,
+                  "--adapters needs a value, not ''" },
                 { { "define", "x", "--adapters", "-1", "--domains", "1" }, CLI_USAGE, "'-1' is no list" },
                 { { "define", "x", "--adapters", "4000", "--domains", "1" }, CLI_USAGE, "above 255" },
                 { { "modify", "x" }, CLI_USAGE, "something to change" },
                 { { "modify", "x", "--autostart", "--no-autostart" }, CLI_USAGE, "exclude each other" },
                 { { "mdev-remove", "1234" }, CLI_USAGE, "'1234' is no UUID" },
+                { { "mdev-remove", "00000000-0000-0000-0000-000000000000" }, CLI_USAGE, "null UUID" },
+                { { "mdev-create", "a", "b", "--uuid", "1234" }, CLI_USAGE, "'1234' is no UUID" },
+                { { "define", "x", "--adapters", "1", "--domains", "1", "--uuid", "banana" },
+                  CLI_USAGE,
+                  "'banana' is no UUID" },
+                { { "define", "x", "--adapters", "1", "--domains", "1", "--uuid", "" },
+                  CLI_USAGE,
+                  "--uuid needs a value, not ''" },
+                { { "define", "", "--adapters", "1", "--domains", "1" }, CLI_USAGE, "empty argument" },
+                { { "show", "" }, CLI_USAGE, "empty argument" },
+                { { "fr\nob\033[2J" }, CLI_USAGE, "unknown verb 'fr?ob?[2J'" },
+                { { "-xh" }, CLI_USAGE, "unknown option '-x'" },
+                { { "z\xc3\xbcrich\xff" }, CLI_USAGE, "unknown verb 'z\xc3\xbcrich?'" },
+                { { "--json", "fr\xff\nob" },
+                  CLI_USAGE,
+                  "{\"error\":{\"name\":\"Usage\",\"message\":\"unknown verb 'fr??ob'" },
+                { { "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" },
+                  CLI_USAGE,
+                  "unknown verb 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...'; see" },
+                { { "define-xml", "/dev/zero" }, CLI_FAILED, "'/dev/zero' is longer than 65536 bytes" },
                 { { "mdev-create", "mtty", "mtty-1", "--attr", "x" }, CLI_USAGE, "'x' is not NAME=VALUE" },
                 { { "masks", "--adapters", "1" }, CLI_USAGE, "both" },
                 { { "frob", "--json" },
@@ -126,8 +148,8 @@ static void assert_file(const char *name, const char *is) {
 
 static void test_grid(void **state) {
         Grid *g = calloc(1, sizeof *g);
-        GridOwner owners[] = { { .name = "payments-1 (started)", .live = true },
-                               { .name = "audit-1 (defined)" } };
+        GridOwner owners[] = { { .kind = "matrix", .name = "payments-1", .state = "started", .live = true },
+                               { .kind = "matrix", .name = "audit-1", .state = "defined" } };
         CLEANUP(freep) char *plain = NULL, *colour = NULL;
 
         g->owners = owners;
@@ -166,7 +188,7 @@ static void test_grid_full(void **state) {
         g->n_owners = 40;
         g->owners = calloc(g->n_owners, sizeof *g->owners);
         for (size_t i = 0; i < g->n_owners; i++)
-                g->owners[i].name = "x";
+                g->owners[i] = (GridOwner) { .kind = "mdevctl", .name = "x" };
         for (unsigned a = 0; a < AP_IDS; a++)
                 for (unsigned d = 0; d < AP_IDS; d++)
                         g->cells[a][d] = GRID_OWNER + a / 8;

@@ -229,9 +229,9 @@ static void test_interference(void **state) {
                         ap_mask_set(&foreign_mdev.matrix.adapters, (uint8_t) a);
                         ap_mask_set(&foreign_mdev.matrix.domains, (uint8_t) d);
                         for (size_t i = 0; i < now->n_mdevs; i++)
-                                busy = busy ||
-                                       (now->mdevs[i].ap &&
-                                        ap_matrix_overlaps(&now->mdevs[i].matrix, &foreign_mdev.matrix));
+                                busy = busy || (now->mdevs[i].ap &&
+                                                ap_matrix_has(&now->mdevs[i].matrix,
+                                                              (Apqn) { (uint8_t) a, (uint8_t) d }));
                         if (busy)
                                 continue;
                         assert_int_equal(snapshot_put_mdev(now, &foreign_mdev), 0);
@@ -266,7 +266,10 @@ static void test_interference(void **state) {
                         assert_true(still && ap_matrix_equal(&still->matrix, &foreign_mdev.matrix));
                         for (size_t i = 0; i < then->n_mdevs; i++)
                                 assert_true(&then->mdevs[i] == still || !then->mdevs[i].ap ||
-                                            !ap_matrix_overlaps(&then->mdevs[i].matrix, &still->matrix));
+                                            !(ap_mask_intersects(&then->mdevs[i].matrix.adapters,
+                                                                 &still->matrix.adapters) &&
+                                              ap_mask_intersects(&then->mdevs[i].matrix.domains,
+                                                                 &still->matrix.domains)));
                         AP_MASK_FOREACH(a, &still->matrix.adapters) {
                                 ApMask owned = snapshot_host_owned(then, (uint8_t) a);
 

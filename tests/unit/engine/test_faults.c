@@ -12,54 +12,9 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
-#include "engine_scenarios.h"
-#include "store/store.h"
+#include "engine_recovers.h"
 
 static const char *const errors[] = { "EADDRINUSE", "EADDRNOTAVAIL", "EBUSY", "EIO", "ENOSPC", "EINTR" };
-
-/* The journal holds nothing open, and no mark says what is not so. */
-static void assert_clean(Env *env, const char *when) {
-        CLEANUP(store_content_clear) StoreContent content = {};
-        CLEANUP(fd_closep) int fd = -1;
-        Store *store;
-        bool writable;
-
-        env_rest(env);
-        env_stop(env);
-        fd = openat(env->root_fd, ENV_STATE, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        assert_int_equal(store_open(fd, &store, &content, &writable), 0);
-        (void) store_free(store);
-        if (content.n_intents > 0)
-                fail_msg("%s: the journal still has '%s'", when, content.intents[0].text);
-        env_start(env);
-        env_rest(env);
-        for (const char *const *p = engine_problems(env->engine); *p; p++)
-                fail_msg("%s: %s", when, *p);
-}
-
-/* The faults are over: whatever waited for that is healed, and what was asked for works. */
-static void assert_recovers(Env *env, const Scenario *s, const Outcome *was, const Outcome *is, bool restart,
-                            const char *when) {
-        Reply reply;
-        char which;
-
-        if (restart) {
-                env_crash(env);
-                env_start(env);
-        }
-        env_request(env, "reconcile", (Uuid) {}, NULL, &reply);
-        assert_int_equal(reply.r, 0);
-        env_settle(env);
-        which = outcome_which(env, was, is, when);
-        if (which == 'o') {
-                scenario_do(env, s->op, &reply);
-                assert_reply(&reply, 0, NULL, when, __LINE__);
-                env_settle(env);
-                assert_int_not_equal(outcome_which(env, was, is, when), 'o');
-        }
-        assert_clean(env, when);
-        assert_int_not_equal(outcome_which(env, was, is, when), 'o');
-}
 
 static unsigned count_writes(const Scenario *s) {
         Env *env = scenario_new(s);
@@ -139,7 +94,7 @@ static void hang_one(const Scenario *s, unsigned n, bool released, const Outcome
         assert_reply(&reply, 0, NULL, when, __LINE__);
         env_request(env, "undefine", uuid_n(9), NULL, &reply);
         assert_reply(&reply, 0, NULL, when, __LINE__);
-        assert_true(env_has_general_problem(env, "hang"));
+        assert_true(env_has_general_problem(env, "a kernel operation hangs: "));
 
         env_ctl(env, "clear");
         if (released)
@@ -281,6 +236,10 @@ static int no_scan(Host *h, HostScan depth, host_scanned_t done, void *userdata)
         return -EBUSY;
 }
 
+static int late_scan(Host *h, HostScan depth, host_scanned_t done, void *userdata) {
+        return -ETIME;
+}
+
 static void test_no_scan(void **state) {
         Env *env = env_new("7.2", NULL);
         ApMatrix m = matrix_of("2", "6", "");
@@ -292,6 +251,10 @@ static void test_no_scan(void **state) {
         env_expect(env, "reconcile", (Uuid) {}, NULL, 0, "could not be scanned");
         env_expect(env, "define", uuid_n(1), &m, VERDICT_BACKEND, "cannot be read");
         assert_true(env_has_general_problem(env, "cannot be read"));
+        spy.ops.scan = late_scan;
+        env_expect(env, "define", uuid_n(1), &m, VERDICT_BACKEND,
+                   "cannot be read: the kernel has not answered");
+        assert_true(env_has_general_problem(env, "cannot be read: the kernel has not answered in time"));
         env->host->ops = spy.real;
         env_do(env, "reconcile", (Uuid) {}, NULL);
         env_do(env, "define", uuid_n(1), &m);

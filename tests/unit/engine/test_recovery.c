@@ -6,10 +6,13 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "engine/engine_internal.h"
 #include "engine_scenarios.h"
 
 #define FOREIGN "f0000000-0000-4000-8000-000000000001"
 #define M1      "00000000-0000-4000-8000-000000000001"
+#define M5      "00000000-0000-4000-8000-000000000005"
+#define M2      "00000000-0000-4000-8000-000000000002"
 
 static unsigned count_turns(const Scenario *s) {
         Env *env = scenario_new(s);
@@ -359,6 +362,67 @@ static void test_kept_masks_follow_after_power_loss(void **state) {
         (void) env_free(env);
 }
 
+/* Two operations on a matrix are open that is not there when they are found: it is not free for others before both have
+ * ended. */
+static void test_matrix_appears_with_another_operation_open(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("2", "6", "");
+        char uuid[UUID_STRING_SIZE];
+        Op op = { .kind = INTENT_DEFINE, .uuid = uuid_n(1), .has_record = true };
+
+        env_start(env);
+        assert_int_equal(plan_start(engine_snapshot(env->engine), op.uuid, &m, false, &op.plan), 0);
+        op.record = (Record) { .uuid = op.uuid, .name = (char *) "m001", .matrix = m };
+        env_foreign(env, uuid_format(op.uuid, uuid), "2", "6");
+        for (size_t i = 0; i < 2; i++) {
+                op.id = ++env->engine->last_op;
+                assert_int_equal(recover_add(env->engine, &op, NULL), 0);
+        }
+        env->engine->unresolved[1].busy = true;
+        env_rescan(env);
+        assert_int_equal(env->engine->n_unresolved, 1);
+        assert_int_equal(env_state_of(env, op.uuid), MATRIX_BROKEN);
+
+        env->engine->unresolved[0].busy = false;
+        env_rescan(env);
+        env_settle(env);
+        assert_int_equal(env->engine->n_unresolved, 0);
+        assert_int_equal(env_state_of(env, op.uuid), MATRIX_STARTED);
+        env_do(env, "undefine-stop", op.uuid, NULL);
+        plan_clear(&op.plan);
+        (void) env_free(env);
+}
+
+/* Of what nobody has looked at yet it is not said that it is lost. */
+static void test_start_while_the_host_cannot_be_read(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix a = matrix_of("2", "6", ""), b = matrix_of("3", "6", "");
+
+        env_start(env);
+        env_do(env, "define-start", uuid_n(1), &a);
+        env_do(env, "define", uuid_n(2), &b);
+        env_rest(env);
+        env_crash(env);
+
+        env_ctl(env, "fault read bus/ap/apmask EIO");
+        env_launch(env);
+        env_wait(env, &env->ready);
+        for (unsigned i = 1; i <= 2; i++) {
+                assert_string_equal(matrix_state_name(env_state_of(env, uuid_n(i))), "unknown");
+                assert_false(env_has_problem(env, uuid_n(i), ""));
+                env_expect(env, "start", uuid_n(i), NULL, VERDICT_BACKEND, "cannot be read");
+        }
+
+        env->n_matrix_events = 0;
+        env_ctl(env, "clear");
+        env_rescan(env);
+        env_rest(env);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_STARTED);
+        assert_int_equal(env_state_of(env, uuid_n(2)), MATRIX_DEFINED);
+        assert_int_equal(env->n_matrix_events, 2); /* both are told */
+        (void) env_free(env);
+}
+
 static void test_boot_from_host(void **state) {
         Env *env = env_new("7.2", NULL);
         ApMatrix m = matrix_of("0,1", "6", "");
@@ -494,7 +558,7 @@ static void test_locked_at_start(void **state) {
         env_put_file(env, "run/lock/s390apconfig.lock", pid);
         env_launch(env);
         env_wait(env, &env->ready);
-        assert_true(env_has_general_problem(env, "wait for the AP configuration lock"));
+        assert_true(env_has_general_problem(env, "operation waits for the AP configuration lock"));
         env_expect(env, "define", uuid_n(2), &m, VERDICT_OVERLAP, "02.0006|m001");
         assert_int_equal(unlinkat(env->root_fd, "run/lock/s390apconfig.lock", 0), 0);
         env_do(env, "reconcile", (Uuid) {}, NULL);
@@ -527,8 +591,87 @@ static void test_ended_intents_stay_ended(void **state) {
         (void) env_free(env);
 }
 
+/* A file that somebody put there has the name of a matrix, and sorts before it: both are kept, also with an
+ * operation in flight that knows the matrix by its old name. */
+static void test_same_name(void **state) {
+        ApMatrix m = matrix_of("2", "6", ""), other = matrix_of("3", "6", "");
+
+        bool done = false;
+
+        for (unsigned turns = 0; !done; turns++) {
+                Env *env = env_new("7.2", NULL);
+                CLEANUP(freep) char *xml = NULL;
+                Reply reply = {};
+                Uuid found;
+
+                env_start(env);
+                env_do(env, "define", uuid_n(2), &other);
+                assert_int_equal(engine_get_xml(env->engine, uuid_n(2), &xml), 0);
+                for (char *p = xml; (p = strstr(p, M2)); p += strlen(M2))
+                        p[strlen(M2) - 1] = '1';
+                env_do(env, "start", uuid_n(2), NULL);
+                env_rest(env);
+
+                env_begin(env, "modify", uuid_n(2), &m, &reply);
+                for (unsigned i = 0; i < turns; i++)
+                        (void) env_turn(env, 2000);
+                done = reply.done;
+                env_crash(env);
+                env_put_file(env, ENV_STATE "/matrices/" M1 ".xml", xml);
+                env_start(env);
+                env_rest(env);
+
+                assert_int_equal(engine_find_matrix(env->engine, "m002", &found), 0);
+                assert_true(uuid_equal(found, uuid_n(1)));
+                assert_int_equal(engine_find_matrix(env->engine, M2, &found), 0);
+                assert_true(uuid_equal(found, uuid_n(2)));
+                assert_int_equal(env_state_of(env, uuid_n(2)), MATRIX_STARTED);
+                assert_true(env_has_general_problem(env, "known by its UUID: has the name 'm002', as " M1));
+                env_do(env, "undefine", uuid_n(1), NULL);
+                env_do(env, "undefine-stop", uuid_n(2), NULL);
+                env_do(env, "define", uuid_n(3), &other);
+                (void) env_free(env);
+        }
+}
+
+/* Undefine was killed before it took the mark away: a new matrix of that UUID is not live because of it. */
+static void test_stale_mark(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("2", "6", "");
+
+        env_put_file(env, ENV_RUN "/live/" M1, "live\n");
+        env_start(env);
+        env_rest(env);
+        env_do(env, "define", uuid_n(1), &m);
+        env_rest(env);
+        env_crash(env);
+        env_start(env);
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_DEFINED);
+        (void) env_free(env);
+}
+
+/* What was late when the daemon was told to end is on disk, also if a commit was under way just then. */
+static void test_end_while_committing(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix m = matrix_of("2", "6", "");
+        Reply reply;
+
+        env_start(env);
+        env_rest(env);
+        env_begin(env, "define", uuid_n(1), &m, &reply);
+        while (!env->engine->committing)
+                (void) env_turn(env, 0);
+        op_commit_mark(env->engine, uuid_n(5), MARK_MDEV);
+        env_stop(env);
+        assert_int_equal(faccessat(env->root_fd, ENV_RUN "/live/" M5, F_OK, 0), 0);
+        (void) env_free(env);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_end_while_committing),
+                cmocka_unit_test(test_same_name),
+                cmocka_unit_test(test_stale_mark),
                 cmocka_unit_test(test_every_turn),
                 cmocka_unit_test(test_power_cut_every_turn),
                 cmocka_unit_test(test_boot),
@@ -543,6 +686,8 @@ int main(void) {
                 cmocka_unit_test(test_kept_masks_follow_after_power_loss),
                 cmocka_unit_test(test_crash_while_booting),
                 cmocka_unit_test(test_boot_from_host),
+                cmocka_unit_test(test_start_while_the_host_cannot_be_read),
+                cmocka_unit_test(test_matrix_appears_with_another_operation_open),
                 cmocka_unit_test(test_lost),
                 cmocka_unit_test(test_changed),
                 cmocka_unit_test(test_lost_to_somebody),

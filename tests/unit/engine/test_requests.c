@@ -357,10 +357,12 @@ static void test_create(void **state) {
                 { "octal", "matrix", "vfio_ap-passthrough", "assign_domain", "010", VERDICT_INVALID, "010" },
                 { "unknown attribute", "matrix", "vfio_ap-passthrough", "assign_all", "1", VERDICT_INVALID,
                   "assign_all" },
-                { "remove", "mtty", "mtty-1", "remove", "1", VERDICT_INVALID, "attribute" },
-                { "climbing", "mtty", "mtty-1", "..", "1", VERDICT_INVALID, "attribute" },
-                { "slash", "mtty", "mtty-1", "a/b", "1", VERDICT_INVALID, "attribute" },
-                { "control character", "mtty", "mtty-1", "a", "1\n", VERDICT_INVALID, "attribute" },
+                { "remove", "mtty", "mtty-1", "remove", "1", VERDICT_INVALID,
+                  "attribute 1|take the device away" },
+                { "climbing", "mtty", "mtty-1", "..", "1", VERDICT_INVALID, "its name" },
+                { "slash", "mtty", "mtty-1", "a/b", "1", VERDICT_INVALID, "its name" },
+                { "control character", "mtty", "mtty-1", "a", "1\n", VERDICT_INVALID, "cannot be printed" },
+                { "empty value", "mtty", "mtty-1", "a", "", VERDICT_INVALID, "its value is empty" },
                 { "no such attribute", "mtty", "mtty-1", "absent", "1", VERDICT_KERNEL, "ENOENT" },
         };
         Env *env = *state;
@@ -395,6 +397,50 @@ static void test_create(void **state) {
         env_expect(env, "remove", uuid_n(1), NULL, VERDICT_NO_SUCH_MDEV, "000000000001");
 }
 
+/* Whoever looks at a new mdev sees at once that it is ours. */
+static void test_created_is_ours_from_the_start(void **state) {
+        Env *env = *state;
+        Reply reply;
+
+        env_begin(env, "create", uuid_n(1), NULL, &reply);
+        while (!snapshot_find_mdev(engine_snapshot(env->engine), uuid_n(1))) {
+                assert_false(engine_is_ours(env->engine, uuid_n(1)));
+                assert_true(env_turn(env, 1000000));
+        }
+        assert_false(reply.done); /* it is still to be written down */
+        assert_true(engine_is_ours(env->engine, uuid_n(1)));
+        env_wait(env, &reply.done);
+        assert_int_equal(reply.r, 0);
+        assert_true(engine_is_ours(env->engine, uuid_n(1)));
+}
+
+/* mdevctl's definitions are followed from before there is a directory for them; what others do beside it wakes nobody
+ * once there is. */
+static void test_mdevctl_is_watched(void **state) {
+        static const char text[] = "{\"mdev_type\":\"vfio_ap-passthrough\",\"start\":\"manual\",\"attrs\":"
+                                   "[{\"assign_adapter\":\"3\"},{\"assign_domain\":\"0x10\"}]}";
+        Env *env = *state;
+        ApMatrix m = matrix_of("3", "0x10", ""), other = matrix_of("3", "6", "");
+
+        env_put_file(env, "etc/other.conf", "x");
+        env_rest(env);
+        env_put_file(env, "etc/mdevctl.d/matrix/" MDEVCTL, text);
+        env_expect(env, "define", uuid_n(1), &m, VERDICT_OVERLAP, MDEVCTL);
+        env_rest(env);
+        while (env_turn(env, 50000))
+                ;
+
+        env_put_file(env, "etc/other.conf", "y");
+        env_put_file(env, "etc/mdevctl.d/other.conf", "y");
+        assert_false(env_turn(env, 50000));
+
+        env_put_file(env, "etc/mdevctl.d/matrix/" MDEVCTL, "{}");
+        assert_true(env_turn(env, 1000000));
+        env_settle(env);
+        env_do(env, "define", uuid_n(2), &other);
+        assert_true(env_has_general_problem(env, MDEVCTL));
+}
+
 static void test_quotas(void **state) {
         Env *env = *state;
         EngineCaller user = { .uid = 1000, .id = ":1.7" };
@@ -414,8 +460,13 @@ static void test_quotas(void **state) {
 
                 if (i == 3) { /* the fourth in flight */
                         assert_int_equal(r, VERDICT_LIMIT_HIT);
-                        assert_non_null(strstr(refusal.text, "3 operations"));
+                        assert_non_null(strstr(refusal.text, "of one client that wait for an answer, 3"));
                         refusal_clear(&refusal);
+                        /* a question counts as well; others are not concerned */
+                        assert_int_equal(engine_admit(env->engine, user.id, &refusal), VERDICT_LIMIT_HIT);
+                        refusal_clear(&refusal);
+                        assert_int_equal(engine_admit(env->engine, ":1.8", &refusal), 0);
+                        engine_discharge(env->engine, ":1.8");
                 } else
                         assert_int_equal(r, 0);
         }
@@ -424,6 +475,13 @@ static void test_quotas(void **state) {
         assert_int_equal(replies[0].r, 0);
         assert_int_equal(replies[1].r, 0);
         assert_reply(&replies[2], VERDICT_LIMIT_HIT, "user 1000|2", __FILE__, __LINE__);
+
+        for (unsigned i = 0; i < 3; i++) /* all that had been counted is over */
+                assert_int_equal(engine_admit(env->engine, user.id, &refusal), 0);
+        assert_int_equal(engine_admit(env->engine, user.id, &refusal), VERDICT_LIMIT_HIT);
+        refusal_clear(&refusal);
+        for (unsigned i = 0; i < 3; i++)
+                engine_discharge(env->engine, user.id);
 }
 
 static void test_matrices_limit(void **state) {
@@ -605,6 +663,22 @@ static void test_race_for_a_uuid(void **state) {
         assert_false(engine_is_ours(env->engine, uuid_n(1)));
 }
 
+/* What a matrix has now cannot be read: the refusal says what to do instead. */
+static void test_modify_of_what_cannot_be_read(void **state) {
+        Env *env = *state;
+        ApMatrix a = matrix_of("2", "6", ""), b = matrix_of("3", "6", "");
+
+        env_do(env, "define-start", uuid_n(1), &a);
+        env_ctl(env, "fault read ap_config EIO");
+        env_rescan(env);
+        env_expect(env, "modify", uuid_n(1), &b, VERDICT_BAD_STATE, "does not show|'m001'|stop it");
+        env_do(env, "stop", uuid_n(1), NULL);
+        env_ctl(env, "clear");
+        env_do(env, "modify", uuid_n(1), &b);
+        env_do(env, "start", uuid_n(1), NULL);
+        env_assert_no_overlap(env);
+}
+
 /* The host's devices cannot be read: nothing is decided on what is not known. */
 static void test_unreadable(void **state) {
         Env *env = *state;
@@ -721,6 +795,9 @@ int main(void) {
                 TEST(test_masks),
                 TEST(test_in_use),
                 TEST(test_create),
+                TEST(test_modify_of_what_cannot_be_read),
+                TEST(test_created_is_ours_from_the_start),
+                TEST(test_mdevctl_is_watched),
                 TEST(test_quotas),
                 TEST(test_matrices_limit),
                 TEST(test_check),

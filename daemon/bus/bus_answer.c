@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What is too much for one turn of the loop goes in slices, and so do signals. Calls come first; but while they keep
+ * coming, there is a slice now and then all the same. Of one caller one answer is worked on at a time, and of all
+ * callers a few, so that what they can make us hold is limited and none of them has to wait for all that another one
+ * asked for. */
+
+#include <errno.h>
+#include <string.h>
+
+#include "bus/bus_internal.h"
+
+#define SLICE_PERIOD_US (20 * UINT64_C(1000)) /* while calls keep coming */
+
+const char *bus_sender(sd_bus_message *m) {
+        return sd_bus_message_get_sender(m) ?: "peer";
+}
+
+int bus_admit(Bus *b, sd_bus_message *m, sd_bus_error *error) {
+        CLEANUP(refusal_clear) Refusal refusal = {};
+        int r;
+
+        r = engine_admit(b->engine, bus_sender(m), &refusal);
+        return r > 0 ? bus_error_set_verdict(error, (Verdict) r, &refusal) : r;
+}
+
+int bus_answer_init(Answer *a, Bus *b, sd_bus_message *m, sd_bus_error *error) {
+        int r;
+
+        r = bus_admit(b, m, error);
+        if (r < 0)
+                return r;
+
+        a->bus = b;
+        a->call = sd_bus_message_ref(m);
+        a->counted = true;
+        a->link = b->answers_tail;
+        *b->answers_tail = a;
+        b->answers_tail = &a->next;
+        return 0;
+}
+
+void bus_answer_discharge(Answer *a) {
+        if (a->counted)
+                engine_discharge(a->bus->engine, bus_sender(a->call));
+        a->counted = false;
+}
+
+void bus_answer_free(Answer *a) {
+        Bus *b = a->bus;
+
+        for (size_t i = 0; i < ELEMENTS(b->active); i++)
+                if (b->active[i] == a)
+                        b->active[i] = NULL;
+        if (b->quiet == a)
+                bus_signal_release(b);
+
+        *a->link = a->next;
+        if (a->next)
+                a->next->link = a->link;
+        else
+                b->answers_tail = a->link;
+
+        bus_answer_discharge(a);
+        (void) sd_bus_slot_unref(a->slot);
+        (void) sd_bus_message_unref(a->call);
+        a->free(a);
+}
+
+void bus_answer_free_all(Bus *b) {
+        while (b->answers)
+                bus_answer_free(b->answers);
+        b->turn_source = sd_event_source_disable_unref(b->turn_source);
+        b->turn_timer = sd_event_source_disable_unref(b->turn_timer);
+}
+
+static bool may_begin(const Bus *b, const Answer *a) {
+        if (!a->ready)
+                return false;
+        for (size_t i = 0; i < ELEMENTS(b->active); i++)
+                if (b->active[i] && strcmp(bus_sender(b->active[i]->call), bus_sender(a->call)) == 0)
+                        return false; /* @a itself, or its caller's turn is taken */
+
+        return !a->is_quiet || (!b->quiet && !bus_signal_is_due(b));
+}
+
+static int on_caller(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Answer *a = userdata;
+        Bus *b = a->bus;
+
+        a->slot = sd_bus_slot_unref(a->slot);
+        if (sd_bus_message_is_method_error(m, SD_BUS_ERROR_NAME_HAS_NO_OWNER))
+                bus_answer_free(a);
+        (void) bus_wake(b);
+        return 1;
+}
+
+/* Who has gone gets no long answer. If the bus cannot be asked it is as if he were there. */
+static void ask_for_caller(Answer *a) {
+        const char *name = sd_bus_message_get_sender(a->call);
+
+        if (name)
+                (void) sd_bus_call_method_async(a->bus->bus, &a->slot, "org.freedesktop.DBus",
+                                                "/org/freedesktop/DBus", "org.freedesktop.DBus",
+                                                "GetNameOwner", on_caller, a, "s", name);
+}
+
+static void begin_some(Bus *b) {
+        Answer *a = b->answers;
+
+        for (size_t i = 0; i < ELEMENTS(b->active); i++) {
+                if (b->active[i])
+                        continue;
+                while (a && !may_begin(b, a))
+                        a = a->next;
+                if (!a)
+                        return;
+                b->active[i] = a;
+                if (a->is_quiet)
+                        b->quiet = a;
+                if (a->is_long)
+                        ask_for_caller(a);
+        }
+}
+
+static void step(Answer *a) {
+        CLEANUP(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        int r;
+
+        r = a->step(a, &error);
+        if (r == 0)
+                return;
+        if (r < 0)
+                (void) sd_bus_reply_method_errno(a->call, r, &error);
+        bus_answer_free(a);
+}
+
+/* What is not active waits for what is, or for signals. */
+static bool can_go_on(const Bus *b) {
+        for (size_t i = 0; i < ELEMENTS(b->active); i++)
+                if (b->active[i] && !b->active[i]->slot)
+                        return true;
+
+        return b->signals && !b->quiet;
+}
+
+static void turn(Bus *b) {
+        (void) sd_event_source_set_enabled(b->turn_source, SD_EVENT_OFF);
+        (void) sd_event_source_set_enabled(b->turn_timer, SD_EVENT_OFF);
+        b->awake = false;
+
+        bus_signal_some(b);
+        begin_some(b);
+        for (size_t i = 0; i < ELEMENTS(b->active); i++) {
+                Answer *a = b->active[b->next_active];
+
+                b->next_active = (b->next_active + 1) % ELEMENTS(b->active);
+                if (a && !a->slot) {
+                        step(a);
+                        break;
+                }
+        }
+
+        begin_some(b);
+        if (can_go_on(b))
+                (void) bus_wake(b);
+}
+
+static int on_turn(sd_event_source *s, void *userdata) {
+        turn(userdata);
+        return 0;
+}
+
+static int on_period(sd_event_source *s, uint64_t usec, void *userdata) {
+        turn(userdata);
+        return 0;
+}
+
+static int add_sources(Bus *b) {
+        int r;
+
+        if (!b->turn_source) {
+                r = sd_event_add_defer(b->event, &b->turn_source, on_turn, b);
+                if (r < 0)
+                        return r;
+                r = sd_event_source_set_priority(b->turn_source, SD_EVENT_PRIORITY_NORMAL + 2);
+                if (r < 0)
+                        return r;
+        }
+        if (b->turn_timer)
+                return 0;
+
+        return sd_event_add_time_relative(b->event, &b->turn_timer, CLOCK_MONOTONIC, SLICE_PERIOD_US, 1000,
+                                          on_period, b);
+}
+
+int bus_wake(Bus *b) {
+        int r;
+
+        if (b->awake)
+                return 0;
+
+        r = add_sources(b);
+        if (r >= 0)
+                r = sd_event_source_set_time_relative(b->turn_timer, SLICE_PERIOD_US);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(b->turn_timer, SD_EVENT_ONESHOT);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(b->turn_source, SD_EVENT_ONESHOT);
+        if (r < 0)
+                return r;
+
+        b->awake = true;
+        return 0;
+}
+
+int bus_answer_ready(Answer *a) {
+        a->ready = true;
+        return bus_wake(a->bus);
+}
