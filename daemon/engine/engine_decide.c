@@ -624,8 +624,6 @@ int request_apply(Engine *e, Op *op) {
         if (request_keeps_masks(e, op->kind, &op->plan, &masks)) {
                 e->loaded.apmask = masks.apmask;
                 e->loaded.aqmask = masks.aqmask;
-                if (op->phase != OP_FINAL) /* else it went with the end of the intent */
-                        op_commit_lazily(e, &masks);
         }
         switch (op->kind) {
         case INTENT_DEFINE:

@@ -341,8 +341,10 @@ static int job_add_final(const Engine *e, CommitJob *job, const Op *op) {
                 entry.aqmask = op->aqmask;
                 entry.keep = true;
                 break;
-        default:
-                return 0;
+        default: /* START, HEAL: with the masks that they took */
+                if (op->plan.n_steps == 0)
+                        return 0;
+                entry.type = STORE_END;
         }
 
         r = job_add_entry(job, &entry);
@@ -702,6 +704,16 @@ static void take_back_mark(Engine *e, const Op *op) {
 
 /* ---- the host ---- */
 
+/* Whether more is to be on the disk before the answer than the intent: what the host does not show, or not any more after a
+ * loss of power. */
+static bool is_to_be_stored(const Engine *e, const Op *op) {
+        StoreEntry masks;
+
+        return op->kind == INTENT_DEFINE || op->kind == INTENT_MODIFY || op->kind == INTENT_UNDEFINE ||
+               op->kind == INTENT_MASKS || op->kind == INTENT_CREATE ||
+               request_keeps_masks(e, op->kind, &op->plan, &masks);
+}
+
 static void host_did_it(Engine *e, Op *op) {
         int r;
 
@@ -711,8 +723,7 @@ static void host_did_it(Engine *e, Op *op) {
                 return finish_refused(e, op, op->r, &op->refusal);
         }
 
-        if (op->kind == INTENT_DEFINE || op->kind == INTENT_MODIFY || op->kind == INTENT_UNDEFINE ||
-            op->kind == INTENT_MASKS || op->kind == INTENT_CREATE) {
+        if (is_to_be_stored(e, op)) {
                 op->phase = OP_FINAL;
                 return push(&e->commit, op);
         }

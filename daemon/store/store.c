@@ -647,10 +647,17 @@ static int read_version(Store *s, VersionState *ret) {
         return 0;
 }
 
+/* Whoever made the state directory need not have made its name durable: with it, all of it would be lost. */
+static int sync_parent(const Store *s) {
+        CLEANUP(fd_closep) int fd = openat(s->dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+        return fd < 0 ? -errno : ret_errno(fsync(fd));
+}
+
 /* Makes what is missing in a state directory that can be written. */
 static int prepare(Store *s, VersionState version) {
         char text[32];
-        int fd;
+        int fd, r;
 
         if (faccessat(s->dir_fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
                 return -errno;
@@ -670,6 +677,10 @@ static int prepare(Store *s, VersionState version) {
         if (version == VERSION_OURS)
                 return 0;
 
+        /* before the version, which says that this was done */
+        r = sync_parent(s);
+        if (r < 0)
+                return r;
         snprintf(text, sizeof text, "guestcrypt %d\n", STORE_VERSION);
         return file_replace(s->dir_fd, STORE_VERSION_FILE, text, strlen(text));
 }

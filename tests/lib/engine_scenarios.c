@@ -7,6 +7,10 @@ const Scenario scenarios[] = {
         { "define and start from the host", "7.2", {}, "define-fromhost-start 1 h" },
         { "start", "7.2", { "define 1 a" }, "start 1 -" },
         { "start from the host", "7.2", { "define-fromhost 1 h" }, "start 1 -" },
+        { "start from the host whose masks are kept",
+          "7.2",
+          { "masks 0 k", "define-fromhost 1 h" },
+          "start 1 -" },
         { "stop", "7.2", { "define-start 1 a" }, "stop 1 -" },
         { "modify", "7.2", { "define 1 a" }, "modify 1 b" },
         { "modify a started one", "7.2", { "define-start 1 a" }, "modify 1 b" },
@@ -36,6 +40,8 @@ static ApMatrix matrix_named(char c) {
                 return matrix_of("3,4", "0x10,0x1b", "");
         case 'h': /* 01 is the host's */
                 return matrix_of("1,2", "6", "");
+        case 'k': /* host masks as they are */
+                return matrix_of("0,1", "0-255", "");
         default: /* host masks */
                 return matrix_of("0,5", "0x06-0xff", "");
         }

@@ -342,6 +342,26 @@ static void test_kept_masks_follow_after_crash(void **state) {
         }
 }
 
+/* The host shows nothing of it after a boot, so it is on the disk when the answer comes. */
+static void test_kept_masks_follow_after_power_loss(void **state) {
+        ApMatrix masks = matrix_of("0,1", "0-255", ""), m = matrix_of("1", "6", "");
+        CLEANUP(freep) char *host = NULL;
+        Env *env = env_new("7.2", NULL);
+
+        env_start(env);
+        env_do(env, "masks", (Uuid) {}, &masks);
+        env_do(env, "define-fromhost", uuid_n(1), &m);
+        env_rest(env);
+        env_do(env, "start", uuid_n(1), NULL);
+        env_reboot(env, "reboot");
+        env_start(env);
+        host = env_host_text(env);
+        assert_non_null(strstr(host, "apmask 0x8000"));
+        assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_DEFINED);
+        assert_null(*engine_problems(env->engine));
+        (void) env_free(env);
+}
+
 /* Two operations on a matrix are open that is not there when they are found: it is not free for others before both have
  * ended. */
 static void test_matrix_appears_with_another_operation_open(void **state) {
@@ -663,6 +683,7 @@ int main(void) {
                 cmocka_unit_test(test_boot_keeps_masks),
                 cmocka_unit_test(test_boot_masks_fail_once),
                 cmocka_unit_test(test_kept_masks_follow_after_crash),
+                cmocka_unit_test(test_kept_masks_follow_after_power_loss),
                 cmocka_unit_test(test_crash_while_booting),
                 cmocka_unit_test(test_boot_from_host),
                 cmocka_unit_test(test_start_while_the_host_cannot_be_read),
