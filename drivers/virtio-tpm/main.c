@@ -65,13 +65,18 @@ static const char help[] =
         "  --verbose            report every message that is refused\n"
         "  --help  --version\n"
         "\n"
-        "By hand, with QEMU 10.1 or later (guestcrypt-tpm(8) has more):\n"
+        "By hand, with QEMU 10.1 or later; guestcrypt-tpm(8) has more, and s390x, vhost-user, libvirt, systemd:\n"
         "\n"
-        "  swtpm socket --tpm2 --tpmstate dir=STATE --ctrl type=unixio,path=ctrl.sock &\n"
-        "  guestcrypt-tpm --tpm=ctrl.sock --socket=vtpm.sock &\n"
-        "  qemu-system-x86_64 -m 768 -object memory-backend-memfd,id=mem0,size=768M,share=on \\\n"
-        "    -machine q35,memory-backend=mem0 \\\n"
-        "    -device '{\"driver\":\"vfio-user-pci\",\"id\":\"tpm0\",\"socket\":{\"type\":\"unix\",\"path\":\"vtpm.sock\"}}' ...\n";
+        "  mkdir STATE\n"
+        "  swtpm_setup --tpm2 --tpmstate STATE --create-ek-cert --create-platform-cert --lock-nvram --not-overwrite\n"
+        "  swtpm socket --daemon --pid file=swtpm.pid --tpm2 --tpmstate dir=$PWD/STATE --ctrl type=unixio,path=ctrl.sock\n"
+        "  guestcrypt-tpm --tpm=ctrl.sock --socket=vtpm.sock --control=control.sock &\n"
+        "\n"
+        "  qemu-system-x86_64 -m 768 -nodefaults -nographic -no-reboot -serial stdio \\\n"
+        "    -object memory-backend-memfd,id=mem0,size=768M,share=on \\\n"
+        "    -machine q35,accel=kvm,memory-backend=mem0 -cpu max \\\n"
+        "    -device '{\"driver\":\"vfio-user-pci\",\"id\":\"tpm0\",\"socket\":{\"type\":\"unix\",\"path\":\"vtpm.sock\"}}' \\\n"
+        "    -kernel vmlinuz -initrd initrd.gz -append 'console=ttyS0'\n";
 
 static int usage(const char *what, const char *value) {
         (void) fprintf(stderr, "guestcrypt-tpm: %s%s%s\nTry 'guestcrypt-tpm --help'.\n", what,

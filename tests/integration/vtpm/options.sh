@@ -5,6 +5,8 @@
 #
 # usage: options.sh GUESTCRYPT-TPM MAN-PAGE
 set -euo pipefail
+top=$(cd "${0%/*}/../../.." && pwd)
+. "$top/tests/lib/manual.sh"
 program=$1 man=$2
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -45,5 +47,15 @@ for option in $("$program" --help | grep -oE -- '--[a-z-]+' | sort -u); do
                 echo "FAILED: $option is not in $man"
                 failed=1
         }
+done
+
+# what the help says to do is what the page says, line for line
+for example in by-hand qemu-amd64; do
+        while IFS= read -r line; do
+                "$program" --help | grep -xE "  +${line:+.*}" | grep -F -- "${line#"${line%%[! ]*}"}" > /dev/null || {
+                        echo "FAILED: the help has no line '$line'"
+                        failed=1
+                }
+        done < <(manual_example "$man" "$example")
 done
 exit $failed
