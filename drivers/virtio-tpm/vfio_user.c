@@ -271,6 +271,9 @@ static int do_set_irqs(VfioUser *v, Request *q) {
                         return -EIO;
                 if (q->wire->n_fds != 0 && q->wire->n_fds != set.count)
                         return -EINVAL;
+                for (unsigned i = 0; i < q->wire->n_fds; i++)
+                        if (wire_fd_nonblock(q->wire->fds[i]) < 0)
+                                return -EINVAL;
                 for (uint32_t i = 0; i < set.count; i++)
                         set_vector(v, set.start + i, wire_take_fd(q->wire, i));
                 return 0;

@@ -2,6 +2,7 @@
 #include "drivers/virtio-tpm/wire.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -165,4 +166,10 @@ int wire_send(Wire *w) {
 
 int wire_take_fd(Wire *w, unsigned i) {
         return i < w->n_fds ? TAKE_FD(w->fds[i]) : -1;
+}
+
+int wire_fd_nonblock(int fd) {
+        int flags = fcntl(fd, F_GETFL);
+
+        return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -EINVAL : 0;
 }

@@ -44,3 +44,6 @@ int wire_send(Wire *w);
 
 /* Descriptor @i of the message, the caller's from now on; -1 if there is none. */
 int wire_take_fd(Wire *w, unsigned i);
+
+/* A descriptor that came as one to be written to, whatever it is, is not to make us wait. 0 or -EINVAL. */
+int wire_fd_nonblock(int fd);

@@ -40,6 +40,9 @@ try 2 'too many commands' --deny="$(seq -s, 1 65)"
 try 2 'not an open descriptor' --tpm-fd=77
 try 1 'No such file' --socket="$work/vtpm" --tpm="$work/none"
 try 1 'File name too long' --socket="$work/vtpm" --tpm="$(printf '%0200d' 0)"
+for user in -1 4294967295 18446744073709551616 nobody-is-called-so 12x; do
+        try 1 'cannot become user' --socket="$work/vtpm" --tpm-fd=0 --user="$user"
+done
 
 # each option is in the help and on the page
 for option in $("$program" --help | grep -oE -- '--[a-z-]+' | sort -u); do

@@ -2,12 +2,14 @@
 /* The vfio-user protocol and the PCI function behind it, message by message. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/pci_regs.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "unit/vtpm/vtpm_test.h"
 
@@ -541,6 +543,32 @@ static void test_again(void **state) {
         assert_int_equal(vmm_start_ring(&h.vmm), 0);
 }
 
+/* An interrupt that nobody takes, through a descriptor that would make a writer wait, makes nobody wait. */
+static void test_full_vector(void **state) {
+        struct {
+                uint32_t argsz, flags, index, start, count;
+        } irqs = { 20, 0x24, 2, 0, 2 };
+        static const uint8_t some[4096];
+        uint8_t response[64];
+        int pipes[2], fds[2];
+
+        assert_int_equal(vmm_start(&h.vmm), 0);
+        assert_int_equal(pipe2(pipes, O_CLOEXEC | O_NONBLOCK), 0);
+        while (write(pipes[1], some, sizeof some) > 0)
+                ;
+        assert_int_equal(fcntl(pipes[1], F_SETFL, O_WRONLY), 0);
+        fds[0] = h.vmm.error_fd;
+        fds[1] = pipes[1];
+        assert_int_equal(vmm_vfio(&h.vmm, 8, &irqs, sizeof irqs, fds, 2, NULL, 0), 0);
+        (void) alarm(20); /* rather than until somebody reads */
+        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
+                                     HARNESS_MS),
+                         28);
+        (void) alarm(0);
+        (void) close(pipes[0]);
+        (void) close(pipes[1]);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_messages, setup, teardown),
@@ -555,6 +583,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_ring_places, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_slow_reader, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_again, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_full_vector, setup, teardown),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
