@@ -361,8 +361,7 @@ static int handle(void *userdata, Wire *w, bool again) {
         h.flags = TYPE_REPLY | (r < 0 ? ERROR : 0);
         h.error = r < 0 ? (uint32_t) -r : 0;
         memcpy(w->s->tx, &h, sizeof h);
-        w->s->tx_sent = 0;
-        w->s->tx_size = h.size;
+        wire_answer(w, h.size);
         return 0;
 }
 

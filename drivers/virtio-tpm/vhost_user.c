@@ -411,7 +411,7 @@ static int do_set_address(VhostUser *v, Request *q) {
         if (address.queue != VIRTIO_TPM_QUEUE || address.flags != 0)
                 return -EINVAL;
         if (v->device->s->running)
-                return -EBUSY;
+                return q->again ? 0 : -EBUSY; /* it was what started the ring */
 
         v->s->desc = address.desc;
         v->s->avail = address.avail;
@@ -599,8 +599,7 @@ static int handle(void *userdata, Wire *w, bool again) {
         h.size = (uint32_t) q.reply_size;
         memcpy(w->s->tx, &h, sizeof h);
         memcpy(w->s->tx + sizeof h, q.reply, q.reply_size);
-        w->s->tx_sent = 0;
-        w->s->tx_size = (uint32_t) (sizeof h + q.reply_size);
+        wire_answer(w, sizeof h + q.reply_size);
         return 0;
 }
 
