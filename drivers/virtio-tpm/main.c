@@ -25,6 +25,9 @@
 
 enum { EXIT_USAGE = 2 };
 
+/* Who may connect: QEMU, by its group; the owner alone, for he can reset the TPM. */
+enum { GROUP_MASK = 0117, OWNER_MASK = 0177 };
+
 typedef struct Options {
         ServiceOptions service;
         const char *user, *socket, *control, *tpm;
@@ -62,13 +65,18 @@ static const char help[] =
         "  --verbose            report every message that is refused\n"
         "  --help  --version\n"
         "\n"
-        "By hand, with QEMU 10.1 or later (guestcrypt-tpm(8) has more):\n"
+        "By hand, with QEMU 10.1 or later; guestcrypt-tpm(8) has more, and s390x, vhost-user, libvirt, systemd:\n"
         "\n"
-        "  swtpm socket --tpm2 --tpmstate dir=STATE --ctrl type=unixio,path=ctrl.sock &\n"
-        "  guestcrypt-tpm --tpm=ctrl.sock --socket=vtpm.sock &\n"
-        "  qemu-system-x86_64 -m 768 -object memory-backend-memfd,id=mem0,size=768M,share=on \\\n"
-        "    -machine q35,memory-backend=mem0 \\\n"
-        "    -device '{\"driver\":\"vfio-user-pci\",\"id\":\"tpm0\",\"socket\":{\"type\":\"unix\",\"path\":\"vtpm.sock\"}}' ...\n";
+        "  mkdir STATE\n"
+        "  swtpm_setup --tpm2 --tpmstate STATE --create-ek-cert --create-platform-cert --lock-nvram --not-overwrite\n"
+        "  swtpm socket --daemon --pid file=swtpm.pid --tpm2 --tpmstate dir=$PWD/STATE --ctrl type=unixio,path=ctrl.sock\n"
+        "  guestcrypt-tpm --tpm=ctrl.sock --socket=vtpm.sock --control=control.sock &\n"
+        "\n"
+        "  qemu-system-x86_64 -m 768 -nodefaults -nographic -no-reboot -serial stdio \\\n"
+        "    -object memory-backend-memfd,id=mem0,size=768M,share=on \\\n"
+        "    -machine q35,accel=kvm,memory-backend=mem0 -cpu max \\\n"
+        "    -device '{\"driver\":\"vfio-user-pci\",\"id\":\"tpm0\",\"socket\":{\"type\":\"unix\",\"path\":\"vtpm.sock\"}}' \\\n"
+        "    -kernel vmlinuz -initrd initrd.gz -append 'console=ttyS0'\n";
 
 static int usage(const char *what, const char *value) {
         (void) fprintf(stderr, "guestcrypt-tpm: %s%s%s\nTry 'guestcrypt-tpm --help'.\n", what,
@@ -120,8 +128,8 @@ static int parse_fd(const char *text, const char *name, ServiceFds *fds) {
         r = parse_number(text, INT32_MAX, &fd);
         if (r < 0)
                 return r;
-        if (service_fds_has(fds, name))
-                return 0; /* kept over a restart; number @fd may be anything now */
+        if (service_fds_has(fds, name) || service_fds_has(fds, "state"))
+                return 0; /* kept over a restart, or lost in it; number @fd may be anything now */
         if (fcntl((int) fd, F_SETFD, FD_CLOEXEC) < 0)
                 return usage("not an open descriptor", text);
 
@@ -265,8 +273,18 @@ static int unix_address(const char *path, struct sockaddr_un *ret) {
         return 0;
 }
 
-/* A socket that the owner and his group can connect to; what an earlier process left there is replaced. */
-static int listen_at(const char *path) {
+/* Whether @fd still listens at @path: the manager may have kept it longer than its directory, or be told another path now. */
+static bool listens_at(int fd, const char *path) {
+        struct sockaddr_un address = {};
+        socklen_t size = sizeof address - 1;
+        struct stat st;
+
+        return getsockname(fd, (struct sockaddr *) &address, &size) == 0 &&
+               strcmp(address.sun_path, path) == 0 && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+/* What an earlier process left there is replaced. @mask: of the socket's permissions. */
+static int listen_at(const char *path, mode_t mask) {
         CLEANUP(fd_closep) int fd = -1;
         struct sockaddr_un address;
         struct stat st;
@@ -283,7 +301,7 @@ static int listen_at(const char *path) {
         if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
                 (void) unlink(path);
 
-        old = umask(0117);
+        old = umask(mask);
         r = ret_errno(bind(fd, (struct sockaddr *) &address, sizeof address));
         (void) umask(old);
         if (r < 0)
@@ -310,21 +328,40 @@ static int connect_to(const char *path) {
         return TAKE_FD(fd);
 }
 
-/* Opens what was named by its path, unless its descriptor is here already, perhaps from before a restart. */
-static int open_path(ServiceFds *fds, const char *name, const char *path, int (*open_it)(const char *path)) {
+/* Opens a listening socket that was named by its path, unless it is here already, perhaps from before a restart. */
+static int open_listener(ServiceFds *fds, const char *name, const char *path, mode_t mask) {
         int fd;
 
-        if (!path || service_fds_has(fds, name))
+        if (!path)
                 return 0;
 
-        fd = open_it(path);
+        fd = service_fds_take(fds, name);
+        if (fd < 0 || !listens_at(fd, path)) {
+                fd_close(fd);
+                fd = listen_at(path, mask);
+                if (fd < 0) {
+                        report(LOG_ERR, "'%s': %s", path, strerror(-fd));
+                        return fd;
+                }
+                (void) notify_store(name, fd);
+        }
+        service_fds_add(fds, name, fd);
+        return 0;
+}
+
+/* Connects to swtpm, unless that was done before a restart. A guest that had a TPM gets errors rather than no device. */
+static int open_tpm(ServiceFds *fds, const char *path) {
+        int fd;
+
+        if (!path || service_fds_has(fds, "tpm"))
+                return 0;
+
+        fd = connect_to(path);
         if (fd < 0) {
                 report(LOG_ERR, "'%s': %s", path, strerror(-fd));
-                return fd;
+                return service_fds_has(fds, "state") ? 0 : fd;
         }
-        if (open_it == listen_at)
-                (void) notify_store(name, fd);
-        service_fds_add(fds, name, fd);
+        service_fds_add(fds, "tpm", fd);
         return 0;
 }
 
@@ -438,9 +475,8 @@ int main(int argc, char **argv) {
                 (void) usage("no TPM; give --tpm or --tpm-fd", NULL);
                 return EXIT_USAGE;
         }
-        if (open_path(&fds, "tpm", o.tpm, connect_to) < 0 ||
-            open_path(&fds, "listen", o.socket, listen_at) < 0 ||
-            open_path(&fds, "control", o.control, listen_at) < 0)
+        if (open_tpm(&fds, o.tpm) < 0 || open_listener(&fds, "listen", o.socket, GROUP_MASK) < 0 ||
+            open_listener(&fds, "control", o.control, OWNER_MASK) < 0)
                 return EXIT_FAILURE;
 
         return run(&o, &fds) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

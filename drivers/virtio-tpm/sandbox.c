@@ -23,6 +23,7 @@
 
 int sandbox_user(const char *name) {
         const struct passwd *p;
+        unsigned long number;
         uid_t uid;
         gid_t gid;
         char *end;
@@ -30,15 +31,17 @@ int sandbox_user(const char *name) {
         if (!name)
                 return 0;
 
-        errno = 0;
         p = getpwnam(name);
         if (p) {
                 uid = p->pw_uid;
                 gid = p->pw_gid;
         } else {
-                uid = (uid_t) strtoul(name, &end, 10);
-                if (end == name || *end != '\0')
-                        return errno > 0 ? -errno : -ENOENT;
+                number = strtoul(name, &end, 10);
+                if (name[0] < '0' || name[0] > '9' || *end != '\0')
+                        return -ENOENT;
+                if (number >= (uid_t) -1) /* which would mean: stay who you are */
+                        return -ERANGE;
+                uid = (uid_t) number;
                 gid = uid;
         }
         if (uid == getuid() && uid == geteuid())

@@ -77,7 +77,8 @@ static void on_client(void *userdata, uint32_t events) {
         if (r > 0) {
                 r = v->front->handle(v->front->userdata, &v->wire, v->again);
                 v->again = false;
-                wire_consume(&v->wire);
+                if (r >= 0)
+                        r = wire_done(&v->wire);
         }
         if (r < 0)
                 drop_client(v, r);
@@ -197,12 +198,8 @@ int server_resume(Server *v, int client_fd, int machine_fd) {
         }
         v->client_fd = v->wire.fd = client_fd;
 
-        wire_recover(&v->wire);
-        /* a message that stands there as a whole was perhaps handled, but not answered */
-        if (w->rx_size > 0 && w->tx_size > 0)
-                wire_consume(&v->wire);
-        v->again = w->rx_size > 0;
-        if (v->again)
+        v->again = wire_recover(&v->wire);
+        if (w->rx_size > 0) /* nothing in the socket would tell of it */
                 (void) loop_change(v->loop, &v->client, EPOLLIN | EPOLLOUT);
         return 0;
 }

@@ -54,6 +54,18 @@ static uint64_t features_offered(const ServiceOptions *options) {
         return features;
 }
 
+/* Everything that belongs to a VMM's connection, which also ends it. */
+static void forget_connection(ServiceFds *fds) {
+        for (unsigned i = 0; i < fds->n; i++) {
+                const char *name = fds->fds[i].name;
+
+                if (strcmp(name, "listen") == 0 || strcmp(name, "control") == 0 || strcmp(name, "tpm") == 0)
+                        continue;
+                (void) notify_discard(name);
+                fds->fds[i].fd = fd_close(fds->fds[i].fd);
+        }
+}
+
 /* An earlier process's memory files and the front end's descriptors. */
 static void restore_fds(Service *v, ServiceFds *fds) {
         for (unsigned i = 0; i < fds->n; i++) {
@@ -148,8 +160,7 @@ int service_init(Service *v, const ServiceOptions *options, ServiceFds *fds) {
         }
         if (!v->state) {
                 if (v->state_fd >= 0) {
-                        fd_close(service_fds_take(fds, "client"));
-                        fd_close(service_fds_take(fds, "data"));
+                        forget_connection(fds);
                         v->state_fd = fd_close(v->state_fd);
                 }
                 r = state_new(options->front, &v->state, &v->state_fd);

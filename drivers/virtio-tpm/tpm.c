@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "drivers/virtio-tpm/codec.h"
@@ -447,10 +448,20 @@ static bool response_waits(TpmState *s) {
         return s->response_size == (uint32_t) size;
 }
 
+static bool is_socket(int fd) {
+        struct stat st;
+
+        return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
 int tpm_connect(Tpm *t, int ctrl_fd, int data_fd, bool resume) {
         CLEANUP(fd_closep) int data = data_fd;
         int r;
 
+        if (!resume && (!is_socket(ctrl_fd) || (data_fd >= 0 && !is_socket(data_fd)))) {
+                fd_close(ctrl_fd);
+                return -ENOTSOCK; /* the present one, if there is one, stays */
+        }
         if (!resume && t->s->step != TPM_OFF && t->s->step != TPM_FAILED)
                 fail(t, "it was replaced");
 

@@ -69,7 +69,7 @@ void tpm_done(Tpm *t);
 
 /* Takes the descriptors, @data_fd may be -1: then the data channel is made with SET_DATAFD. Replaces the former ones, which fails the
  * TPM if it had power. @resume: they are those of the process before us (-1: lost, which fails it), and the state is to be gone on
- * with. 0 or -errno. */
+ * with. 0 or -errno; -ENOTSOCK: nothing was replaced. */
 int tpm_connect(Tpm *t, int ctrl_fd, int data_fd, bool resume);
 
 /* Switches it off and on, as soon as the present command is over. ready() or failed() follows, perhaps from within. */

@@ -271,6 +271,9 @@ static int do_set_irqs(VfioUser *v, Request *q) {
                         return -EIO;
                 if (q->wire->n_fds != 0 && q->wire->n_fds != set.count)
                         return -EINVAL;
+                for (unsigned i = 0; i < q->wire->n_fds; i++)
+                        if (wire_fd_nonblock(q->wire->fds[i]) < 0)
+                                return -EINVAL;
                 for (uint32_t i = 0; i < set.count; i++)
                         set_vector(v, set.start + i, wire_take_fd(q->wire, i));
                 return 0;
@@ -358,8 +361,7 @@ static int handle(void *userdata, Wire *w, bool again) {
         h.flags = TYPE_REPLY | (r < 0 ? ERROR : 0);
         h.error = r < 0 ? (uint32_t) -r : 0;
         memcpy(w->s->tx, &h, sizeof h);
-        w->s->tx_sent = 0;
-        w->s->tx_size = h.size;
+        wire_answer(w, h.size);
         return 0;
 }
 

@@ -164,18 +164,15 @@ static void ring_update(VhostUser *v) {
                 report(LOG_WARNING, "the guest's ring has no possible size or place; not started");
 }
 
+/* It is not read: each kick is told once, by its edge. So neither is a kick more costly than it has to be, nor keeps a descriptor that
+ * is always readable, which an eventfd with a large count in semaphore mode is, too, us busy for ever. */
 static void on_kick(void *userdata, uint32_t events) {
         VhostUser *v = userdata;
-        uint64_t n;
-        ssize_t r;
 
-        r = read(v->kick.fd, &n, sizeof n);
-        if (r < 0 && (errno == EAGAIN || errno == EINTR))
-                return;
-        if (r <= 0) { /* no eventfd, or the end of a pipe: it would be ready for ever */
+        if (events & (EPOLLERR | EPOLLHUP)) {
                 int fd = v->kick.fd;
 
-                report(LOG_WARNING, "the kick descriptor cannot be read; it is not watched any longer");
+                report(LOG_WARNING, "the kick descriptor is none; it is not watched any longer");
                 loop_forget(v->loop, &v->kick);
                 fd_close(fd);
                 return;
@@ -194,12 +191,8 @@ static void close_kick(VhostUser *v) {
 }
 
 static int watch_kick(VhostUser *v, int fd) {
-        int flags = fcntl(fd, F_GETFL), r;
+        int r = loop_watch(v->loop, &v->kick, fd, EPOLLIN | EPOLLET);
 
-        if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-                return -errno;
-
-        r = loop_watch(v->loop, &v->kick, fd, EPOLLIN);
         return r == -EPERM ? -EINVAL : r; /* a regular file */
 }
 
@@ -269,17 +262,17 @@ static int do_set_kick(VhostUser *v, Request *q) {
 
 /* An interrupt to come through @fd must not block us. */
 static int do_set_signal(Request *q, int *slot, const char *name) {
-        int fd, flags, r;
+        int fd, r;
 
         r = get_ring_fd(q, &fd);
         if (r < 0)
                 return r;
 
         if (fd >= 0) {
-                flags = fcntl(fd, F_GETFL);
-                if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+                r = wire_fd_nonblock(fd);
+                if (r < 0) {
                         fd_close(fd);
-                        return -EINVAL;
+                        return r;
                 }
                 (void) notify_store(name, fd);
         } else if (*slot >= 0)
@@ -397,6 +390,14 @@ static int do_remove_region(VhostUser *v, Request *q) {
         return q->again ? 0 : -ENOENT;
 }
 
+/* Where the ring goes on when it starts again, unless the front end has another wish: not where it once began, which would have
+ * requests executed twice. What the TPM works on is not waited for: it is asked for again, or nobody wants it. */
+static void ring_rebase(VhostUser *v) {
+        if (!v->s->rebase)
+                v->s->base = device_stop(v->device);
+        v->s->rebase = 1;
+}
+
 static int do_set_address(VhostUser *v, Request *q) {
         struct {
                 uint32_t queue, flags;
@@ -410,12 +411,13 @@ static int do_set_address(VhostUser *v, Request *q) {
         if (address.queue != VIRTIO_TPM_QUEUE || address.flags != 0)
                 return -EINVAL;
         if (v->device->s->running)
-                return -EBUSY;
+                return q->again ? 0 : -EBUSY; /* it was what started the ring */
 
         v->s->desc = address.desc;
         v->s->avail = address.avail;
         v->s->used = address.used;
-        v->s->have_address = v->s->rebase = 1;
+        v->s->have_address = 1;
+        ring_rebase(v);
         ring_update(v);
         return 0;
 }
@@ -436,10 +438,9 @@ static int do_get_base(VhostUser *v, Request *q) {
         if (r < 0)
                 return r;
 
-        /* what the TPM works on is not waited for: it is asked for again, or nobody wants it */
-        reply[1] = v->s->base = device_stop(v->device);
+        ring_rebase(v);
+        reply[1] = v->s->base;
         v->s->kicked = 0;
-        v->s->rebase = 1;
         close_kick(v);
         put_reply(q, reply, sizeof reply);
         return 0;
@@ -598,8 +599,7 @@ static int handle(void *userdata, Wire *w, bool again) {
         h.size = (uint32_t) q.reply_size;
         memcpy(w->s->tx, &h, sizeof h);
         memcpy(w->s->tx + sizeof h, q.reply, q.reply_size);
-        w->s->tx_sent = 0;
-        w->s->tx_size = (uint32_t) (sizeof h + q.reply_size);
+        wire_answer(w, sizeof h + q.reply_size);
         return 0;
 }
 

@@ -2,10 +2,14 @@
 #include "drivers/virtio-tpm/wire.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
+
+/* What stands above is in the record before what stands below, at whatever instruction the process ends. */
+#define RECORD() __asm__ volatile("" ::: "memory")
 
 static void close_fds(Wire *w) {
         for (unsigned i = 0; i < w->n_fds; i++)
@@ -60,23 +64,11 @@ static int64_t whole_size(Wire *w) {
                                                                                             : whole;
 }
 
-/* Takes the bytes out of the socket that stand in rx already; their descriptors are here, too. */
-static int take_out(Wire *w) {
-        ssize_t n;
-
-        n = recv(w->fd, w->s->rx, w->s->rx_size, MSG_DONTWAIT);
-        if (n < 0)
-                return -errno;
-        w->s->peeked = 0;
-        return n == (ssize_t) w->s->rx_size ? 0 : -EPROTO;
-}
-
-/* The usual case, a message that is there as a whole: noted, then taken out. 1, 0 if it is not, or -errno. */
+/* The usual case, a message that is there as a whole. 1, 0 if it is not, or -errno. */
 static int receive_whole(Wire *w) {
         WireState *s = w->s;
         int64_t whole;
         ssize_t n;
-        int r;
 
         n = receive_some(w, 0, sizeof s->rx, MSG_PEEK);
         if (n <= 0)
@@ -92,9 +84,10 @@ static int receive_whole(Wire *w) {
 
         s->rx_fds = w->n_fds;
         s->rx_size = (uint32_t) whole;
+        RECORD();
         s->peeked = 1;
-        r = take_out(w);
-        return r < 0 ? r : 1;
+        RECORD();
+        return 1;
 }
 
 int wire_receive(Wire *w) {
@@ -127,24 +120,63 @@ int wire_receive(Wire *w) {
         }
 }
 
-void wire_recover(Wire *w) {
+/* Whether the message of rx is the next one in the socket. They differ by their numbers, or it makes no difference. */
+static bool is_in_socket(const Wire *w) {
         static uint8_t bytes[WIRE_MESSAGE_MAX];
+        const WireState *s = w->s;
+
+        return recv(w->fd, bytes, s->rx_size, MSG_PEEK | MSG_DONTWAIT) == (ssize_t) s->rx_size &&
+               memcmp(bytes, s->rx, s->rx_size) == 0;
+}
+
+bool wire_recover(Wire *w) {
         WireState *s = w->s;
-        ssize_t n;
+        bool again = false;
 
-        if (!s->peeked)
-                return;
-
-        /* if it is still there it comes again, with its descriptors; a message differs from the next one, by its number */
-        n = recv(w->fd, bytes, s->rx_size, MSG_PEEK | MSG_DONTWAIT);
-        if (n == (ssize_t) s->rx_size && memcmp(bytes, s->rx, s->rx_size) == 0)
+        if (s->peeked && s->rx_size > 0 && is_in_socket(w)) {
+                if (s->tx_size == 0)
+                        again = true; /* it comes again, with its descriptors */
+                else
+                        (void) recv(w->fd, s->rx, s->rx_size, MSG_DONTWAIT); /* only this was left to do */
+        }
+        if (s->peeked)
                 s->rx_size = s->rx_fds = 0;
         s->peeked = 0;
+
+        /* one that was taken out in pieces stands there as a whole: it was perhaps handled, but not answered */
+        if (s->rx_size > 0 && s->tx_size > 0)
+                s->rx_size = s->rx_fds = 0;
+        return again || s->rx_size > 0;
+}
+
+void wire_answer(Wire *w, size_t size) {
+        w->s->tx_sent = 0;
+        RECORD();
+        w->s->tx_size = (uint32_t) size;
+        RECORD();
+}
+
+int wire_done(Wire *w) {
+        WireState *s = w->s;
+        int r = 0;
+
+        if (s->peeked) {
+                ssize_t n = recv(w->fd, s->rx, s->rx_size, MSG_DONTWAIT);
+
+                if (n < 0)
+                        r = -errno;
+                else if (n != (ssize_t) s->rx_size)
+                        r = -EPROTO;
+        }
+        wire_consume(w);
+        return r;
 }
 
 void wire_consume(Wire *w) {
         close_fds(w);
         w->s->rx_size = w->s->rx_fds = 0;
+        RECORD();
+        w->s->peeked = 0;
 }
 
 int wire_send(Wire *w) {
@@ -165,4 +197,10 @@ int wire_send(Wire *w) {
 
 int wire_take_fd(Wire *w, unsigned i) {
         return i < w->n_fds ? TAKE_FD(w->fds[i]) : -1;
+}
+
+int wire_fd_nonblock(int fd) {
+        int flags = fcntl(fd, F_GETFL);
+
+        return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -EINVAL : 0;
 }

@@ -4,8 +4,9 @@
 /* wire - messages with descriptors on a stream socket: a header that says how long the rest is.
  *
  * Message and answer lie in memory that outlives the process. Never reads beyond a message, and takes one out of the socket only after
- * it has been noted: a process that is killed loses none. */
+ * it has been handled: a process that is killed loses none, nor the descriptors that came with it. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,7 +16,7 @@
 typedef struct WireState {
         uint32_t rx_size, rx_fds; /* how many descriptors came with it */
         uint32_t tx_size, tx_sent;
-        uint32_t peeked, reserved; /* the message is in rx, and perhaps still in the socket */
+        uint32_t peeked, reserved; /* the message in rx is in the socket, too, or was until a moment ago */
         uint8_t rx[WIRE_MESSAGE_MAX], tx[WIRE_MESSAGE_MAX];
 } WireState;
 
@@ -30,11 +31,18 @@ typedef struct Wire {
         unsigned n_fds;
 } Wire;
 
-/* Finds out what an earlier process, which may have ended anywhere, left of a message. */
-void wire_recover(Wire *w);
+/* Finds out what an earlier process, which may have ended anywhere, left of a message. True: the next message to be received may have
+ * been handled before, as far as it came. */
+bool wire_recover(Wire *w);
 
 /* 1: a message is in s->rx; 0: not yet; -errno: the connection is of no more use (-EPIPE: it was closed). */
 int wire_receive(Wire *w);
+
+/* The message in rx is answered by @size bytes in s->tx, which are to be sent once it is done. */
+void wire_answer(Wire *w, size_t size);
+
+/* The message was handled: takes it out of the socket, and forgets it. 0 or -errno. */
+int wire_done(Wire *w);
 
 /* Forgets the message and closes those of its descriptors that nobody took. */
 void wire_consume(Wire *w);
@@ -44,3 +52,6 @@ int wire_send(Wire *w);
 
 /* Descriptor @i of the message, the caller's from now on; -1 if there is none. */
 int wire_take_fd(Wire *w, unsigned i);
+
+/* A descriptor that came as one to be written to, whatever it is, is not to make us wait. 0 or -EINVAL. */
+int wire_fd_nonblock(int fd);

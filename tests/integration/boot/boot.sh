@@ -1,9 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# boot.sh - guestcryptd as it is installed, under a real systemd that boots a Debian in namespaces
+# boot.sh - what is installed, under a real systemd that boots a Debian in namespaces
 #
-# usage: boot.sh SUITE      bookworm, trixie, ...
+# usage: boot.sh SUITE PROBE [PROGRAM...]      SUITE: bookworm, trixie, ...
+#
+# PROBE is a script that the booted system runs; it makes /mnt/passed if all is well. The PROGRAMs are in /mnt, too.
 #
 # /sys is the simulated host's, so that the unit's sandbox is seen to allow what the daemon has to do. Nothing of the
 # root file system is written to: it is below an overlay in memory.
@@ -43,7 +45,7 @@ if [ "${1-}" = --inside ]; then
         ln -s /usr/lib/systemd/system/guestcryptd.service "$root/etc/systemd/system/multi-user.target.wants/"
         ln -s /usr/lib/systemd/system/guestcryptd.service "$root/etc/systemd/system/dbus-org.guestcrypt1.service"
         ln -s ../probe.service "$root/etc/systemd/system/multi-user.target.wants/"
-        printf '%s\n' '[Unit]' 'After=multi-user.target' '[Service]' 'Type=oneshot' 'TimeoutStartSec=100' \
+        printf '%s\n' '[Unit]' 'After=multi-user.target' '[Service]' 'Type=oneshot' 'TimeoutStartSec=300' \
                 'ExecStart=/bin/bash /mnt/probe' 'StandardOutput=file:/mnt/out' 'StandardError=file:/mnt/out' \
                 'ExecStopPost=/bin/systemctl --no-block poweroff' > "$root/etc/systemd/system/probe.service"
 
@@ -55,7 +57,8 @@ if [ "${1-}" = --inside ]; then
         exec env -i container=guestcrypt-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd
 fi
 
-suite=$1
+suite=$1 probe=$2
+shift 2
 [ -n "${GUESTCRYPT_BUILD-}" ] || die "GUESTCRYPT_BUILD does not name a build directory"
 lower=$("$top/tests/integration/boot/rootfs.sh" "$suite") || { status=$?; echo "$lower"; exit $status; }
 build=$("$top/tools/devhost.d/build")
@@ -72,7 +75,8 @@ mkdir $cgroup 2> /dev/null || skip "no cgroup can be made"
 
 work=$(mktemp -d)
 mkdir "$work"/{mnt,results}
-cp "$top/tests/integration/boot/probe.sh" "$work/results/probe"
+cp "$probe" "$work/results/probe"
+[ $# = 0 ] || cp "$@" "$work/results"
 pid=
 tidy() {
         [ -z "$pid" ] || kill -KILL "$pid" 2> /dev/null || :

@@ -5,6 +5,8 @@
 #
 # usage: options.sh GUESTCRYPT-TPM MAN-PAGE
 set -euo pipefail
+top=$(cd "${0%/*}/../../.." && pwd)
+. "$top/tests/lib/manual.sh"
 program=$1 man=$2
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -38,6 +40,9 @@ try 2 'too many commands' --deny="$(seq -s, 1 65)"
 try 2 'not an open descriptor' --tpm-fd=77
 try 1 'No such file' --socket="$work/vtpm" --tpm="$work/none"
 try 1 'File name too long' --socket="$work/vtpm" --tpm="$(printf '%0200d' 0)"
+for user in -1 4294967295 18446744073709551616 nobody-is-called-so 12x; do
+        try 1 'cannot become user' --socket="$work/vtpm" --tpm-fd=0 --user="$user"
+done
 
 # each option is in the help and on the page
 for option in $("$program" --help | grep -oE -- '--[a-z-]+' | sort -u); do
@@ -45,5 +50,15 @@ for option in $("$program" --help | grep -oE -- '--[a-z-]+' | sort -u); do
                 echo "FAILED: $option is not in $man"
                 failed=1
         }
+done
+
+# what the help says to do is what the page says, line for line
+for example in by-hand qemu-amd64; do
+        while IFS= read -r line; do
+                "$program" --help | grep -xE "  +${line:+.*}" | grep -F -- "${line#"${line%%[! ]*}"}" > /dev/null || {
+                        echo "FAILED: the help has no line '$line'"
+                        failed=1
+                }
+        done < <(manual_example "$man" "$example")
 done
 exit $failed

@@ -114,14 +114,17 @@ int vmm_vfio(Vmm *v, unsigned command, const void *payload, size_t size, const i
         if (r < 0)
                 return r;
 
-        r = vmm_receive(v, &h, 16);
-        if (r < 0)
-                return r;
-        CHECK(h.id == v->id && h.command == command && (h.flags & 0xf) == 1 && h.size >= 16 &&
-              h.size <= sizeof message);
-        r = vmm_receive(v, message, h.size - 16);
-        if (r < 0)
-                return r;
+        do {
+                r = vmm_receive(v, &h, 16);
+                if (r < 0)
+                        return r;
+                CHECK((h.id == v->id || (v->killed && (uint16_t) (v->id - h.id) < 8)) &&
+                      (h.flags & 0xf) == 1 && h.size >= 16 && h.size <= sizeof message);
+                r = vmm_receive(v, message, h.size - 16);
+                if (r < 0)
+                        return r;
+        } while (h.id != v->id);
+        CHECK(h.command == command);
         if (h.flags & 0x20) {
                 CHECK(h.size == 16 && h.error > 0);
                 return -(int) h.error;

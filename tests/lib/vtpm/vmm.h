@@ -37,6 +37,7 @@ typedef struct Vmm {
         uint64_t features;
         uint64_t not_features;        /* offered ones that are not to be taken */
         bool posted;                  /* doorbells want no reply, as QEMU's */
+        bool killed;                  /* the device is, so that it may send an answer twice */
         void (*pump)(void *userdata); /* runs the other side while we wait; NULL: it runs by itself */
         void *userdata;
 } Vmm;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -103,15 +104,30 @@ static void test_drain(void **state) {
         (void) close(fd);
 }
 
-/* The machine's reset, and a new swtpm for one that died: only the reset brings it into use. */
-static void test_reset(void **state) {
-        struct msghdr m;
+/* Hands over what is to be another swtpm's control channel, and closes it. */
+static void send_tpm(int fd, int tpm_fd) {
         char control[CMSG_SPACE(sizeof(int))] = {};
         struct iovec iov = { .iov_base = (char *) "tpm\n", .iov_len = 4 };
+        struct msghdr m = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control
+        };
+
+        CMSG_FIRSTHDR(&m)->cmsg_level = SOL_SOCKET;
+        CMSG_FIRSTHDR(&m)->cmsg_type = SCM_RIGHTS;
+        CMSG_FIRSTHDR(&m)->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), &tpm_fd, sizeof tpm_fd);
+        assert_int_equal(sendmsg(fd, &m, 0), 4);
+        (void) close(tpm_fd);
+}
+
+/* The machine's reset, and a new swtpm for one that died: only the reset brings it into use. */
+static void test_reset(void **state) {
         uint8_t response[64];
-        int fd = dial(), tpm_fd;
+        int fd = dial();
 
         assert_int_equal(vmm_start(&h.vmm), 0);
+        send_tpm(fd, eventfd(0, EFD_CLOEXEC)); /* no TPM, nor a reason to lose the one that is there */
+        assert_string_equal(hear(fd), "error not usable\n");
         assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
                                      HARNESS_MS),
                          28);
@@ -126,16 +142,7 @@ static void test_reset(void **state) {
                                      HARNESS_MS),
                          10);
 
-        tpm_fd = fake_tpm_init(&h.tpm);
-        m = (struct msghdr) {
-                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control
-        };
-        CMSG_FIRSTHDR(&m)->cmsg_level = SOL_SOCKET;
-        CMSG_FIRSTHDR(&m)->cmsg_type = SCM_RIGHTS;
-        CMSG_FIRSTHDR(&m)->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), &tpm_fd, sizeof tpm_fd);
-        assert_int_equal(sendmsg(fd, &m, 0), 4);
-        (void) close(tpm_fd);
+        send_tpm(fd, fake_tpm_init(&h.tpm));
         assert_string_equal(hear(fd), "ok\n");
         assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
                                      HARNESS_MS),

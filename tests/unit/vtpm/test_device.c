@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The device's life with either front end: resets, stops, restarts, and a TPM that misbehaves. */
 
+#include <errno.h>
 #include <linux/virtio_config.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -451,6 +452,27 @@ static void test_restart_losses(void **state) {
         }
 }
 
+/* What a process of another version left is no use: its VMM is told by the end of the connection, the next one is served. */
+static void test_other_version(void **state) {
+        for (unsigned vhost = 0; vhost < FRONTS; vhost++) {
+                uint8_t byte;
+
+                begin(vhost);
+                expect_good();
+                h.service.state->version++;
+                harness_restart(&h);
+                assert_int_equal(vmm_receive(&h.vmm, &byte, 1), -EPIPE);
+                assert_false(h.service.state->server.connected);
+                assert_int_equal(h.service.memory.n_ranges, 0);
+
+                harness_reconnect(&h);
+                assert_int_equal(vmm_start(&h.vmm), 0);
+                expect_good();
+                assert_int_equal(h.tpm.n_init, 2);
+                harness_done(&h);
+        }
+}
+
 /* vhost-user stops the ring with a command in flight: the command is not waited for, and not run twice when it comes again. */
 static void test_stop(void **state) {
         for (unsigned done = 0; done < 2; done++)
@@ -549,15 +571,25 @@ static void test_unmap_in_flight(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_power_on),        cmocka_unit_test(test_keep_platform),
-                cmocka_unit_test(test_denied),          cmocka_unit_test(test_driver_resets),
-                cmocka_unit_test(test_reset_in_flight), cmocka_unit_test(test_machine_reset),
-                cmocka_unit_test(test_reconnect),       cmocka_unit_test(test_disconnect_in_flight),
-                cmocka_unit_test(test_tpm_faults),      cmocka_unit_test(test_tpm_start_faults),
-                cmocka_unit_test(test_pieces),          cmocka_unit_test(test_long_response),
-                cmocka_unit_test(test_deadline),        cmocka_unit_test(test_restart),
-                cmocka_unit_test(test_restart_losses),  cmocka_unit_test(test_stop),
-                cmocka_unit_test(test_drain),           cmocka_unit_test(test_unmap_in_flight),
+                cmocka_unit_test(test_power_on),
+                cmocka_unit_test(test_keep_platform),
+                cmocka_unit_test(test_denied),
+                cmocka_unit_test(test_driver_resets),
+                cmocka_unit_test(test_reset_in_flight),
+                cmocka_unit_test(test_machine_reset),
+                cmocka_unit_test(test_reconnect),
+                cmocka_unit_test(test_disconnect_in_flight),
+                cmocka_unit_test(test_tpm_faults),
+                cmocka_unit_test(test_tpm_start_faults),
+                cmocka_unit_test(test_pieces),
+                cmocka_unit_test(test_long_response),
+                cmocka_unit_test(test_deadline),
+                cmocka_unit_test(test_restart),
+                cmocka_unit_test(test_restart_losses),
+                cmocka_unit_test(test_other_version),
+                cmocka_unit_test(test_stop),
+                cmocka_unit_test(test_drain),
+                cmocka_unit_test(test_unmap_in_flight),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,12 +2,14 @@
 /* The vfio-user protocol and the PCI function behind it, message by message. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/pci_regs.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "unit/vtpm/vtpm_test.h"
 
@@ -541,6 +543,73 @@ static void test_again(void **state) {
         assert_int_equal(vmm_start_ring(&h.vmm), 0);
 }
 
+/* The process is killed while it has a message: however far it came, the message is handled, with its descriptor, and answered once. */
+static void test_killed(void **state) {
+        enum { RECEIVED, HANDLED, TAKEN_OUT, DONE, STAGES };
+
+        for (unsigned stage = 0; stage < STAGES; stage++) {
+                struct {
+                        uint16_t id, command;
+                        uint32_t size, flags, error;
+                        uint32_t argsz, mapflags;
+                        uint64_t offset, address, size2;
+                } map = { 7, 2, 48, 0, 0, 32, 3, 0, VMM_BASE, VMM_SIZE };
+                uint8_t response[64];
+                uint32_t reply[4];
+                Wire *w;
+
+                harness_done(&h);
+                harness_init(&h, false);
+                assert_int_equal(vmm_negotiate(&h.vmm), 0);
+                assert_int_equal(vmm_send(&h.vmm, &map, sizeof map, &h.vmm.memory_fd, 1), 0);
+                w = &h.service.server.wire;
+                assert_int_equal(wire_receive(w), 1);
+                if (stage >= HANDLED)
+                        assert_int_equal(h.service.server.front->handle(&h.service.vfio, w, false), 0);
+                if (stage == TAKEN_OUT)
+                        assert_int_equal(recv(w->fd, w->s->rx, w->s->rx_size, MSG_DONTWAIT), 48);
+                if (stage == DONE)
+                        assert_int_equal(wire_done(w), 0);
+                harness_restart(&h);
+
+                assert_int_equal(vmm_receive(&h.vmm, reply, sizeof reply), 0);
+                assert_memory_equal(reply, &map, 4);
+                assert_int_equal(reply[2], 1);
+                assert_int_equal(h.service.memory.n_ranges, 1);
+                /* and there is no second reply in the way */
+                assert_int_equal(vmm_start_ring(&h.vmm), 0);
+                assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response,
+                                             sizeof response, HARNESS_MS),
+                                 28);
+        }
+}
+
+/* An interrupt that nobody takes, through a descriptor that would make a writer wait, makes nobody wait. */
+static void test_full_vector(void **state) {
+        struct {
+                uint32_t argsz, flags, index, start, count;
+        } irqs = { 20, 0x24, 2, 0, 2 };
+        static const uint8_t some[4096];
+        uint8_t response[64];
+        int pipes[2], fds[2];
+
+        assert_int_equal(vmm_start(&h.vmm), 0);
+        assert_int_equal(pipe2(pipes, O_CLOEXEC | O_NONBLOCK), 0);
+        while (write(pipes[1], some, sizeof some) > 0)
+                ;
+        assert_int_equal(fcntl(pipes[1], F_SETFL, O_WRONLY), 0);
+        fds[0] = h.vmm.error_fd;
+        fds[1] = pipes[1];
+        assert_int_equal(vmm_vfio(&h.vmm, 8, &irqs, sizeof irqs, fds, 2, NULL, 0), 0);
+        (void) alarm(20); /* rather than until somebody reads */
+        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
+                                     HARNESS_MS),
+                         28);
+        (void) alarm(0);
+        (void) close(pipes[0]);
+        (void) close(pipes[1]);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_messages, setup, teardown),
@@ -555,6 +624,8 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_ring_places, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_slow_reader, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_again, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_full_vector, setup, teardown),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,7 +5,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/virtio_config.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -294,6 +296,7 @@ static void test_shrinking(void **state) {
 
 /* A kick descriptor that is always ready must not keep us busy. */
 static void test_odd_kicks(void **state) {
+        struct pollfd loop;
         int pipes[2], fd;
 
         assert_int_equal(vmm_start(&h.vmm), 0);
@@ -305,6 +308,15 @@ static void test_odd_kicks(void **state) {
         (void) close(pipes[0]);
         assert_true(alive());
 
+        /* an eventfd that can be read a thousand times: nothing is left to do after the first */
+        fd = eventfd(1000, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
+        assert_true(fd >= 0);
+        assert_int_equal(vmm_vhost_ring_fd(&h.vmm, 12, fd), 0);
+        harness_pump(&h);
+        loop = (struct pollfd) { .fd = h.service.loop.fd, .events = POLLIN };
+        assert_int_equal(poll(&loop, 1, 0), 0);
+        (void) close(fd);
+
         /* an interrupt descriptor that cannot be written, and one whose other end is gone */
         fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         assert_int_equal(vmm_vhost_ring_fd(&h.vmm, 13, fd), 0);
@@ -313,6 +325,50 @@ static void test_odd_kicks(void **state) {
         vmm_submit(&h.vmm, get_random, sizeof get_random, 64);
         assert_true(alive());
         assert_int_equal(h.tpm.n_commands, 1);
+}
+
+/* Whatever a front end does to a ring between two requests, none that was answered is executed again. */
+static void test_goes_on(void **state) {
+        struct {
+                uint32_t queue, flags;
+                uint64_t desc, used, avail, log;
+        } address = { 0,
+                      0,
+                      VMM_RING - VMM_BASE + VMM_USER,
+                      VMM_USED - VMM_BASE + VMM_USER,
+                      VMM_AVAIL - VMM_BASE + VMM_USER,
+                      0 };
+        uint8_t response[64];
+        uint32_t base[2] = {};
+
+        assert_int_equal(vmm_start(&h.vmm), 0);
+        for (unsigned i = 0; i < 3; i++)
+                assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response,
+                                             sizeof response, HARNESS_MS),
+                                 28);
+
+        /* stopped for a while, its addresses told anew */
+        assert_int_equal(vmm_vhost_ring_number(&h.vmm, 18, 0), 0);
+        assert_int_equal(vmm_vhost(&h.vmm, 9, &address, sizeof address, NULL, 0, NULL, 0), 0);
+        assert_int_equal(vmm_vhost_ring_number(&h.vmm, 18, 1), 0);
+        harness_pump(&h);
+        assert_int_equal(h.tpm.n_commands, 3);
+        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
+                                     HARNESS_MS),
+                         28);
+        assert_int_equal(h.tpm.n_commands, 4);
+
+        /* set up to go on, and stopped again before it could */
+        assert_int_equal(vmm_vhost(&h.vmm, 11, base, sizeof base, NULL, 0, base, sizeof base), 8);
+        assert_int_equal(base[1], 4);
+        assert_int_equal(vmm_vhost_ring_number(&h.vmm, 18, 0), 0);
+        (void) vmm_vhost(&h.vmm, 34, NULL, 0, NULL, 0, NULL, 0);
+        assert_int_equal(vmm_vhost_ring_number(&h.vmm, 8, VMM_QUEUE), 0);
+        assert_int_equal(vmm_vhost_ring_number(&h.vmm, 10, 4), 0);
+        assert_int_equal(vmm_vhost(&h.vmm, 9, &address, sizeof address, NULL, 0, NULL, 0), 0);
+        base[1] = 0;
+        assert_int_equal(vmm_vhost(&h.vmm, 11, base, sizeof base, NULL, 0, base, sizeof base), 8);
+        assert_int_equal(base[1], 4);
 }
 
 int main(void) {
@@ -325,6 +381,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_bad_rings, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_shrinking, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_odd_kicks, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_goes_on, setup, teardown),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

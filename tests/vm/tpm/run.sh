@@ -3,20 +3,22 @@
 #
 # run.sh - a guest with Debian's kernel, this project's driver and a TPM behind this project's device process
 #
-# usage: run.sh SUITE amd64|s390x KEEPER GUESTCRYPT-TPM STAGES...
+# usage: run.sh SUITE amd64|s390x vfio-user|vhost-user KEEPER GUESTCRYPT-TPM STAGES...
 #
 # Each STAGES is one boot: a list of stages of guest/stages.sh, with commas. All boots have the same swtpm and the same
 # device process. The guest is emulated (TCG), never accelerated: nested virtualisation hangs stock kernels on some
-# hosts. Exit status 77 when no such guest can be run here.
+# hosts. Over vhost-user the device has the id 31, since QEMU knows no name for 62, and there is none on s390x: QEMU's
+# generic device has one interrupt vector, where virtio needs two. Exit status 77 when no such guest can be run here.
 set -euo pipefail
 top=$(cd "${0%/*}/../../.." && pwd)
 . "$top/tests/lib/common.sh"
+. "$top/tests/lib/manual.sh"
 here=$top/tests/vm/tpm
 need_root
 need unshare chroot cpio swtpm mmdebstrap apt-get
 
-suite=$1 arch=$2 keeper=$3 device=$4
-shift 4
+suite=$1 arch=$2 front=$3 keeper=$4 device=$5
+shift 5
 boot_seconds=${GUESTCRYPT_VM_SECONDS:-400} # several times what a boot with all its stages took on a slow machine
 
 # A script that skips has said why as its last line.
@@ -56,7 +58,7 @@ find "$module/tpm_virtio.ko" "$kernel/modules" -name '*.ko' -exec cp {} "$work/r
 cp "$here"/guest/{stages.sh,load.py} "$work/root/test/"
 cp "$source"/tools/testing/selftests/tpm2/* "$work/root/selftests/"
 install "$here/guest/init" "$work/root/init"
-(cd "$work/root" && find . -print0 | cpio --null -o -H newc --quiet) > "$work/initramfs"
+(cd "$work/root" && find . -print0 | cpio --null -o -H newc --quiet) > "$work/initrd.gz"
 rm -rf "$work/root"
 cp "$kernel/vmlinuz" "$work/vmlinuz"
 
@@ -70,8 +72,8 @@ until_true 10 [ -S "$work/ctrl.sock" ] || { cat "$work/swtpm.log"; die "swtpm do
 
 # The device process, with somebody who keeps its descriptors.
 mkfifo "$work/orders" "$work/answers"
-"$keeper" "$device" --tpm="$work/ctrl.sock" --socket="$work/vtpm.sock" < "$work/orders" > "$work/answers" \
-        2> "$work/device.log" &
+"$keeper" "$device" --tpm="$work/ctrl.sock" --socket="$work/vtpm.sock" --front="$front" \
+        < "$work/orders" > "$work/answers" 2> "$work/device.log" &
 keeper_pid=$!
 processes+=($keeper_pid)
 exec {orders}> "$work/orders" {answers}< "$work/answers"
@@ -84,22 +86,28 @@ device_ready() {
 }
 device_ready
 
-case $arch in
-amd64)
-        qemu=(/usr/bin/qemu-system-x86_64 -m 768 -nodefaults -nographic -no-reboot -serial stdio
-                -object memory-backend-memfd,id=mem0,size=768M,share=on
-                -machine q35,accel=tcg,memory-backend=mem0 -cpu max)
-        console=ttyS0
+# QEMU's command line is the manual's, word for word, with another accelerator and with paths of the chroot.
+page=$top/man/guestcrypt-tpm.8
+text=$(manual_example "$page" "qemu-$arch") || die "the manual has no guest for $arch"
+case $front in
+vfio-user) id=62 ;;
+vhost-user)
+        id=31
+        text=${text/-device \'{\"driver\":\"vfio-user-pci\"*\}\}\'/$(manual_example "$page" qemu-vhost-user)}
         ;;
-s390x)
-        qemu=(/usr/bin/qemu-system-s390x -m 1024 -nodefaults -nographic -no-reboot
-                -chardev stdio,id=con0 -device sclpconsole,chardev=con0
-                -object memory-backend-memfd,id=mem0,size=1024M,share=on
-                -machine s390-ccw-virtio,accel=tcg,memory-backend=mem0)
-        console=ttysclp0
-        ;;
-*) die "there are no guests for $arch" ;;
+*) die "there is no front '$front'" ;;
 esac
+text=${text/accel=kvm/accel=tcg}
+for file in vtpm.sock vmlinuz initrd.gz; do
+        text=${text/$file//run/test/$file}
+done
+eval "qemu=($text)"
+[ "${qemu[-2]}" = -append ] || die "the manual's guest does not end with what its kernel is told"
+append=${qemu[-1]}
+unset 'qemu[-1]'
+for word in accel=tcg "$front" /run/test/{vtpm.sock,vmlinuz,initrd.gz}; do
+        [[ "$text" = *"$word"* ]] || die "the manual's guest has no '$word'"
+done
 
 # Starts QEMU in its root file system, with nothing of ours but the files of this test. The chroot's /dev has device
 # nodes of its own.
@@ -122,10 +130,8 @@ qemu_start() {
                         shift 3
                 done
                 cd "$root"
-                exec env -i "$(command -v chroot)" . "$@"' bash "$qemu_root" "$work" "${qemu[@]}" \
-                -device '{"driver":"vfio-user-pci","id":"tpm0","socket":{"type":"unix","path":"/run/test/vtpm.sock"}}' \
-                -kernel /run/test/vmlinuz -initrd /run/test/initramfs \
-                -append "console=$console quiet loglevel=1 panic=-1 mitigations=off stages=$1" \
+                exec env -i PATH=/usr/bin "$(command -v chroot)" . "$@"' bash "$qemu_root" "$work" "${qemu[@]}" \
+                "$append quiet loglevel=1 panic=-1 mitigations=off id=$id stages=$1" \
                 < "$work/console.in" > "$work/console.out" 2> "$work/qemu.log" {orders}>&- {answers}<&- &
         qemu_pid=$!
         processes=($qemu_pid "${processes[@]}")

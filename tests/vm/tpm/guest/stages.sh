@@ -19,10 +19,10 @@ extended=$(sha256_of "$zeros" "$digest")
 
 driver() {
         [ ! -e /dev/tpm0 ] || fail "there is a TPM without the driver"
-        must "another id" load device_id=31
+        must "another id" insmod /modules/tpm_virtio.ko device_id=$((id == 62 ? 31 : 62))
         [ ! -e /dev/tpm0 ] || fail "it binds to a device with another id"
         must "unload" rmmod tpm_virtio
-        must_not "id 0" load device_id=0
+        must_not "id 0" insmod /modules/tpm_virtio.ko device_id=0
         must "load" load || return
         [ -c /dev/tpm0 ] && [ -c /dev/tpmrm0 ] || { fail "there is no /dev/tpm0"; dmesg | tail -n 30; return; }
         [ "$(cat /sys/class/tpm/tpm0/tpm_version_major)" = 2 ] || fail "it is no TPM 2.0"
@@ -234,12 +234,15 @@ swtpm_killed() {
 }
 
 device_killed() {
+        # Over vhost-user nobody tells the guest: each command waits as long as it would for a slow TPM.
+        limit=15
+        [ "$id" = 62 ] || limit=60
         host device-kill
         begin=$(seconds)
         must_not "random without a device" tpm2_getrandom --hex 8
         must "unload" rmmod tpm_virtio
         took=$(($(seconds) - begin))
-        [ $took -le 15 ] || fail "it took $took s"
+        [ $took -le $limit ] || fail "it took $took s"
         # The virtio core looks whether the driver has reset the device, which is not there any more.
         allowed=virtio_dev_remove
         ok "device process killed for good"
