@@ -2,7 +2,7 @@
 /*
  * The interface between a virtio TPM device and its driver; docs/virtio-tpm.md specifies it.
  *
- * One virtqueue, no configuration space, no feature bits of its own. A request is one chain of
+ * One split virtqueue, no configuration space, no feature bits of its own. A request is one chain of
  * descriptors: first the device-readable ones, together one TPM 2.0 command, then the device-writable
  * ones, together the room for the response. The used length is the number of response bytes.
  * Only constants, for the kernel and for C programs alike.

@@ -43,10 +43,17 @@
 #define TPM_VIRTIO_TIMEOUT_REMOVE	(5 * HZ)
 
 /*
- * How often a waiting command looks whether the device is still alive. Costs
- * an exit of the guest.
+ * How often a waiting command looks whether the device is still alive, and
+ * whether it has returned the buffers without an interrupt. Costs an exit of
+ * the guest.
  */
 #define TPM_VIRTIO_LOOK	HZ
+
+/*
+ * How many contexts can wait for being flushed: more than what one process and
+ * its space can have loaded.
+ */
+#define TPM_VIRTIO_STALE_MAX	16
 
 /*
  * The status register of a device that is no more; no status has its reserved
@@ -70,6 +77,8 @@ MODULE_PARM_DESC(device_id, "virtio device id to bind to (default: "
  * @response:	what the device writes
  * @used:	how much of @response the device says it has written
  * @received:	length of the response to hand out, or an error (without TPM_CHIP_FLAG_SYNC only)
+ * @stale:	contexts in the TPM that nobody wants any longer
+ * @nr_stale:	how many
  * @remove_by:	when remove stops waiting, if @removing
  * @lent:	the buffers are the device's
  * @abandoned:	nobody waited for the response of the last command
@@ -88,6 +97,8 @@ struct tpm_virtio {
 	u8 *response;
 	unsigned int used;
 	int received;
+	u32 stale[TPM_VIRTIO_STALE_MAX];
+	unsigned int nr_stale;
 	unsigned long remove_by;
 	bool lent;
 	bool abandoned;
@@ -154,16 +165,12 @@ static bool tpm_virtio_woken(struct tpm_virtio *tv)
 	return tpm_virtio_returned(tv) || READ_ONCE(tv->cancelled) || READ_ONCE(tv->look);
 }
 
-/*
- * Waits until the buffers are back. The core sends TPM2_FlushContext to clean
- * up after a command that was killed, and nobody would do it later: this one
- * is not killed.
- */
-static int tpm_virtio_wait(struct tpm_virtio *tv, u32 ordinal, unsigned long timeout)
+/* Waits until the buffers are back. */
+static int tpm_virtio_wait(struct tpm_virtio *tv, unsigned long timeout)
 {
 	unsigned long stop = jiffies + timeout;
 	unsigned long now, slice;
-	long rc = 0;
+	long rc;
 
 	for (;;) {
 		now = jiffies;
@@ -174,11 +181,11 @@ static int tpm_virtio_wait(struct tpm_virtio *tv, u32 ordinal, unsigned long tim
 		if (time_before(now, stop))
 			slice = min_t(unsigned long, stop - now, TPM_VIRTIO_LOOK);
 
-		if (ordinal == TPM2_CC_FLUSH_CONTEXT)
-			wait_event_timeout(tv->wait, tpm_virtio_woken(tv), slice);
-		else
-			rc = wait_event_killable_timeout(tv->wait, tpm_virtio_woken(tv), slice);
+		rc = wait_event_killable_timeout(tv->wait, tpm_virtio_woken(tv), slice);
 
+		/* The interrupt may have been lost. */
+		if (!tpm_virtio_returned(tv))
+			tpm_virtio_reap(tv, tv->vq);
 		if (tpm_virtio_returned(tv))
 			return 0;
 		if (rc < 0)
@@ -189,18 +196,23 @@ static int tpm_virtio_wait(struct tpm_virtio *tv, u32 ordinal, unsigned long tim
 		WRITE_ONCE(tv->look, false);
 		if (!tpm_virtio_alive(tv))
 			return -ENODEV;
-
-		if (!time_before(jiffies, stop)) {
-			/* The last chance of one whose interrupt was lost. */
-			tpm_virtio_reap(tv, tv->vq);
-			return tpm_virtio_returned(tv) ? 0 : -ETIME;
-		}
+		if (!time_before(jiffies, stop))
+			return -ETIME;
 	}
 }
 
 static u32 tpm_virtio_ordinal(const u8 *message)
 {
 	return be32_to_cpu(((const struct tpm_header *)message)->ordinal);
+}
+
+/* The first handle, which is at no multiple of 4. */
+static u32 tpm_virtio_handle(const u8 *message)
+{
+	__be32 handle;
+
+	memcpy(&handle, message + VIRTIO_TPM_HEADER_SIZE, sizeof(handle));
+	return be32_to_cpu(handle);
 }
 
 /*
@@ -226,27 +238,36 @@ static u32 tpm_virtio_orphan(struct tpm_virtio *tv)
 {
 	const struct tpm_header *header = (const struct tpm_header *)tv->response;
 	u16 code = tpm_virtio_ordinal(tv->command);
-	__be32 handle;
 	int len = tpm_virtio_length(tv);
 	u32 attrs, i;
 
-	if (len < (int)(VIRTIO_TPM_HEADER_SIZE + sizeof(handle)) || header->return_code)
+	if (len < (int)(VIRTIO_TPM_HEADER_SIZE + sizeof(u32)) || header->return_code)
 		return 0;
 	for (i = 0; i < tv->chip->nr_commands; i++) {
 		attrs = tv->chip->cc_attrs_tbl[i];
-		if ((u16)attrs == code && attrs & BIT(TPM2_CC_ATTR_RHANDLE)) {
-			memcpy(&handle, tv->response + VIRTIO_TPM_HEADER_SIZE, sizeof(handle));
-			return be32_to_cpu(handle);
-		}
+		if ((u16)attrs == code && attrs & BIT(TPM2_CC_ATTR_RHANDLE))
+			return tpm_virtio_handle(tv->response);
 	}
 	return 0;
 }
 
+/* Has @handle flushed before the next command. */
+static void tpm_virtio_put_off(struct tpm_virtio *tv, u32 handle)
+{
+	unsigned int i;
+
+	for (i = 0; i < tv->nr_stale; i++)
+		if (tv->stale[i] == handle)
+			return;
+	if (tv->nr_stale < ARRAY_SIZE(tv->stale))
+		tv->stale[tv->nr_stale++] = handle;
+}
+
 /*
- * Makes sure that the buffers are ours, and that an abandoned command has left
+ * Makes sure that the buffers are ours, and that abandoned commands have left
  * nothing in the TPM.
  */
-static int tpm_virtio_settle(struct tpm_virtio *tv, u32 ordinal)
+static int tpm_virtio_settle(struct tpm_virtio *tv, bool flush)
 {
 	u32 handle;
 	int rc;
@@ -255,7 +276,7 @@ static int tpm_virtio_settle(struct tpm_virtio *tv, u32 ordinal)
 		return -ENODEV;
 
 	if (!tpm_virtio_returned(tv)) {
-		rc = tpm_virtio_wait(tv, ordinal, TPM_VIRTIO_TIMEOUT_BUSY);
+		rc = tpm_virtio_wait(tv, flush ? 0 : TPM_VIRTIO_TIMEOUT_BUSY);
 		if (rc)
 			return rc == -ETIME ? -EBUSY : rc;
 	}
@@ -264,9 +285,14 @@ static int tpm_virtio_settle(struct tpm_virtio *tv, u32 ordinal)
 		tv->abandoned = false;
 		handle = tpm_virtio_orphan(tv);
 		if (handle)
-			tpm2_flush_context(tv->chip, handle);
+			tpm_virtio_put_off(tv, handle);
 	}
-	/* The flush may have been abandoned in its turn. */
+
+	/* Each of these is a command that comes here, too. */
+	while (!flush && tv->nr_stale && tpm_virtio_returned(tv))
+		tpm2_flush_context(tv->chip, tv->stale[--tv->nr_stale]);
+
+	/* The last flush may have been abandoned in its turn. */
 	return tpm_virtio_returned(tv) ? 0 : -EBUSY;
 }
 
@@ -302,6 +328,7 @@ static int tpm_virtio_queue(struct tpm_virtio *tv, size_t len)
 static int tpm_virtio_exchange(struct tpm_virtio *tv, const u8 *buf, size_t len)
 {
 	unsigned long timeout;
+	bool flush;
 	u32 ordinal;
 	int rc;
 
@@ -309,10 +336,18 @@ static int tpm_virtio_exchange(struct tpm_virtio *tv, const u8 *buf, size_t len)
 		return -EINVAL;
 
 	ordinal = tpm_virtio_ordinal(buf);
+	flush = ordinal == TPM2_CC_FLUSH_CONTEXT;
 	WRITE_ONCE(tv->cancelled, false);
-	rc = tpm_virtio_settle(tv, ordinal);
-	if (rc)
+	rc = tpm_virtio_settle(tv, flush);
+	if (rc) {
+		/*
+		 * The core cleans up by flushing, once, whatever comes of it,
+		 * for a process that may have been killed.
+		 */
+		if (rc == -EBUSY && flush && len >= VIRTIO_TPM_HEADER_SIZE + sizeof(u32))
+			tpm_virtio_put_off(tv, tpm_virtio_handle(buf));
 		return rc;
+	}
 
 	memcpy(tv->command, buf, len);
 	memset(tv->response, 0, VIRTIO_TPM_MESSAGE_MAX);
@@ -322,7 +357,13 @@ static int tpm_virtio_exchange(struct tpm_virtio *tv, const u8 *buf, size_t len)
 
 	timeout = clamp_t(unsigned long, tpm_calc_ordinal_duration(tv->chip, ordinal),
 			  TPM_VIRTIO_TIMEOUT_MIN, TPM_VIRTIO_TIMEOUT_MAX);
-	rc = tpm_virtio_wait(tv, ordinal, timeout);
+	/*
+	 * The core has no duration for these; they are quick, and a suspend, a
+	 * reboot, or the end of a process waits for them.
+	 */
+	if (flush || ordinal == TPM2_CC_SHUTDOWN)
+		timeout = TPM_VIRTIO_TIMEOUT_MIN;
+	rc = tpm_virtio_wait(tv, timeout);
 	if (rc) {
 		tv->abandoned = true;
 		return rc;
@@ -554,6 +595,27 @@ static void tpm_virtio_remove(struct virtio_device *vdev)
 	tpm_virtio_free(tv);
 }
 
+/*
+ * The TPM core has had its say. Nothing that the device still does may end up
+ * in the memory of the next kernel, and nothing may wait for a device that is
+ * gone, as the virtio core's own handler would.
+ */
+static void tpm_virtio_shutdown(struct virtio_device *vdev)
+{
+	struct tpm_virtio *tv = vdev->priv;
+
+	mutex_lock(&tv->chip->tpm_mutex);
+	tpm_virtio_stop(tv);
+	mutex_unlock(&tv->chip->tpm_mutex);
+}
+
+#ifndef HAVE_VIRTIO_DRIVER_SHUTDOWN
+static void tpm_virtio_device_shutdown(struct device *dev)
+{
+	tpm_virtio_shutdown(dev_to_virtio(dev));
+}
+#endif
+
 #ifdef CONFIG_PM_SLEEP
 /*
  * The mutex keeps out whoever in the kernel does not know that the system
@@ -604,6 +666,11 @@ static struct virtio_driver tpm_virtio_driver = {
 	.probe = tpm_virtio_probe,
 	.remove = tpm_virtio_remove,
 	.config_changed = tpm_virtio_config_changed,
+#ifdef HAVE_VIRTIO_DRIVER_SHUTDOWN
+	.shutdown = tpm_virtio_shutdown,
+#else
+	.driver.shutdown = tpm_virtio_device_shutdown,
+#endif
 #ifdef CONFIG_PM_SLEEP
 	.freeze = tpm_virtio_freeze,
 	.restore = tpm_virtio_restore,

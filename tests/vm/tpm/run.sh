@@ -198,7 +198,7 @@ guest() {
         processes=("${processes[@]:1}")
         if [ "$status" != 0 ]; then
                 echo "-- QEMU says:"
-                cat "$work/qemu.log"
+                tail -n 40 "$work/qemu.log"
                 echo "-- the device process says:"
                 cat "$work/device.log"
                 die "the guest ended with ${status:-no word}"

@@ -137,7 +137,8 @@ load_end() {
 
 # in_flight PID: waits until the process waits for the device
 in_flight() {
-        until_true 30 "grep -q tpm_virtio /proc/$1/stack" || fail "no command in flight is seen"
+        until_true 30 "grep -q tpm_virtio /proc/$1/stack" ||
+                fail "no command in flight is seen, but: $(grep State "/proc/$1/status") $(cat "/proc/$1/stack")"
 }
 
 # A killed process ends at once. Nothing of what it was about to load stays in the TPM, and the next command waits for
@@ -164,6 +165,39 @@ kill_in_flight() {
         ok "processes killed with a command in flight"
 }
 
+# The kernel cleans up after a process that had sessions while the TPM hangs: the process does not wait for that, and
+# yet nothing is forgotten.
+kill_with_sessions() {
+        mkfifo /run/go
+        (cd /selftests && exec python3 -c '
+import tpm2
+client = tpm2.Client(tpm2.Client.FLAG_SPACE)
+for n in range(3):
+    client.start_auth_session(tpm2.TPM2_SE_POLICY, tpm2.TPM2_ALG_SHA256)
+open("/run/go").read()
+client.read_pcr(9, tpm2.TPM2_ALG_SHA256)') 2> /run/victim &
+        victim=$!
+        exec 3> /run/go # once it reads, which ends with the descriptor
+        export TPM2TOOLS_TCTI=device:/dev/tpm0
+        must "sessions" tpm2_getcap handles-saved-session
+        [ "$(wc -l < /run/out)" = 3 ] || fail "there are not three sessions: $(cat /run/out /run/victim)"
+        host swtpm-stop
+        exec 3>&-
+        in_flight $victim
+        begin=$(seconds)
+        kill -9 $victim
+        wait $victim
+        took=$(($(seconds) - begin))
+        [ $took -le 5 ] || fail "it took $took s until it ended"
+        host swtpm-continue
+        for kind in saved-session loaded-session transient; do
+                must "handles" tpm2_getcap handles-$kind
+                [ ! -s /run/out ] || fail "a killed process has left $kind handles in the TPM: $(cat /run/out)"
+        done
+        export TPM2TOOLS_TCTI=device:/dev/tpmrm0
+        ok "process killed that had sessions, while the TPM hangs"
+}
+
 # The driver goes while the TPM is at work.
 remove_in_flight() {
         load_begin
@@ -178,6 +212,35 @@ remove_in_flight() {
         must "load" load
         must "random" tpm2_getrandom --hex 8
         ok "module removed with a command in flight"
+}
+
+rebind() {
+        device=$(basename "$(readlink -f /sys/class/tpm/tpm0/device)")
+        echo "$device" > /sys/bus/virtio/drivers/tpm_virtio/unbind
+        echo "$device" > /sys/bus/virtio/drivers/tpm_virtio/bind
+        [ -c /dev/tpm0 ] || fail "it does not come back"
+}
+
+# A device that lies about its responses (liar.c): no lie is believed, and only the last three, about the ring, cost
+# the device its driver.
+lies() {
+        for n in 33 34 35 36 37 38 39 40; do
+                must_not "random, by lie $n" tpm2_getrandom --hex $n
+                must "random after lie $n" tpm2_getrandom --hex 8
+        done
+        for n in 41 42 43; do
+                if [ $n = 42 ]; then
+                        must "random, returned twice" tpm2_getrandom --hex $n
+                        # What the second of them belongs to is the next command, or nothing.
+                        tpm2_getrandom --hex 8 > /dev/null 2>&1
+                else
+                        must_not "random, by lie $n" tpm2_getrandom --hex $n
+                        must_not "random from such a ring" tpm2_getrandom --hex 8
+                fi
+                rebind
+                must "random after lie $n" tpm2_getrandom --hex 8
+        done
+        ok "a device that lies"
 }
 
 # A TPM that hangs: the command ends, the device keeps the buffers until the TPM is done with them.
@@ -246,4 +309,11 @@ device_killed() {
         # The virtio core looks whether the driver has reset the device, which is not there any more.
         allowed=virtio_dev_remove
         ok "device process killed for good"
+}
+
+# The same, and the driver is still there when the guest ends: nothing may wait for the device then.
+device_lost() {
+        host device-kill
+        must_not "random without a device" tpm2_getrandom --hex 8
+        ok "device process gone until the end"
 }
