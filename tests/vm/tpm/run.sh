@@ -101,28 +101,11 @@ s390x)
 *) die "there are no guests for $arch" ;;
 esac
 
-# Starts QEMU in its root file system, with nothing of ours but the files of this test. The chroot's /dev has device
-# nodes of its own.
+# Starts QEMU in its root file system, with nothing of ours but the files of this test.
 qemu_start() {
         rm -f "$work"/console.{in,out}
         mkfifo "$work/console.in" "$work/console.out"
-        # Runs as the child that wait and kill know, without a shell in between.
-        unshare --mount --propagation private bash -ec '
-                root=$1 work=$2
-                shift 2
-                mount --bind "$root" "$root"
-                mount -t tmpfs -o mode=755 run "$root/run"
-                mkdir "$root/run/test"
-                mount --bind "$work" "$root/run/test"
-                mount -t proc proc "$root/proc"
-                mount -t tmpfs -o mode=755 dev "$root/dev"
-                for node in "null 1 3" "zero 1 5" "urandom 1 9"; do
-                        set -- $node "$@"
-                        mknod -m 666 "$root/dev/$1" c "$2" "$3"
-                        shift 3
-                done
-                cd "$root"
-                exec env -i "$(command -v chroot)" . "$@"' bash "$qemu_root" "$work" "${qemu[@]}" \
+        "$here/enter.sh" "$qemu_root" "$work" "${qemu[@]}" \
                 -device '{"driver":"vfio-user-pci","id":"tpm0","socket":{"type":"unix","path":"/run/test/vtpm.sock"}}' \
                 -kernel /run/test/vmlinuz -initrd /run/test/initramfs \
                 -append "console=$console quiet loglevel=1 panic=-1 mitigations=off stages=$1" \
