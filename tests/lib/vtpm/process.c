@@ -178,12 +178,13 @@ int process_straight(Process *p) {
         return fds[0]; /* the control channel stays open until we end */
 }
 
-long process_status(const Process *p, const char *name) {
+/* A number after its name in a file of /proc/PID of the device. */
+static long read_number(const Process *p, const char *file, const char *name) {
         char path[64], line[256];
         long value = -1;
         FILE *f;
 
-        (void) snprintf(path, sizeof path, "/proc/%d/status", (int) p->device);
+        (void) snprintf(path, sizeof path, "/proc/%d/%s", (int) p->device, file);
         f = fopen(path, "re");
         CHECK(f);
         while (fgets(line, sizeof line, f))
@@ -191,4 +192,12 @@ long process_status(const Process *p, const char *name) {
                         value = strtol(line + strlen(name) + 1, NULL, 0);
         (void) fclose(f);
         return value;
+}
+
+long process_status(const Process *p, const char *name) {
+        return read_number(p, "status", name);
+}
+
+long process_pss(const Process *p) {
+        return read_number(p, "smaps_rollup", "Pss");
 }

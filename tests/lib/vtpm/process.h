@@ -34,3 +34,6 @@ int process_straight(Process *p);
 
 /* A number from /proc/PID/status of the device. */
 long process_status(const Process *p, const char *name);
+
+/* The memory of the device in KiB, each page divided by the number of processes that have it. */
+long process_pss(const Process *p);

@@ -109,29 +109,12 @@ for word in accel=tcg "$front" /run/test/{vtpm.sock,vmlinuz,initrd.gz}; do
         [[ "$text" = *"$word"* ]] || die "the manual's guest has no '$word'"
 done
 
-# Starts QEMU in its root file system, with nothing of ours but the files of this test. The chroot's /dev has device
-# nodes of its own.
+# Starts QEMU in its root file system, with nothing of ours but the files of this test.
 qemu_start() {
         rm -f "$work"/console.{in,out}
         mkfifo "$work/console.in" "$work/console.out"
-        # Runs as the child that wait and kill know, without a shell in between.
-        unshare --mount --propagation private bash -ec '
-                root=$1 work=$2
-                shift 2
-                mount --bind "$root" "$root"
-                mount -t tmpfs -o mode=755 run "$root/run"
-                mkdir "$root/run/test"
-                mount --bind "$work" "$root/run/test"
-                mount -t proc proc "$root/proc"
-                mount -t tmpfs -o mode=755 dev "$root/dev"
-                for node in "null 1 3" "zero 1 5" "urandom 1 9"; do
-                        set -- $node "$@"
-                        mknod -m 666 "$root/dev/$1" c "$2" "$3"
-                        shift 3
-                done
-                cd "$root"
-                exec env -i PATH=/usr/bin "$(command -v chroot)" . "$@"' bash "$qemu_root" "$work" "${qemu[@]}" \
-                "$append quiet loglevel=1 panic=-1 mitigations=off id=$id stages=$1" \
+        "$here/enter.sh" "$qemu_root" "$work" "${qemu[@]}" \
+                "$append quiet loglevel=1 panic=-1 mitigations=off no_timer_check id=$id stages=$1" \
                 < "$work/console.in" > "$work/console.out" 2> "$work/qemu.log" {orders}>&- {answers}<&- &
         qemu_pid=$!
         processes=($qemu_pid "${processes[@]}")
