@@ -2,8 +2,10 @@
 #include "host/host_execute.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "base/cleanup.h"
+#include "host/host_paths.h"
 #include "host/host_step.h"
 
 static bool is_fatal(const StepContext *c, int r) {
@@ -120,7 +122,7 @@ static int rescan(const HostScanner *first, Snapshot **s) {
 }
 
 /* Brings the snapshot up to date after a plan that was carried out and verified: its own effects are known,
- * the wider ones of masks and types without own counts are read. */
+ * the wider ones of masks and of types that share their instances are read. */
 static int follow(StepContext *c, const Plan *p) {
         bool queues = false;
         int r;
@@ -134,7 +136,8 @@ static int follow(StepContext *c, const Plan *p) {
                 const char *name = step->type == PLAN_CREATE   ? step->create.parent
                                    : step->type == PLAN_REMOVE ? step->remove.parent
                                                                : NULL;
-                const HostParent *parent = name ? snapshot_find_parent(c->s, name) : NULL;
+                const HostParent *parent =
+                        name && strcmp(name, HOST_PARENT_AP) != 0 ? snapshot_find_parent(c->s, name) : NULL;
 
                 queues |= step->type == PLAN_MASKS || step->type == PLAN_OVERRIDE;
                 if (parent) {

@@ -296,6 +296,8 @@ static int mdev_make(StepContext *c, const Plan *p, const char *parent_name, con
                 return r;
         c->made = true;
         c->removed = false;
+        if (c->s->has_ap_config && c->step + 1 < p->n_steps && p->steps[c->step + 1].type == PLAN_ASSIGN)
+                return 0; /* which finds out whether it is there */
 
         r = mdev_exists(c, p);
         return r == 0 ? STEP_CHANGED : r < 0 ? r : 0;
@@ -462,13 +464,16 @@ static int config_write(StepContext *c, const Plan *p, const ApMatrix *to) {
 static int assign_do(StepContext *c, const Plan *p, const ApMatrix *before, const ApMatrix *after) {
         int r;
 
-        r = assign_look(c, p, before);
+        /* one that we have just made has nothing, and ap_config is written as a whole */
+        r = c->made && c->s->has_ap_config ? 0 : assign_look(c, p, before);
         if (r < 0)
                 return r;
 
-        if (c->s->has_ap_config)
+        if (c->s->has_ap_config) {
                 r = config_write(c, p, after);
-        else {
+                if (r == -ENOENT || r == -ENODEV)
+                        r = STEP_CHANGED;
+        } else {
                 c->assigned = *before;
                 c->assigning = true;
                 r = assign_by_id(c, p, after);

@@ -23,6 +23,7 @@ typedef struct Kept {
 typedef struct SysfsReal {
         Sysfs sysfs;
         int dir_fd;
+        Kept above; /* the directory two levels above what was last opened to be kept: mdevs are beside each other */
         Kept *kept; /* KEPT_SLOTS, by hash of the path */
 } SysfsReal;
 
@@ -79,6 +80,37 @@ static int attribute_open(SysfsReal *s, const char *path, int flags) {
         return ret_errno(fd);
 }
 
+/* The same with most of the way already gone. What was above may have gone and be there again: then from the root. */
+static int attribute_open_near(SysfsReal *s, const char *path, int flags) {
+        const char *name = strrchr(path, '/'), *rest = name;
+        size_t n;
+        int fd;
+
+        while (rest > path && *--rest != '/')
+                ;
+        if (!rest || *rest != '/')
+                return attribute_open(s, path, flags);
+        n = (size_t) (rest - path);
+
+        if (s->above.path && strlen(s->above.path) == n && memcmp(s->above.path, path, n) == 0) {
+                fd = openat(s->above.fd, rest + 1, flags | O_CLOEXEC | O_NOCTTY);
+                if (fd >= 0)
+                        return fd;
+        }
+        fd = attribute_open(s, path, flags);
+        if (fd < 0)
+                return fd;
+
+        kept_drop(&s->above);
+        s->above.path = strndup(path, n);
+        if (s->above.path) {
+                s->above.fd = openat(s->dir_fd, s->above.path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+                if (s->above.fd < 0)
+                        free(TAKE(s->above.path));
+        }
+        return fd;
+}
+
 /* A short read is the end: sysfs gives all that fits at once. */
 static ssize_t content_read(int fd, char *buf, size_t size) {
         ssize_t n = pread(fd, buf, size, 0);
@@ -117,10 +149,10 @@ static int real_open(SysfsReal *s, const char *path, int access, Kept **ret_keep
         }
 
         kept_drop(k);
-        fd = attribute_open(s, path, flags);
+        fd = attribute_open_near(s, path, flags);
         if (fd == -EACCES && flags != access) { /* old kernels' ap_config cannot be written */
                 flags = access;
-                fd = attribute_open(s, path, flags);
+                fd = attribute_open_near(s, path, flags);
         }
         if (fd < 0)
                 return fd;
@@ -223,6 +255,7 @@ static void real_free(Sysfs *sysfs) {
 
         for (size_t i = 0; s->kept && i < KEPT_SLOTS; i++)
                 kept_drop(&s->kept[i]);
+        kept_drop(&s->above);
         free(s->kept);
         (void) fd_close(s->dir_fd);
         free(s);
