@@ -9,6 +9,9 @@
 # device process. The guest is emulated (TCG), never accelerated: nested virtualisation hangs stock kernels on some
 # hosts. Over vhost-user the device has the id 31, since QEMU knows no name for 62, and there is none on s390x: QEMU's
 # generic device has one interrupt vector, where virtio needs two. Exit status 77 when no such guest can be run here.
+#
+# foreign.sh has it run more: GUESTCRYPT_VM_PACKAGES (PACKAGE,...) are in the guest, too, and the directory
+# GUESTCRYPT_VM_TREE is its /foreign; GUESTCRYPT_TPM_PLATFORM is the device's --platform.
 set -euo pipefail
 top=$(cd "${0%/*}/../../.." && pwd)
 . "$top/tests/lib/common.sh"
@@ -47,7 +50,7 @@ trap tidy EXIT
 
 make qemu && qemu_root=$made
 make kernel "$suite" "$arch" && kernel=$made
-make root "$suite" "$arch" && root=$made
+make root "$suite" "$arch" "${GUESTCRYPT_VM_PACKAGES:-}" && root=$made
 make source && source=$made
 make module "$suite" "$arch" && module=$made
 
@@ -55,7 +58,8 @@ make module "$suite" "$arch" && module=$made
 cp -a "$root" "$work/root"
 mkdir -p "$work/root"/{modules,test,selftests}
 find "$module/tpm_virtio.ko" "$kernel/modules" -name '*.ko' -exec cp {} "$work/root/modules/" \;
-cp "$here"/guest/{stages.sh,load.py} "$work/root/test/"
+cp "$here"/guest/{stages.sh,load.py,foreign.sh} "$work/root/test/"
+[ -z "${GUESTCRYPT_VM_TREE:-}" ] || cp -a "$GUESTCRYPT_VM_TREE" "$work/root/foreign"
 cp "$source"/tools/testing/selftests/tpm2/* "$work/root/selftests/"
 install "$here/guest/init" "$work/root/init"
 (cd "$work/root" && find . -print0 | cpio --null -o -H newc --quiet) > "$work/initrd.gz"
@@ -73,6 +77,7 @@ until_true 10 [ -S "$work/ctrl.sock" ] || { cat "$work/swtpm.log"; die "swtpm do
 # The device process, with somebody who keeps its descriptors.
 mkfifo "$work/orders" "$work/answers"
 "$keeper" "$device" --tpm="$work/ctrl.sock" --socket="$work/vtpm.sock" --front="$front" \
+        --control="$work/control.sock" --platform="${GUESTCRYPT_TPM_PLATFORM:-lock}" \
         < "$work/orders" > "$work/answers" 2> "$work/device.log" &
 keeper_pid=$!
 processes+=($keeper_pid)
@@ -121,11 +126,24 @@ qemu_start() {
         exec {to_guest}> "$work/console.in" {from_guest}< "$work/console.out"
 }
 
-# What a guest asks for.
+# The device's control socket.
+device_ask() {
+        socat -t 30 - "UNIX-CONNECT:$work/control.sock" <<< "$1"
+}
+
+# What a guest asks for. It gets "done" as an answer, and more words if there are some.
 serve() {
         local n
 
+        words=
         case $1 in
+        power) device_ask reset > /dev/null ;;
+        fresh)
+                # swtpm makes a new TPM where it finds none when it is switched on.
+                rm -f "$work"/state/tpm2-*
+                device_ask reset > /dev/null
+                ;;
+        count) words=$(device_ask status | sed -n 's/^commands=//p') ;;
         swtpm-stop) kill -STOP $swtpm ;;
         swtpm-continue) kill -CONT $swtpm ;;
         swtpm-kill)
@@ -164,7 +182,7 @@ guest() {
                 "HOST "*)
                         # shellcheck disable=SC2086
                         serve ${line#HOST }
-                        echo done >&$to_guest
+                        echo "done${words:+ $words}" >&$to_guest
                         ;;
                 "GUEST-EXIT "*) status=${line#GUEST-EXIT } ;;
                 *"== "*)
