@@ -15,6 +15,7 @@
 
 #define FILE_JOBS_MAX   4
 #define REFRESH_US      (40 * UINT64_C(1000))
+#define STIR_US         (50 * UINT64_C(1000))   /* after a batch, if none follows */
 #define RETRY_US        (2 * UINT64_C(1000000)) /* after a scan that failed */
 #define RESCAN_SLACK_US (5 * UINT64_C(1000000)) /* the slow rescan may be late, to go with other wakeups */
 #define MARKS_DIR       "live"
@@ -107,6 +108,23 @@ void engine_host_changed(Engine *e) {
                 e->stirred = true;
         else
                 scan_now(e);
+}
+
+static int on_stirred(sd_event_source *s, uint64_t usec, void *userdata) {
+        Engine *e = userdata;
+
+        e->stir_timer = sd_event_source_disable_unref(e->stir_timer);
+        if (e->stirred && !e->executing) {
+                e->stirred = false;
+                scan_now(e);
+        }
+        return 0;
+}
+
+void engine_stirred(Engine *e) {
+        if (e->stirred && !e->stir_timer)
+                (void) sd_event_add_time_relative(e->event, &e->stir_timer, CLOCK_MONOTONIC, STIR_US, 0,
+                                                  on_stirred, e);
 }
 
 void engine_look(Engine *e) {
@@ -488,6 +506,7 @@ Engine *engine_free(Engine *e) {
         sd_event_source_disable_unref(e->rescan_timer);
         sd_event_source_disable_unref(e->show_timer);
         sd_event_source_disable_unref(e->mdevctl_watch);
+        sd_event_source_disable_unref(e->stir_timer);
         sd_event_source_disable_unref(e->gather_idle);
         sd_event_source_disable_unref(e->gather_timer);
         op_drain(e);

@@ -24,7 +24,7 @@
 
 #define ENGINE_CALLER_SIZE 32
 #define ENGINE_TRIES_MAX   4   /* plans made anew because the host had changed under them */
-#define ENGINE_BATCH_MAX   64  /* plans handed to the host at once */
+#define ENGINE_BATCH_MAX   128 /* plans handed to the host at once */
 #define ENGINE_COMMIT_MAX  256 /* operations in one commit */
 
 typedef struct Op Op;
@@ -164,7 +164,7 @@ struct Engine {
         Waiter *waiters;
         sd_event_source *gather_idle, *gather_timer;
         bool look_wanted;
-        sd_event_source *rescan_timer, *show_timer, *mdevctl_watch;
+        sd_event_source *rescan_timer, *stir_timer, *show_timer, *mdevctl_watch;
         Uuid show_next; /* the matrix at which showing all goes on */
         bool showing, show_again;
 
@@ -192,6 +192,8 @@ struct Engine {
 
 /* A scan for those who wait; for operations only it waits for a batch that is with the host. */
 void engine_look(Engine *e);
+/* A batch has ended in which the host changed, perhaps by others: a scan, unless the next batch begins soon. */
+void engine_stirred(Engine *e);
 /* Waits for the AP lock, so that nobody is in the middle of a change, then scans. */
 void engine_rest(Engine *e);
 

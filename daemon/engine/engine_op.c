@@ -834,10 +834,7 @@ static void on_executed(void *userdata, int r, const HostOutcome *outcomes, size
 
         op_commit(e);
         exec_pump(e);
-        if (e->stirred && !e->executing) {
-                e->stirred = false;
-                engine_host_changed(e);
-        }
+        engine_stirred(e);
         if (after)
                 recover_step(e);
 }
