@@ -29,6 +29,18 @@ driver() {
         ok "the driver binds"
 }
 
+# The picture in README.md.
+show() {
+        must "load" load || return
+        for command in 'uname -srm' 'cat /sys/bus/virtio/drivers/tpm_virtio/virtio*/device /sys/class/tpm/tpm0/tpm_version_major' \
+                'ls -l /dev/tpm0' 'tpm2_getrandom --hex 16; echo' 'tpm2_pcrextend 9:sha256=$(echo boot | sha256sum | cut -c 1-64)' \
+                'tpm2_pcrread sha256:9' 'tpm2_createprimary -Q -c key' \
+                'echo "a secret" | tpm2_create -Q -C key -i - -c sealed' 'tpm2_unseal -c sealed'; do
+                echo "# $command"
+                eval "$command" 2>&1 || fail "$command"
+        done
+}
+
 tools() {
         must "random" tpm2_getrandom --hex 16 && first=$(cat /run/out)
         must "random" tpm2_getrandom --hex 16 && second=$(cat /run/out)
