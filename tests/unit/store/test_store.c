@@ -369,6 +369,7 @@ static void check_same_names(StateDir *d) {
         CLEANUP(store_content_clear) StoreContent c = {};
         CLEANUP(store_freep_test) Store *s = open_store(d, &c);
 
+        assert_non_null(s);
         assert_int_equal(c.n_records, 4);
         assert_string_equal(c.records[0].name, "twin");
         assert_string_equal(c.records[1].name, U("02"));
@@ -390,7 +391,7 @@ static void check_same_names(StateDir *d) {
  * what is in the journal. */
 static void test_same_names(void **state) {
         StateDir *d = *state;
-        CLEANUP(store_content_clear) StoreContent c = {}, c2 = {};
+        CLEANUP(store_content_clear) StoreContent c = {}, c1 = {}, c2 = {};
         CLEANUP(store_freep_test) Store *s = open_store(d, &c);
         StoreEntry put = put_of(2, 1, 0);
 
@@ -403,7 +404,7 @@ static void test_same_names(void **state) {
         put_named(d, 4, U("02"));
         check_same_names(d);
 
-        s = open_store(d, &c);
+        s = open_store(d, &c1);
         assert_int_equal(store_checkpoint(s), 0);
         s = store_free(s);
         check_same_names(d);
