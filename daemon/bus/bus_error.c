@@ -40,6 +40,11 @@ static const struct {
         [VERDICT_BACKEND] = { ERROR_NAME("BackendUnavailable"), EHOSTDOWN,
                               "The host's AP bus or our disk cannot be used" },
         [VERDICT_KERNEL] = { ERROR_NAME("Kernel"), EIO, "The kernel refused" },
+        [VERDICT_NO_SUCH_GUEST] = { ERROR_NAME("NoSuchGuest"), ENOENT, "There is no such guest" },
+        [VERDICT_NO_SUCH_TPM] = { ERROR_NAME("NoSuchTpm"), ENOENT, "There is no such TPM" },
+        [VERDICT_LIBVIRT] = { ERROR_NAME("Libvirt"), EREMOTEIO, "libvirt refused" },
+        [VERDICT_TPM] = { ERROR_NAME("Tpm"), EREMOTEIO, "swtpm refused" },
+        [VERDICT_UNSUPPORTED] = { ERROR_NAME("Unsupported"), EOPNOTSUPP, "It is not possible here" },
         [VERDICT_INVALID] = { SD_BUS_ERROR_INVALID_ARGS, EINVAL, "The request makes no sense" },
 };
 static_assert(ELEMENTS(errors) == _VERDICT_MAX, "every verdict has a name on the bus");

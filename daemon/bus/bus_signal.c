@@ -39,7 +39,8 @@ static const char *interface_of(EngineObject object) {
         static const char *const names[] = {
                 [ENGINE_MANAGER] = BUS_INTERFACE("Manager"), [ENGINE_MATRIX] = BUS_INTERFACE("Matrix"),
                 [ENGINE_MDEV] = BUS_INTERFACE("Mdev"),       [ENGINE_PARENT] = BUS_INTERFACE("Parent"),
-                [ENGINE_ADAPTER] = BUS_INTERFACE("Adapter"),
+                [ENGINE_ADAPTER] = BUS_INTERFACE("Adapter"), [ENGINE_GUEST] = BUS_INTERFACE("Guest"),
+                [ENGINE_TPM] = BUS_INTERFACE("Tpm"),
         };
 
         return names[object];
@@ -55,6 +56,12 @@ static int path_of(const EngineKey *key, char buf[static BUS_PATH_SIZE]) {
                 return 0;
         case ENGINE_MDEV:
                 (void) bus_path_uuid("mdev", key->uuid, buf);
+                return 0;
+        case ENGINE_GUEST:
+                (void) bus_path_uuid("guest", key->uuid, buf);
+                return 0;
+        case ENGINE_TPM:
+                (void) bus_path_uuid("tpm", key->uuid, buf);
                 return 0;
         case ENGINE_PARENT:
                 r = sd_bus_path_encode(BUS_ROOT "/parent", key->name, &encoded);
@@ -177,6 +184,8 @@ static EngineKey clean_key(const EngineKey *key) {
         switch (key->object) {
         case ENGINE_MATRIX:
         case ENGINE_MDEV:
+        case ENGINE_GUEST:
+        case ENGINE_TPM:
                 return (EngineKey) { .object = key->object, .uuid = key->uuid };
         case ENGINE_PARENT:
                 return (EngineKey) { .object = key->object, .name = key->name };

@@ -25,6 +25,8 @@ typedef enum EngineObject {
         ENGINE_MDEV,    /* key: uuid; every live mdev, ours or not */
         ENGINE_PARENT,  /* key: name */
         ENGINE_ADAPTER, /* key: id */
+        ENGINE_GUEST,   /* key: uuid */
+        ENGINE_TPM,     /* key: uuid */
         _ENGINE_OBJECT_MAX
 } EngineObject;
 

@@ -25,7 +25,12 @@ typedef enum Verdict {
         VERDICT_BAD_RECORD,     /* its record was set aside */
         VERDICT_BACKEND,        /* sysfs, AP bus or state directory cannot be used */
         VERDICT_KERNEL,         /* the kernel refused a write; `error` */
-        VERDICT_INVALID,        /* the request makes no sense: InvalidArgs */
+        VERDICT_NO_SUCH_GUEST,
+        VERDICT_NO_SUCH_TPM,
+        VERDICT_LIBVIRT,     /* libvirt refused; its text */
+        VERDICT_TPM,         /* swtpm or its tools refused; their text */
+        VERDICT_UNSUPPORTED, /* not with this guest, emulator, or version: the text says what would work */
+        VERDICT_INVALID,     /* the request makes no sense: InvalidArgs */
         _VERDICT_MAX
 } Verdict;
 
