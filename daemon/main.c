@@ -18,6 +18,7 @@
 #include "bus/bus.h"
 #include "engine/engine.h"
 #include "host/host.h"
+#include "vtpm/vtpm.h"
 
 #define STATE_DIR "var/lib/guestcrypt"
 #define RUN_DIR   "run/guestcrypt"
@@ -240,18 +241,33 @@ static void help(void) {
 }
 
 int main(int argc, char *argv[]) {
-        enum { OPT_ROOT = 256, OPT_CONFIG, OPT_HOST_CHILD, OPT_INTROSPECT, OPT_VERSION, OPT_HELP };
+        enum {
+                OPT_ROOT = 256,
+                OPT_CONFIG,
+                OPT_HOST_CHILD,
+                OPT_TPM_JOB,
+                OPT_TPM_SWTPM,
+                OPT_TPM_DEVICE,
+                OPT_INTROSPECT,
+                OPT_VERSION,
+                OPT_HELP
+        };
         static const struct option options[] = {
                 { "root", required_argument, NULL, OPT_ROOT },
                 { "config", required_argument, NULL, OPT_CONFIG },
                 { "host-child", no_argument, NULL, OPT_HOST_CHILD }, /* how we start our own child */
+                { "tpm-job", required_argument, NULL,
+                  OPT_TPM_JOB }, /* how we, or systemd, start what a TPM needs */
+                { "tpm-swtpm", required_argument, NULL, OPT_TPM_SWTPM },
+                { "tpm-device", required_argument, NULL, OPT_TPM_DEVICE },
                 { "introspect", no_argument, NULL, OPT_INTROSPECT },
                 { "version", no_argument, NULL, OPT_VERSION },
                 { "help", no_argument, NULL, OPT_HELP },
                 {},
         };
         Daemon d = { .root_fd = -1, .config_path = CONF_PATH };
-        const char *root = "/";
+        int (*launch)(int root_fd, const char *uuid) = NULL;
+        const char *root = "/", *tpm = NULL;
         bool child = false;
         int r, c;
 
@@ -265,6 +281,18 @@ int main(int argc, char *argv[]) {
                         break;
                 case OPT_HOST_CHILD:
                         child = true;
+                        break;
+                case OPT_TPM_JOB:
+                        launch = vtpm_launch_job;
+                        tpm = optarg;
+                        break;
+                case OPT_TPM_SWTPM:
+                        launch = vtpm_launch_swtpm;
+                        tpm = optarg;
+                        break;
+                case OPT_TPM_DEVICE:
+                        launch = vtpm_launch_device;
+                        tpm = optarg;
                         break;
                 case OPT_INTROSPECT:
                         return bus_introspect(stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
@@ -290,6 +318,8 @@ int main(int argc, char *argv[]) {
                 log_error("Cannot open '%s': %s", root, strerror(errno));
                 return EXIT_FAILURE;
         }
+        if (launch)
+                return launch(d.root_fd, tpm);
         r = run(&d, "/proc/self/exe");
         daemon_close(&d);
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
