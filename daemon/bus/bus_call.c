@@ -210,3 +210,20 @@ int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer,
 EngineCaller bus_caller(sd_bus_message *m, uid_t uid) {
         return (EngineCaller) { .uid = uid, .id = bus_sender(m) };
 }
+
+int bus_call_begin(Bus *b, sd_bus_message *m, const char *kind, const char *action,
+                   sd_bus_message_handler_t handler, Uuid *ret, EngineCaller *ret_caller,
+                   sd_bus_error *error) {
+        uid_t uid;
+        int r;
+
+        r = bus_path_parse_uuid(sd_bus_message_get_path(m), kind, ret);
+        if (r < 0)
+                return r;
+
+        r = authz_check(b, m, action, handler, &uid, error);
+        if (r > 0)
+                *ret_caller = bus_caller(m, uid);
+
+        return r;
+}

@@ -172,6 +172,11 @@ void bus_call_rescanned(void *userdata, int r);
 int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer, sd_bus_error *error);
 /* Reads the sender for the engine; points into @m. */
 EngineCaller bus_caller(sd_bus_message *m, uid_t uid);
+/* What the methods of an object of @kind begin with once their arguments are read. 1: go on; 0: as authz_check(); < 0:
+ * @error may be set. */
+int bus_call_begin(Bus *b, sd_bus_message *m, const char *kind, const char *action,
+                   sd_bus_message_handler_t handler, Uuid *ret, EngineCaller *ret_caller,
+                   sd_bus_error *error);
 
 /* ---- bus_answer.c: what is too much for one turn ---- */
 
@@ -249,6 +254,9 @@ extern const sd_bus_vtable bus_manager_vtable[], bus_matrix_vtable[], bus_mdev_v
 /* Objects below BUS_ROOT/@kind. */
 int bus_add_objects(Bus *b, const char *kind, const char *interface, const sd_bus_vtable *vtable,
                     sd_bus_object_find_t find, sd_bus_node_enumerator_t enumerate);
+
+/* The matrix that is called @name or has that UUID; else @error is set. */
+int bus_find_matrix(Bus *b, const char *name, Uuid *ret, sd_bus_error *error);
 
 int bus_manager_add(Bus *b);
 int bus_matrix_add(Bus *b);

@@ -69,18 +69,18 @@ static int get_count(sd_bus *bus, const char *path, const char *interface, const
 
 /* ---- questions ---- */
 
-static int find_self(Bus *b, const char *self, Uuid *ret, sd_bus_error *error) {
+int bus_find_matrix(Bus *b, const char *name, Uuid *ret, sd_bus_error *error) {
         CLEANUP(freep) char *line = NULL; /* it may be anything that a caller sent */
         int r;
 
-        if (!*self)
-                return 0;
+        if (!*name)
+                return bus_error_invalid(error, "a name or UUID must be given");
 
-        line = bus_line(self);
+        line = bus_line(name);
         if (!line)
                 return -ENOMEM;
 
-        r = engine_find_matrix(b->engine, self, ret);
+        r = engine_find_matrix(b->engine, name, ret);
         if (r == -EBADMSG)
                 return sd_bus_error_setf(
                         error, bus_error_name(VERDICT_BAD_RECORD),
@@ -126,7 +126,8 @@ static int answer_check_matrix(sd_bus_message *m, void *userdata, sd_bus_error *
         r = read_check(m, &check, &self, error);
         if (r < 0)
                 return r;
-        r = find_self(b, self, &check.self, error);
+        if (*self)
+                r = bus_find_matrix(b, self, &check.self, error);
         if (r < 0)
                 return r;
 
@@ -167,9 +168,7 @@ static int method_get_matrix(sd_bus_message *m, void *userdata, sd_bus_error *er
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        if (!*name)
-                return bus_error_invalid(error, "a name or UUID must be given");
-        r = find_self(b, name, &uuid, error);
+        r = bus_find_matrix(b, name, &uuid, error);
         if (r < 0)
                 return r;
 
