@@ -330,7 +330,6 @@ static int find(sd_bus *bus, const char *path, const char *interface, void *user
 static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***ret, sd_bus_error *error) {
         CLEANUP(freep) Uuid *uuids = NULL;
         Bus *b = userdata;
-        char path[BUS_PATH_SIZE];
         size_t n;
         int r;
 
@@ -338,14 +337,7 @@ static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***re
                 return 0;
 
         r = engine_list_matrices(b->engine, &uuids, &n);
-        if (r < 0)
-                return r;
-
-        r = bus_paths_new(n, ret);
-        for (size_t i = 0; r >= 0 && i < n; i++)
-                r = bus_paths_set(*ret, i, bus_path_uuid("matrix", uuids[i], path));
-
-        return r < 0 ? r : 1;
+        return r < 0 ? r : bus_paths_of_uuids("matrix", uuids, n, ret);
 }
 
 int bus_matrix_add(Bus *b) {
