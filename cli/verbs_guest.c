@@ -142,10 +142,12 @@ int verb_guest_show(Cli *c, char **args) {
 
 /* ---- changing ---- */
 
-/* A line, and what is to be known besides; or the guest as JSON with the notes. */
+/* A line, and what is to be known besides; or the guest as JSON with the notes. A TPM's line has its model, which may have
+ * been chosen. */
 static int tell_changed(Cli *c, const char *path, json_object *notes, const char *what, const char *name,
                         const char *done) {
         CLEANUP(json_putp) json_object *o = NULL;
+        const char *model;
         int r;
 
         r = load(c, path, &o);
@@ -156,8 +158,9 @@ static int tell_changed(Cli *c, const char *path, json_object *notes, const char
         if (cli_print_json(c, o))
                 return CLI_DONE;
 
-        (void) fprintf(c->out, "%s%s%s %s guest %s.\n", what, name ? " " : "", name ?: "", done,
-                       json_text(o, "name"));
+        model = strcmp(what, "TPM") == 0 ? json_text(o, "tpm_model") : "";
+        (void) fprintf(c->out, "%s%s%s%s%s%s %s guest %s.\n", what, name ? " " : "", name ?: "",
+                       *model ? " (" : "", model, *model ? ")" : "", done, json_text(o, "name"));
         for (size_t i = 0; notes && i < json_object_array_length(notes); i++)
                 (void) fprintf(c->out, "%s\n", json_object_get_string(json_object_array_get_idx(notes, i)));
         return CLI_DONE;

@@ -11,7 +11,7 @@ FakeEngine fake;
 
 static int on_turn(sd_event_source *s, void *userdata) {
         CLEANUP(freep) FakeLater *l = userdata;
-        Refusal refusal = { .verdict = (Verdict) MAX(fake.later, 0),
+        Refusal refusal = { .verdict = (Verdict) MAX(l->result, 0),
                             .error = fake.kernel_errno,
                             .text = (char *) FAKE_TEXT };
         const VtpmCounter counters[] = { { "commands", 17 }, { "errors", UINT64_MAX } };
@@ -19,22 +19,24 @@ static int on_turn(sd_event_source *s, void *userdata) {
 
         sd_event_source_unref(s);
         if (l->done)
-                l->done(l->userdata, fake.later, fake.later > 0 ? &refusal : NULL, fake.uuid);
+                l->done(l->userdata, l->result, l->result > 0 ? &refusal : NULL, fake.uuid);
         if (l->reconciled)
-                l->reconciled(l->userdata, fake.later, fake.later > 0 ? &refusal : NULL, healed,
-                              fake.later == 0);
+                l->reconciled(l->userdata, l->result, l->result > 0 ? &refusal : NULL, healed,
+                              l->result == 0);
         if (l->noted)
-                l->noted(l->userdata, fake.later, fake.later > 0 ? &refusal : NULL,
-                         fake.later == 0 ? fake.notes : NULL);
+                l->noted(l->userdata, l->result, l->result > 0 ? &refusal : NULL,
+                         l->result == 0 ? fake.notes : NULL);
         if (l->counters) /* the verdicts are taken as they are, see engine_verdict_of_vtpm() */
-                l->counters(l->userdata, MIN(fake.later, 0), (VtpmVerdict) MAX(fake.later, 0),
-                            fake.later > 0 ? FAKE_TEXT : NULL, counters, ELEMENTS(counters));
+                l->counters(l->userdata, MIN(l->result, 0), (VtpmVerdict) MAX(l->result, 0),
+                            l->result > 0 ? FAKE_TEXT : NULL, counters, ELEMENTS(counters));
         if (l->plain)
-                l->plain(l->userdata, fake.later);
+                l->plain(l->userdata, l->result);
         return 0;
 }
 
 int fake_begin(const char *asked, const EngineCaller *c, FakeLater l, Refusal *reterr) {
+        bool spared = fake.refuse && strcmp(fake.refuse, asked) != 0;
+        int at_once = spared ? 0 : fake.at_once;
         sd_event_source *s;
         FakeLater *copy;
 
@@ -44,18 +46,21 @@ int fake_begin(const char *asked, const EngineCaller *c, FakeLater l, Refusal *r
                 fake.uid = c->uid;
                 (void) snprintf(fake.caller, sizeof fake.caller, "%s", c->id);
         }
+        if (fake.on_asked)
+                fake.on_asked(asked);
 
-        if (fake.at_once > 0)
-                *reterr = (Refusal) { .verdict = (Verdict) fake.at_once,
+        if (at_once > 0)
+                *reterr = (Refusal) { .verdict = (Verdict) at_once,
                                       .error = fake.kernel_errno,
                                       .text = strdup(FAKE_TEXT) };
-        if (fake.at_once != 0)
-                return fake.at_once;
+        if (at_once != 0)
+                return at_once;
         if (fake.hang)
                 return 0;
 
         copy = malloc(sizeof *copy);
         *copy = l;
+        copy->result = spared ? 0 : fake.later;
         return sd_event_add_defer(fake.event, &s, on_turn, copy);
 }
 
@@ -166,7 +171,7 @@ int engine_refresh(Engine *e, void (*done)(void *, int), void *u) {
                 free(copy);
                 return 0;
         }
-        *copy = (FakeLater) { .plain = done, .userdata = u };
+        *copy = (FakeLater) { .plain = done, .userdata = u, .result = fake.later };
         return sd_event_add_defer(fake.event, &s, on_turn, copy);
 }
 

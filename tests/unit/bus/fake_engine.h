@@ -11,8 +11,9 @@ typedef struct FakeEngine {
         sd_event *event;
 
         /* what it answers */
-        int at_once; /* 0: accept; else this, with a refusal if > 0 */
-        int later;   /* then done() with this, from the loop */
+        int at_once;        /* 0: accept; else this, with a refusal if > 0 */
+        int later;          /* then done() with this, from the loop */
+        const char *refuse; /* only this function does so; NULL: all */
         bool no_ap;
         int kernel_errno; /* of refusals: negative */
         bool hang;        /* done() is never called */
@@ -31,6 +32,7 @@ typedef struct FakeEngine {
         size_t n_tpms;
         bool no_vtpm;
         const char *libvirt; /* NULL: connected */
+        void (*on_asked)(const char *asked);
         const char *const *notes;
 
         /* what it was asked last */
@@ -64,6 +66,7 @@ typedef struct FakeLater {
         vtpm_counters_t counters;
         void (*plain)(void *userdata, int r);
         void *userdata;
+        int result;
 } FakeLater;
 
 /* What all requests do. */
