@@ -242,9 +242,17 @@ static int ensure_tpm(Cli *c, const char *name, char **ret) {
         r = sd_bus_message_append(m, "ssa{sv}", name, "", 1, "guest", "s", name);
         if (r < 0)
                 return cli_unsendable(c, r);
-        r = cli_call(c, m, "defining the guest's TPM", &reply);
+        r = cli_exchange(c, m, "defining the guest's TPM", &reply);
+        if (r != CLI_DONE)
+                return r;
 
-        return r == CLI_DONE ? cli_read_path(c, reply, ret) : r;
+        e = sd_bus_message_get_error(reply);
+        if (e &&
+            sd_bus_error_has_name(e, SD_BUS_ERROR_INVALID_ARGS)) /* guests may have names that TPMs cannot */
+                return cli_error(c, e->name, "no TPM can be defined as '%s': %s; name one with --tpm", name,
+                                 e->message ?: e->name);
+
+        return e ? cli_refused(c, reply, "defining the guest's TPM") : cli_read_path(c, reply, ret);
 }
 
 /* What was defined for a guest that has refused it is of no use. But while it is not clear whether the guest has it, it stays. */

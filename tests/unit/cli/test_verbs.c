@@ -433,6 +433,10 @@ static void refuse_counters(void) {
         fake.refuse = "tpm_counters";
         fake.at_once = VERDICT_STUCK;
 }
+static void refuse_name(void) {
+        fake.refuse = "define_tpm";
+        fake.at_once = VERDICT_INVALID;
+}
 static void break_attach(void) {
         fake.refuse = "attach_tpm";
         fake.later = -EIO;
@@ -466,8 +470,8 @@ static void test_refusals(void **state) {
                 { refuse_in_use, in_use },       { refuse_unsupported, unsupported },
                 { refuse_bad_state, bad_state }, { refuse_attach, attach },
                 { break_attach, attach }, /* it is not clear whether the guest has it: it is kept */
-                { refuse_counters, counters },   { have_nothing, nothing },
-                { have_no_libvirt, no_libvirt },
+                { refuse_name, attach },         { refuse_counters, counters },
+                { have_nothing, nothing },       { have_no_libvirt, no_libvirt },
         };
         Transcript t = {};
 
