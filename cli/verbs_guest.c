@@ -162,7 +162,8 @@ static int tell_changed(Cli *c, const char *path, json_object *notes, const char
         (void) fprintf(c->out, "%s%s%s%s%s%s %s guest %s.\n", what, name ? " " : "", name ?: "",
                        *model ? " (" : "", model, *model ? ")" : "", done, json_text(o, "name"));
         for (size_t i = 0; notes && i < json_object_array_length(notes); i++)
-                (void) fprintf(c->out, "%s\n", json_object_get_string(json_object_array_get_idx(notes, i)));
+                (void) fprintf(c->out, "Note: %s\n",
+                               json_object_get_string(json_object_array_get_idx(notes, i)));
         return CLI_DONE;
 }
 
@@ -255,13 +256,19 @@ static int ensure_tpm(Cli *c, const char *name, char **ret) {
         return e ? cli_refused(c, reply, "defining the guest's TPM") : cli_read_path(c, reply, ret);
 }
 
-/* What was defined for a guest that has refused it is of no use. But while it is not clear whether the guest has it, it stays. */
+/* Whether the guest certainly has no TPM for this reason. With libvirt gone in the middle of a change it may have. */
+static bool is_refusal(const sd_bus_error *why) {
+        static const char prefix[] = CLI_BUS_NAME ".Error.";
+
+        return strncmp(why->name, prefix, strlen(prefix)) == 0 &&
+               strcmp(why->name + strlen(prefix), "BackendUnavailable") != 0;
+}
+
+/* What was defined for a guest that has refused it is of no use. */
 static bool undo_define(Cli *c, const char *path, const sd_bus_error *why) {
         CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
 
-        if (strncmp(why->name, CLI_BUS_NAME ".Error.", strlen(CLI_BUS_NAME ".Error.")) != 0)
-                return false;
-        if (cli_call_new(c, path, CLI_INTERFACE("Tpm"), "Undefine", &m) != CLI_DONE ||
+        if (!is_refusal(why) || cli_call_new(c, path, CLI_INTERFACE("Tpm"), "Undefine", &m) != CLI_DONE ||
             sd_bus_message_append(m, "a{sv}", 1, "wipe", "b", 1) < 0)
                 return false;
 

@@ -342,7 +342,7 @@ static void compare(Transcript *t, const char *name) {
 /* ---- what is done ---- */
 
 static void with_notes(void) {
-        static const char *const notes[] = { "The guest has it from its next start on.", NULL };
+        static const char *const notes[] = { "takes effect at the next start of 'vm1'", NULL };
 
         fake.notes = notes;
 }
@@ -433,6 +433,10 @@ static void refuse_counters(void) {
         fake.refuse = "tpm_counters";
         fake.at_once = VERDICT_STUCK;
 }
+static void lose_libvirt(void) {
+        fake.refuse = "attach_tpm";
+        fake.later = VERDICT_BACKEND;
+}
 static void refuse_name(void) {
         fake.refuse = "define_tpm";
         fake.at_once = VERDICT_INVALID;
@@ -470,8 +474,9 @@ static void test_refusals(void **state) {
                 { refuse_in_use, in_use },       { refuse_unsupported, unsupported },
                 { refuse_bad_state, bad_state }, { refuse_attach, attach },
                 { break_attach, attach }, /* it is not clear whether the guest has it: it is kept */
-                { refuse_name, attach },         { refuse_counters, counters },
-                { have_nothing, nothing },       { have_no_libvirt, no_libvirt },
+                { lose_libvirt, attach },        { refuse_name, attach },
+                { refuse_counters, counters },   { have_nothing, nothing },
+                { have_no_libvirt, no_libvirt },
         };
         Transcript t = {};
 
