@@ -73,7 +73,9 @@ struct Op {
         unsigned tries;
         Work work;
         bool swtpm_new, device_new; /* recovery: begun by it; the device without what it had */
-        VtpmState after;            /* stop: what it is then */
+        VtpmState after;            /* stop: what it is then, ... */
+        VtpmVerdict why_verdict;    /* ... and, after something else than a request to stop, why */
+        char why[VTPM_TEXT_MAX];
         VtpmCounter *counters;
         size_t n_counters;
 };
