@@ -16,7 +16,7 @@
 typedef struct Conf {
         uint64_t rescan_us, lock_timeout_us, step_timeout_us, scan_timeout_us;
         unsigned max_matrices, max_matrices_per_user, max_calls_per_caller;
-        int log_level; /* LOG_EMERG..LOG_DEBUG */
+        int log_level;                      /* LOG_EMERG..LOG_DEBUG */
         char libvirt_uri[CONF_URI_MAX + 1]; /* CONF_NO_LIBVIRT: none is asked */
         char tpm_group[CONF_GROUP_MAX + 1]; /* "": whichever there is */
         unsigned tpm_uid_base, max_tpms;

@@ -249,8 +249,8 @@ static int do_restore(Job *j) {
 
 /* swtpm's own lock on a directory: a lock of POSIX on the file ".lock". */
 static int lock_foreign(Job *j, int fd, int *ret_fd) {
-        CLEANUP(fd_closep) int lock_fd = openat(fd, ".lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-        struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+        CLEANUP(fd_closep) int lock_fd = openat(fd, ".lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET }; /* swtpm wants it to write */
 
         if (lock_fd < 0)
                 return errno == ENOENT ? VTPM_DONE : -errno;
@@ -456,6 +456,17 @@ static int do_renew(Job *j) {
         return r;
 }
 
+static int do_drop(Job *j) {
+        CLEANUP(fd_closep) int run_fd = -1;
+        char path[VTPM_PATH_SIZE];
+
+        (void) snprintf(path, sizeof path, VTPM_SOCKETS_DIR "/%s", j->uuid);
+        run_fd = openat(j->run_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        if (run_fd < 0)
+                return errno == ENOENT ? VTPM_DONE : -errno;
+        return vtpm_tree_remove(run_fd, "state");
+}
+
 static int do_clean(Job *j) {
         int r;
 
@@ -499,7 +510,7 @@ static int carry_out(Job *j) {
                 [VTPM_JOB_DEFINE] = do_define, [VTPM_JOB_RESTORE] = do_restore,
                 [VTPM_JOB_IMPORT] = do_import, [VTPM_JOB_BACKUP] = do_backup,
                 [VTPM_JOB_REMOVE] = do_remove, [VTPM_JOB_RENEW] = do_renew,
-                [VTPM_JOB_CLEAN] = do_clean,
+                [VTPM_JOB_DROP] = do_drop,     [VTPM_JOB_CLEAN] = do_clean,
         };
 
         return jobs[j->q.kind](j);

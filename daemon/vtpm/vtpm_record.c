@@ -49,7 +49,7 @@ static const char *const key_names[_VTPM_KEY_MAX] = {
 static const char *const job_names[_VTPM_JOB_MAX] = {
         [VTPM_JOB_DEFINE] = "define", [VTPM_JOB_RESTORE] = "restore", [VTPM_JOB_IMPORT] = "import",
         [VTPM_JOB_BACKUP] = "backup", [VTPM_JOB_REMOVE] = "remove",   [VTPM_JOB_RENEW] = "renew",
-        [VTPM_JOB_CLEAN] = "clean",
+        [VTPM_JOB_DROP] = "drop",     [VTPM_JOB_CLEAN] = "clean",
 };
 
 /* The banks that swtpm knows. */

@@ -83,6 +83,7 @@ typedef enum VtpmJobKind {
         VTPM_JOB_BACKUP,
         VTPM_JOB_REMOVE,
         VTPM_JOB_RENEW, /* a new state for an ephemeral one */
+        VTPM_JOB_DROP,  /* and its end */
         VTPM_JOB_CLEAN, /* what a job that died has left */
         _VTPM_JOB_MAX
 } VtpmJobKind;

@@ -65,30 +65,29 @@ static void ask(Op *op, const char *question, int fd, vtpm_talk_done_t done) {
 
 /* ---- stop ---- */
 
+/* All processes are gone, or cannot be ended. */
 static void stop_ended(Op *op) {
+        char uuid[UUID_STRING_SIZE], text[VTPM_TEXT_MAX];
         Tpm *t = op->t;
-        char uuid[UUID_STRING_SIZE], *problem = NULL;
 
-        if (!t->swtpm_up && !t->device_up)
-                (void) vtpm_tree_remove(t->m->sockets_fd, uuid_format(t->record.uuid, uuid));
-
-        /* a start or a recovery that came to nothing has its verdict already */
-        if (op->kind == OP_STOP && (t->swtpm_up || t->device_up)) {
+        if (t->swtpm_up || t->device_up) {
                 vtpm_set_state(t, VTPM_FAILED, "its processes do not end, not even by SIGKILL");
                 op_finish(op, VTPM_TIMEOUT, "the processes of TPM '%s' do not end", t->record.name);
                 return;
         }
-        if (op->after == VTPM_FAILED)
-                problem = op->text;
-        vtpm_set_state(t, op->after, problem);
-        if (op->kind == OP_STOP)
-                op_finish(op, VTPM_DONE, "%s", "");
-        else {
-                char text[VTPM_TEXT_MAX];
 
-                memcpy(text, op->text, sizeof text);
-                op_finish(op, op->verdict, "%s", text);
-        }
+        (void) vtpm_tree_remove(t->m->sockets_fd, uuid_format(t->record.uuid, uuid));
+        memcpy(text, op->why, sizeof text);
+        vtpm_set_state(t, op->after, op->after == VTPM_FAILED ? text : NULL);
+        op_finish(op, op->kind == OP_STOP ? VTPM_DONE : op->why_verdict, "%s",
+                  op->kind == OP_STOP ? "" : text);
+}
+
+static void drop_state(Op *op) {
+        if (op->t->record.ephemeral && !op->t->swtpm_up && !op->t->device_up)
+                op_run_job(op, VTPM_JOB_DROP, stop_ended); /* its files are not ours */
+        else
+                stop_ended(op);
 }
 
 static void on_swtpm_stopped(void *userdata, int r, const char *text) {
@@ -96,7 +95,7 @@ static void on_swtpm_stopped(void *userdata, int r, const char *text) {
 
         if (r == 0)
                 op->t->swtpm_up = false;
-        stop_ended(op);
+        drop_state(op);
 }
 
 static void stop_swtpm(Op *op) {
@@ -160,16 +159,14 @@ static void begin_stop(Op *op) {
 /* It came to nothing: what there is of it is ended first. */
 __attribute__((format(printf, 3, 4))) static void start_failed(Op *op, VtpmVerdict verdict,
                                                                const char *format, ...) {
-        char text[VTPM_TEXT_MAX];
         va_list ap;
 
         va_start(ap, format);
-        (void) vsnprintf(text, sizeof text, format, ap);
+        (void) vsnprintf(op->why, sizeof op->why, format, ap);
         va_end(ap);
-        memcpy(op->text, text, sizeof text);
-        op->verdict = verdict;
+        op->why_verdict = verdict;
         op->after = VTPM_FAILED;
-        log_warning("TPM '%s' could not be started: %s", op->t->record.name, text);
+        log_warning("TPM '%s' could not be started: %s", op->t->record.name, op->why);
         begin_stop(op);
 }
 
@@ -247,14 +244,10 @@ static void start_swtpm(Op *op) {
 }
 
 static void on_renewed(Op *op) {
-        char text[VTPM_TEXT_MAX];
-
-        if (op->verdict == VTPM_DONE) {
+        if (op->verdict == VTPM_DONE)
                 start_swtpm(op);
-                return;
-        }
-        memcpy(text, op->text, sizeof text);
-        start_failed(op, op->verdict, "%s", text);
+        else
+                start_failed(op, op->verdict, "%s", op->text);
 }
 
 /* Nobody else runs it? The launcher takes the lock for good; this is so that nothing of theirs is touched before. */
@@ -452,7 +445,7 @@ static void recover(Tpm *t) {
         for (op = t->first; op; op = op->next_of_tpm)
                 if (op->kind == OP_RECOVER && op != t->first)
                         return; /* one that has not begun sees all */
-        op = op_new(t->m, OP_RECOVER, NULL, NULL);
+        op = vtpm_op_new(t->m, OP_RECOVER, NULL, NULL);
         if (op)
                 (void) op_submit(op, t);
 }
@@ -505,12 +498,12 @@ int vtpm_adopt(Tpm *t) {
 
         if (record < 0 || (!t->swtpm_up &&
                            !t->device_up)) { /* being stopped when we died; or it ended while we were away */
-                op = op_new(t->m, OP_STOP, NULL, NULL);
+                op = vtpm_op_new(t->m, OP_STOP, NULL, NULL);
                 if (!op)
                         return -ENOMEM;
                 if (record >= 0) {
                         op->after = VTPM_FAILED;
-                        (void) snprintf(op->text, sizeof op->text, "it ended while guestcryptd did not run");
+                        (void) snprintf(op->why, sizeof op->why, "it ended while guestcryptd did not run");
                 }
                 t->state = VTPM_STOPPING;
                 return op_submit(op, t);
@@ -640,7 +633,7 @@ void op_begin_run(Op *op) {
 static int submit(Vtpm *v, Uuid uuid, OpKind kind, TpmModel model, vtpm_done_t done,
                   vtpm_counters_t counters_done, void *userdata) {
         Tpm *t = vtpm_find_uuid(MANAGER(v), uuid);
-        Op *op = op_new(MANAGER(v), kind, done, userdata);
+        Op *op = vtpm_op_new(MANAGER(v), kind, done, userdata);
 
         if (!op)
                 return -ENOMEM;
