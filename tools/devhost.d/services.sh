@@ -64,6 +64,15 @@ daemon_end() {
         until_true 30 daemon_gone "$pid" || die "guestcryptd does not end"
 }
 
+libvirt_run() {
+        if [ "$DEVHOST_LIBVIRT" = new ]; then
+                . "$top/tools/devhost.d/libvirt-new.sh"
+                libvirt_new_run
+        else
+                libvirtd --daemon
+        fi
+}
+
 libvirt_start() {
         mkdir -p /var/{lib,log,cache}/libvirt /run/libvirt
         # Its own defaults want a user, cgroups and a log daemon that are not there.
@@ -72,7 +81,7 @@ libvirt_start() {
                 > /etc/libvirt/qemu.conf
         printf '%s\n' 'auth_unix_ro = "none"' 'auth_unix_rw = "none"' \
                 'log_outputs = "2:file:/var/log/libvirt/libvirtd.log"' > /etc/libvirt/libvirtd.conf
-        libvirtd --daemon 2> /run/log/libvirtd || { cat /run/log/libvirtd >&2; die "libvirtd does not start"; }
+        libvirt_run 2> /run/log/libvirtd || { cat /run/log/libvirtd >&2; die "libvirtd does not start"; }
 }
 
 libvirt_stop() {
