@@ -178,3 +178,67 @@ guest_tpm_xml() {
   </qemu:commandline>
 XML
 }
+
+# ---- what guestcryptd says ----
+
+# tpm_field NAME FIELD
+tpm_field() {
+        guestcryptctl --json tpm-show "$1" | jq -r ".$2"
+}
+
+tpm_is() {
+        [ "$(tpm_field "$1" state)" = "$2" ]
+}
+
+# counter TPM NAME: as anybody on the bus reads it
+counter() {
+        local path
+
+        path=$(busctl --system -j call org.guestcrypt1 /org/guestcrypt1 org.guestcrypt1.Manager GetTpm s "$1" | jq -r '.data[0]')
+        busctl --system -j call org.guestcrypt1 "$path" org.guestcrypt1.Tpm GetCounters | jq -e --arg name "$2" '.data[0][$name]'
+}
+
+# expect STATUS TEXT COMMAND...: the status, and the text somewhere in what it says
+expect() {
+        local status=0 said
+
+        said=$("${@:3}" 2>&1) || status=$?
+        [ $status = "$1" ] && [[ $said == *"$2"* ]] || die "'${*:3}': status $status, not $1 with '$2': $said"
+}
+
+# ---- a TPM as seen in a guest ----
+
+zeros=$(printf '%064d' 0)
+nv=0x1500016
+
+# guest_pcr NAME: of PCR 9, in pcr
+guest_pcr() {
+        guest_must "$1" 'pcr 9'
+        pcr=$out
+}
+
+# guest_mark NAME: something that has to be gone after a reset, and something that has to be kept for ever
+guest_mark() {
+        guest_pcr "$1"
+        [ "$pcr" = "$zeros" ] || die "guest '$1': PCR 9 is '$pcr' at first"
+        guest_must "$1" "tpm2_pcrextend 9:sha256=$zeros"
+        guest_pcr "$1"
+        [ "$pcr" != "$zeros" ] || die "guest '$1': PCR 9 cannot be extended"
+        marked=$pcr
+        guest_do "$1" "tpm2_nvread -C o $nv" ||
+                guest_must "$1" "tpm2_nvdefine -C o -s 4 -a 'ownerread|ownerwrite' $nv && echo -n kept > keep && tpm2_nvwrite -C o -i keep $nv"
+}
+
+# The guest has the same TPM as before, and it has not been reset since guest_mark.
+guest_same() {
+        guest_pcr "$1"
+        [ "$pcr" = "$marked" ] || die "guest '$1': PCR 9 is '$pcr', not '$marked': the TPM was reset"
+}
+
+# The guest has the same TPM as before, and it was reset.
+guest_reset() {
+        guest_pcr "$1"
+        [ "$pcr" = "$zeros" ] || die "guest '$1': PCR 9 is '$pcr': the TPM was not reset"
+        guest_must "$1" "tpm2_nvread -C o $nv"
+        [ "$out" = kept ] || die "guest '$1': what its TPM keeps is '$out'"
+}
