@@ -59,7 +59,7 @@ guests_enter() {
 
 # guest_xml NAME ARCHITECTURE [DEVICES [MORE]]: a guest; DEVICES and MORE are XML for <devices> and <domain>
 guest_xml() {
-        local name=$1 arch=$2 machine console serial features=
+        local name=$1 arch=$2 machine console serial features= feature
 
         case $arch in
         amd64)
@@ -68,6 +68,12 @@ guest_xml() {
                 ;;
         s390x)
                 machine=s390-ccw-virtio console=ttysclp0
+                # What a guest with a matrix needs; the simulated host's QEMU takes it out again.
+                features="<cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu</model>"
+                for feature in ap apft apqci apqi; do
+                        features+="<feature policy='require' name='$feature'/>"
+                done
+                features+='</cpu>'
                 serial="<console type='pipe'><source path='$work/$name'/><target type='sclp'/></console>"
                 ;;
         esac
