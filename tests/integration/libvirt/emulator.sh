@@ -10,6 +10,7 @@ on_devhost --no-daemon "$@"
 
 mdev=11111111-1111-1111-1111-111111111111
 absent=22222222-2222-2222-2222-222222222222
+ln -sf /bin/true /etc/libvirt/hooks/qemu.d/guestcrypt # libvirt alone
 mdevctl start -u $mdev -p matrix -t vfio_ap-passthrough
 
 expect 0 '' virsh define "$guests/payments-1.xml"

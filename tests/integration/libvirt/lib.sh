@@ -60,3 +60,20 @@ guest_is() {
 with_mdev() {
         sed "s#<memballoon model='none'/>#&<hostdev mode='subsystem' type='mdev' model='vfio-ap'><source><address uuid='$2'/></source></hostdev>#" "$1"
 }
+
+# matrix NAME ADAPTER: defines it, with domain 0x47; prints its UUID
+matrix() {
+        guestcryptctl define "$1" --adapters "$2" --domains 0x47 > /dev/null
+        guestcryptctl --json show "$1" | jq -r .uuid
+}
+
+# until_mdev MDEV, until_no_mdev MDEV: what guestcryptd does after libvirt's hook has its answer
+until_no_mdev() {
+        until_true 20 has_no_mdev "$1" || die "mdev '$1' is still there"
+}
+
+# no_activation: a daemon that is down stays down
+no_activation() {
+        rm /usr/share/dbus-1/system-services/org.guestcrypt1.service
+        busctl --system call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus ReloadConfig > /dev/null
+}
