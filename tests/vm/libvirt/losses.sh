@@ -62,6 +62,27 @@ guest_must g load
 guest_mark g
 well "at first"
 
+# The device: the daemon has kept its descriptors, and a new one goes on with them.
+lose "$(the_process guestcrypt-tpm)"
+guest_must g 'tpm2_getrandom --hex 16'
+until_true 10 tpm_is g running || die "the TPM is $(tpm_field g state)"
+well "the device was killed"
+
+# swtpm: the guest goes on without a TPM; it has it again when it has rebooted.
+lose "$(the_process swtpm)"
+! guest_do g 'timeout 30 tpm2_getrandom --hex 16' || die "something has answered"
+is_state g running || die "the guest is $(virsh domstate g)"
+claimed
+! tpm_is g running || die "nobody has seen that swtpm is gone"
+[ "$(tpm_field g 'problems | length')" -gt 0 ] || die "there is no word about it"
+guest_must g 'rmmod tpm_virtio'
+guest_send g 'reboot -f'
+guest_booted g
+guest_must g load
+guest_reset g
+guest_mark g
+well "swtpm was killed"
+
 # The daemon: its guests go on without it, and it finds them again.
 commands=$(counter g commands)
 lose "$(daemon_pid)"
@@ -95,22 +116,7 @@ guest_must g load
 guest_reset g
 guest_mark g
 
-# swtpm: the guest goes on without a TPM; it has it again when it has rebooted.
-lose "$(the_process swtpm)"
-! guest_do g 'timeout 30 tpm2_getrandom --hex 16' || die "something has answered"
-is_state g running || die "the guest is $(virsh domstate g)"
-claimed
-! tpm_is g running || die "nobody has seen that swtpm is gone"
-[ "$(tpm_field g 'problems | length')" -gt 0 ] || die "there is no word about it"
-guest_must g 'rmmod tpm_virtio'
-guest_send g 'reboot -f'
-guest_booted g
-guest_must g load
-guest_reset g
-guest_mark g
-well "swtpm was killed"
-
-# The device: the guest goes on without a TPM; it has it again with its next QEMU.
+# The device, after a daemon that knew its descriptors: the guest goes on without a TPM; it has it again with its next QEMU.
 lose "$(the_process guestcrypt-tpm)"
 ! guest_do g 'timeout 30 tpm2_getrandom --hex 16' || die "something has answered"
 is_state g running || die "the guest is $(virsh domstate g)"
@@ -123,7 +129,7 @@ guest_booted g
 guest_must g load
 guest_reset g
 guest_mark g
-well "the device was killed"
+well "the device was killed again"
 
 # QEMU: all that was started for the guest ends, and its next start is as any.
 lose "$(cat /run/libvirt/qemu/g.pid)"
