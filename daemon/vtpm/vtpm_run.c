@@ -165,7 +165,7 @@ __attribute__((format(printf, 3, 4))) static void start_failed(Op *op, VtpmVerdi
         va_end(ap);
         op->why_verdict = verdict;
         op->after = VTPM_FAILED;
-        log_warning("TPM '%s' could not be started: %s", op->t->record.name, op->why);
+        log_warning("TPM '%s'%s: %s", op->t->record.name, op->kind == OP_START ? " could not be started" : "", op->why);
         begin_stop(op);
 }
 
