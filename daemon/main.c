@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 #include "base/conf.h"
 #include "base/log.h"
 #include "bus/bus.h"
-#include "engine/engine.h"
+#include "engine/engine_guest.h"
 #include "host/host.h"
 #include "vtpm/vtpm.h"
 
@@ -28,6 +29,7 @@ typedef struct Daemon {
         sd_bus *sd_bus;
         Host *host;
         Engine *engine;
+        Vtpm *vtpm;
         Bus *bus;
         Conf conf;
         int root_fd;
@@ -51,7 +53,7 @@ static EngineConfig engine_config(const Conf *c) {
         };
 }
 
-/* Timeouts of the host are those of the start. */
+/* Timeouts of the host, libvirt and TPMs are those of the start. */
 static int reload(void *userdata) {
         Daemon *d = userdata;
         EngineConfig config;
@@ -105,8 +107,7 @@ static void on_ready(void *userdata) {
         log_info("guestcryptd " GUESTCRYPT_VERSION " is ready");
 }
 
-static int open_bus(Daemon *d) {
-        const BusConfig config = { .reload = reload, .userdata = d };
+static int connect_bus(Daemon *d) {
         int r;
 
         r = sd_bus_open_system(&d->sd_bus);
@@ -117,11 +118,51 @@ static int open_bus(Daemon *d) {
         r = sd_bus_set_exit_on_disconnect(d->sd_bus, 1);
         if (r >= 0)
                 r = sd_bus_attach_event(d->sd_bus, d->event, SD_EVENT_PRIORITY_NORMAL);
-        if (r >= 0)
-                r = bus_new(d->sd_bus, d->engine, &config, &d->bus);
+        if (r < 0)
+                log_error("Cannot listen to the system bus: %s", strerror(-r));
+        return r;
+}
+
+static int open_bus(Daemon *d) {
+        const BusConfig config = { .reload = reload, .userdata = d };
+        int r = bus_new(d->sd_bus, d->engine, &config, &d->bus);
+
         if (r < 0)
                 log_error("Cannot put our objects on the bus: %s", strerror(-r));
         return r;
+}
+
+/* Whoever QEMU runs as here. */
+static const char *tpm_group(const Conf *c) {
+        static const char *const usual[] = { "libvirt-qemu", "qemu" };
+
+        if (c->tpm_group[0])
+                return c->tpm_group;
+        for (size_t i = 0; i < ELEMENTS(usual); i++)
+                if (getgrnam(usual[i]))
+                        return usual[i];
+        return NULL;
+}
+
+/* A host that can have no TPMs has matrices all the same. */
+static void open_vtpm(Daemon *d, const char *program) {
+        bool systemd = faccessat(d->root_fd, "run/systemd/system", F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+        const VtpmConfig config = {
+                .root_fd = d->root_fd,
+                .state_dir = STATE_DIR,
+                .run_dir = RUN_DIR,
+                .group = tpm_group(&d->conf),
+                .uid_base = d->conf.tpm_uid_base,
+                .launcher = program,
+                .units = systemd ? d->sd_bus : NULL,
+                .max_tpms = d->conf.max_tpms,
+        };
+        int r;
+
+        r = vtpm_new(d->event, &config, engine_on_vtpm_event, d->engine, &d->vtpm);
+        if (r < 0)
+                log_error("Cannot have TPMs, going on without: %s", strerror(-r));
+        engine_set_vtpm(d->engine, d->vtpm);
 }
 
 static int open_host(Daemon *d, const char *program) {
@@ -202,9 +243,13 @@ static int run(Daemon *d, const char *program) {
         r = open_host(d, program);
         if (r < 0)
                 return r;
+        r = connect_bus(d);
+        if (r < 0)
+                return r;
         r = open_engine(d);
         if (r < 0)
                 return r;
+        open_vtpm(d, program);
         r = open_bus(d);
         if (r < 0)
                 return r;
@@ -222,6 +267,7 @@ static void daemon_close(Daemon *d) {
                 bus_flush_signals(d->bus);
         d->bus = bus_free(d->bus);
         d->engine = engine_free(d->engine);
+        d->vtpm = vtpm_free(d->vtpm);
         d->host = host_free(d->host);
         d->sd_bus = sd_bus_flush_close_unref(d->sd_bus);
         d->event = sd_event_unref(d->event);

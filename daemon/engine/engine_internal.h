@@ -11,6 +11,7 @@
  *   engine_decide.c   what each kind of operation checks, claims and plans, and what it leaves behind
  *   engine_recover.c  what was in flight, adoption, autostart, reconcile
  *   engine_text.c     sentences for people
+ *   engine_guest*.c, engine_attach.c, engine_hold.c, engine_hook.c, engine_tpm.c   see engine_guest_internal.h
  *   intent.c          an operation as a line of the journal
  */
 
@@ -29,6 +30,7 @@
 
 typedef struct Op Op;
 typedef struct Matrix Matrix;
+typedef struct Guests Guests;
 
 struct Matrix {
         Record rec;
@@ -61,6 +63,8 @@ struct Op {
         bool pending;     /* START: only if it still waits for its autostart */
         bool keep_matrix; /* MODIFY: only autostart changes */
         int autostart;    /* MODIFY: -1: as it is */
+        bool set_guest;   /* MODIFY: to that of `record` */
+        bool for_guest;   /* STOP: of what was started for a guest that has ended */
         bool fresh;       /* has been decided on a fresh scan */
         Plan plan;
         Plan undo;        /* UNDO: what brings the host back */
@@ -183,6 +187,8 @@ struct Engine {
         Resolving *resolving; /* what is being undone, at most one batch */
         void (*ready_cb)(void *userdata);
         void *ready_userdata;
+
+        Guests *guests; /* what is known of them; NULL: only while the engine is made */
 
         char **problems; /* of the whole */
         bool stuck_logged;
@@ -308,6 +314,22 @@ void recover_masks_are_set(Engine *e);
 void recover_free(Engine *e);
 /* The largest matrix that may be found of an interrupted operation, if that can be read safely. */
 bool recover_vouch(const Intent *i, ApMatrix *ret);
+
+/* ---- engine_guest.c ---- */
+
+int guests_load(Engine *e, int run_fd);
+void guests_drain(Engine *e);
+void guests_free(Engine *e);
+/* Something about this matrix or mdev may be different; @names: also whether there is one. */
+void guests_matrix_changed(Engine *e, Uuid uuid, bool names);
+void guests_settled(Engine *e);
+/* Appends what is the matter with @m, or with the whole, because of guests. */
+int guests_matrix_problems(Engine *e, const Matrix *m, char ***lines);
+int guests_general_problems(Engine *e, char ***lines);
+/* Whether a guest has, or is about to have, @uuid: IN_USE. */
+int guests_need_not_held(Engine *e, Uuid uuid, const char *what, const char *name, Refusal *reterr);
+/* The same for one that would have it when it is started. */
+int guests_need_not_named(Engine *e, const Matrix *m, Refusal *reterr);
 
 /* ---- engine_text.c ---- */
 

@@ -564,6 +564,8 @@ char **state_problems(Engine *e, const Matrix *m) {
                 r = add_guest_problems(e, m, &lines);
         if (r >= 0 && !m->op && !m->unresolved) /* which claim what it is to become, too */
                 r = add_conflict_problem(e, m, &lines);
+        if (r >= 0)
+                r = guests_matrix_problems(e, m, &lines);
 
         return r < 0 ? strv_free(lines) : lines;
 }
@@ -588,6 +590,7 @@ static uint64_t digest(Engine *e, const Matrix *m, char *const *problems) {
         h = digest_add(h, &view.state, sizeof view.state);
         h = digest_add(h, &view.autostart, sizeof view.autostart);
         h = digest_add(h, &view.in_use, sizeof view.in_use);
+        h = digest_add(h, view.guest, strlen(view.guest) + 1);
         for (; *problems; problems++)
                 h = digest_add(h, *problems, strlen(*problems) + 1);
         return h;
@@ -600,6 +603,7 @@ void state_show(Engine *e, Matrix *m) {
         if (!m->visible || e->closing)
                 return;
 
+        guests_matrix_changed(e, m->rec.uuid, false);
         problems = state_problems(e, m);
         if (!problems) /* out of memory: the next change shows it */
                 return;
@@ -652,6 +656,9 @@ void state_show_all_soon(Engine *e) {
 }
 
 void state_emit(Engine *e, const EngineKey *key, EngineChange change) {
+        if (key->object == ENGINE_MATRIX || key->object == ENGINE_MDEV)
+                guests_matrix_changed(e, key->uuid,
+                                      key->object == ENGINE_MATRIX && change != ENGINE_CHANGED);
         if (e->event_cb && !e->closing)
                 e->event_cb(e->userdata, key, change);
 }

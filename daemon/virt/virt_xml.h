@@ -10,6 +10,8 @@
  *   <metadata><guestcrypt:devices xmlns:guestcrypt='urn:guestcrypt:guest:1'>
  *      <guestcrypt:matrix name='NAME or UUID'/> <guestcrypt:tpm name='NAME or UUID' model='virtio|crb|tis'/>
  *   </guestcrypt:devices></metadata>           both optional, at most one each; schemas/guest.rng
+ *           Attaching writes added='...' into them: what had to be put elsewhere (memory backing, PCI root, ...) and is to
+ *           go with the detachment, also from a document that libvirt has written anew in between.
  *   virtio: <qemu:commandline> with -device vfio-user-pci whose socket lies below VIRT_TPM_DIR, id "ua-guestcrypt-tpm",
  *           <memoryBacking> memfd + shared; on s390x a PCI root
  *   crb, tis: <tpm model='tpm-crb|tpm-tis'> with an external backend whose socket lies below VIRT_TPM_DIR */
@@ -58,7 +60,7 @@ typedef enum VirtEditKind {
 
 typedef struct VirtEdit {
         VirtEditKind kind;
-        Uuid mdev;          /* matrix */
+        Uuid mdev;          /* matrix; DETACH_MATRIX: null for whichever it is */
         const char *name;   /* ATTACH_TPM: as in the metadata */
         TpmModel model;     /* ATTACH_TPM: which one; not NONE */
         const char *socket; /* ATTACH_TPM: the device's (virtio) or swtpm's (crb, tis) */
@@ -73,6 +75,8 @@ typedef enum VirtEditVerdict {
         _VIRT_EDIT_VERDICT_MAX
 } VirtEditVerdict;
 
-/* The new XML (free()); only what has to change differs, byte for byte. Attach then detach gives the document as it was.
- * A VirtEditVerdict with *reterr_text (free()) if it is OTHER or CANNOT; -EBADMSG as above; -ENOMEM. */
+/* The new XML (free()); only what has to change differs, byte for byte. Attach then detach gives the document as it was,
+ * unless something of ours stood there already: metadata written by hand goes with the detachment, and so does an empty
+ * <devices> of ours. A VirtEditVerdict with *reterr_text (free()) if it is OTHER or CANNOT; -EBADMSG as above; -EINVAL: the
+ * edit's own values make no sense; -ENOMEM. */
 int virt_xml_edit(const char *xml, size_t size, const VirtEdit *edit, char **ret_xml, char **reterr_text);

@@ -207,7 +207,7 @@ static int on_turn(sd_event_source *s, void *userdata) {
         return 0;
 }
 
-Op *op_new(Manager *m, OpKind kind, vtpm_done_t done, void *userdata) {
+Op *vtpm_op_new(Manager *m, OpKind kind, vtpm_done_t done, void *userdata) {
         Op *op = calloc(1, sizeof *op);
 
         if (!op)

@@ -140,7 +140,7 @@ void vtpm_set_state(Tpm *t, VtpmState state, const char *problem);
 void vtpm_tell(Manager *m, Uuid uuid, VtpmChange change);
 
 /* A request that is accepted: begins in its turn. 0 or -errno (@op is gone then). */
-Op *op_new(Manager *m, OpKind kind, vtpm_done_t done, void *userdata);
+Op *vtpm_op_new(Manager *m, OpKind kind, vtpm_done_t done, void *userdata);
 int op_submit(Op *op, Tpm *t);
 /* Answered, from the loop. */
 void op_finish(Op *op, VtpmVerdict verdict, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -510,7 +510,7 @@ static int carry_out(Job *j) {
                 [VTPM_JOB_DEFINE] = do_define, [VTPM_JOB_RESTORE] = do_restore,
                 [VTPM_JOB_IMPORT] = do_import, [VTPM_JOB_BACKUP] = do_backup,
                 [VTPM_JOB_REMOVE] = do_remove, [VTPM_JOB_RENEW] = do_renew,
-                [VTPM_JOB_DROP] = do_drop,       [VTPM_JOB_CLEAN] = do_clean,
+                [VTPM_JOB_DROP] = do_drop,     [VTPM_JOB_CLEAN] = do_clean,
         };
 
         return jobs[j->q.kind](j);

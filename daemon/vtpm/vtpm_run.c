@@ -79,7 +79,8 @@ static void stop_ended(Op *op) {
         (void) vtpm_tree_remove(t->m->sockets_fd, uuid_format(t->record.uuid, uuid));
         memcpy(text, op->why, sizeof text);
         vtpm_set_state(t, op->after, op->after == VTPM_FAILED ? text : NULL);
-        op_finish(op, op->kind == OP_STOP ? VTPM_DONE : op->why_verdict, "%s", op->kind == OP_STOP ? "" : text);
+        op_finish(op, op->kind == OP_STOP ? VTPM_DONE : op->why_verdict, "%s",
+                  op->kind == OP_STOP ? "" : text);
 }
 
 static void drop_state(Op *op) {
@@ -444,7 +445,7 @@ static void recover(Tpm *t) {
         for (op = t->first; op; op = op->next_of_tpm)
                 if (op->kind == OP_RECOVER && op != t->first)
                         return; /* one that has not begun sees all */
-        op = op_new(t->m, OP_RECOVER, NULL, NULL);
+        op = vtpm_op_new(t->m, OP_RECOVER, NULL, NULL);
         if (op)
                 (void) op_submit(op, t);
 }
@@ -497,7 +498,7 @@ int vtpm_adopt(Tpm *t) {
 
         if (record < 0 || (!t->swtpm_up &&
                            !t->device_up)) { /* being stopped when we died; or it ended while we were away */
-                op = op_new(t->m, OP_STOP, NULL, NULL);
+                op = vtpm_op_new(t->m, OP_STOP, NULL, NULL);
                 if (!op)
                         return -ENOMEM;
                 if (record >= 0) {
@@ -632,7 +633,7 @@ void op_begin_run(Op *op) {
 static int submit(Vtpm *v, Uuid uuid, OpKind kind, TpmModel model, vtpm_done_t done,
                   vtpm_counters_t counters_done, void *userdata) {
         Tpm *t = vtpm_find_uuid(MANAGER(v), uuid);
-        Op *op = op_new(MANAGER(v), kind, done, userdata);
+        Op *op = vtpm_op_new(MANAGER(v), kind, done, userdata);
 
         if (!op)
                 return -ENOMEM;

@@ -129,7 +129,7 @@ static void on_cleaned(Op *op) {
 }
 
 int vtpm_clean(Manager *m, Uuid uuid) {
-        Op *op = op_new(m, OP_CLEAN, NULL, NULL);
+        Op *op = vtpm_op_new(m, OP_CLEAN, NULL, NULL);
 
         if (!op)
                 return -ENOMEM;
@@ -241,7 +241,7 @@ static int give_back(Op *op, int r) {
 }
 
 int vtpm_define(Vtpm *v, const VtpmSpec *spec, vtpm_done_t done, void *userdata) {
-        Op *op = op_new(MANAGER(v), OP_DEFINE, done, userdata);
+        Op *op = vtpm_op_new(MANAGER(v), OP_DEFINE, done, userdata);
         int r;
 
         if (!op)
@@ -251,7 +251,7 @@ int vtpm_define(Vtpm *v, const VtpmSpec *spec, vtpm_done_t done, void *userdata)
 }
 
 int vtpm_import(Vtpm *v, const char *directory, const VtpmSpec *spec, vtpm_done_t done, void *userdata) {
-        Op *op = op_new(MANAGER(v), OP_IMPORT, done, userdata);
+        Op *op = vtpm_op_new(MANAGER(v), OP_IMPORT, done, userdata);
         int r;
 
         if (!op)
@@ -359,7 +359,7 @@ static void on_backed_up(Op *op) {
 }
 
 static Op *request(Vtpm *v, Uuid uuid, OpKind kind, vtpm_done_t done, void *userdata, Tpm **ret_t) {
-        Op *op = op_new(MANAGER(v), kind, done, userdata);
+        Op *op = vtpm_op_new(MANAGER(v), kind, done, userdata);
 
         *ret_t = vtpm_find_uuid(MANAGER(v), uuid);
         if (op)
@@ -425,7 +425,7 @@ static void on_read(Work *w, int r) {
 }
 
 int vtpm_restore(Vtpm *v, int fd, const VtpmSpec *spec, vtpm_done_t done, void *userdata) {
-        Op *op = op_new(MANAGER(v), OP_RESTORE, done, userdata);
+        Op *op = vtpm_op_new(MANAGER(v), OP_RESTORE, done, userdata);
 
         if (!op)
                 return -ENOMEM;

@@ -187,9 +187,10 @@ static int on_properties_of_failed(sd_bus_message *m, void *userdata, sd_bus_err
                 if (*status)
                         (void) snprintf(text, sizeof text, "%s", status);
                 else
-                        (void) snprintf(text, sizeof text, "%s: %s, status %d; see journalctl -u %s", u->name,
-                                        *result ? result : u->result, (int) code, u->name);
-                answer_start(u, strcmp(result, "exit-code") == 0 && code > 0 ? code : VTPM_EXIT_FAILURE, text);
+                        (void) snprintf(text, sizeof text, "%s: %s, status %d; see journalctl -u %s",
+                                        u->name, *result ? result : u->result, (int) code, u->name);
+                answer_start(u, strcmp(result, "exit-code") == 0 && code > 0 ? code : VTPM_EXIT_FAILURE,
+                             text);
         }
         return 1;
 }
@@ -203,8 +204,8 @@ static void ask_why(Unit *u, const char *result) {
         r = u->result ? sd_bus_path_encode(UNIT_PREFIX, u->name, &path) : -ENOMEM;
         if (r >= 0)
                 r = sd_bus_call_method_async(u->runner->bus, &u->call, SYSTEMD_NAME, path,
-                                             "org.freedesktop.DBus.Properties", "GetAll", on_properties_of_failed, u, "s",
-                                             SYSTEMD_NAME ".Service");
+                                             "org.freedesktop.DBus.Properties", "GetAll",
+                                             on_properties_of_failed, u, "s", SYSTEMD_NAME ".Service");
         if (r < 0)
                 answer_start(u, VTPM_EXIT_FAILURE, result);
 }
@@ -325,13 +326,13 @@ static int call(Unit *u, const char *method, uint64_t timeout_us, sd_bus_message
         u->call = sd_bus_slot_unref(u->call);
         r = set_timer(u, timeout_us);
         if (r >= 0)
-                r = sd_bus_call_method_async(u->runner->bus, &u->call, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER,
-                                             method, reply, u, "ss", u->name, "replace");
+                r = sd_bus_call_method_async(u->runner->bus, &u->call, SYSTEMD_NAME, SYSTEMD_PATH,
+                                             SYSTEMD_MANAGER, method, reply, u, "ss", u->name, "replace");
         return r;
 }
 
-static int unit_start(VtpmRunner *runner, VtpmRole role, Uuid uuid, uint64_t timeout_us, vtpm_runner_done_t done,
-                      void *userdata) {
+static int unit_start(VtpmRunner *runner, VtpmRole role, Uuid uuid, uint64_t timeout_us,
+                      vtpm_runner_done_t done, void *userdata) {
         Unit *u = unit_get(UNIT_RUNNER(runner), role, uuid);
         int r;
 
@@ -383,8 +384,8 @@ static int unit_adopt(VtpmRunner *runner, VtpmRole role, Uuid uuid) {
                 return -ENOMEM;
         ret = sd_bus_path_encode(UNIT_PREFIX, u->name, &path);
         if (ret >= 0)
-                ret = sd_bus_get_property_string(r->bus, SYSTEMD_NAME, path, SYSTEMD_NAME ".Unit", "ActiveState",
-                                                 &error, &state);
+                ret = sd_bus_get_property_string(r->bus, SYSTEMD_NAME, path, SYSTEMD_NAME ".Unit",
+                                                 "ActiveState", &error, &state);
         if (ret < 0) {
                 unit_forget(u);
                 return sd_bus_error_has_name(&error, SYSTEMD_NAME ".NoSuchUnit") ? 0 : ret;
@@ -415,10 +416,12 @@ static const VtpmRunnerOps unit_ops = {
         .free = unit_runner_free,
 };
 
-int vtpm_unit_new(sd_event *event, void *bus, const VtpmRunnerEvents *events, void *userdata, VtpmRunner **ret) {
-        static const char properties[] = "type='signal',sender='" SYSTEMD_NAME "',path_namespace='" UNIT_PREFIX
-                                         "',interface='org.freedesktop.DBus.Properties',member='PropertiesChanged',"
-                                         "arg0='" SYSTEMD_NAME ".Unit'";
+int vtpm_unit_new(sd_event *event, void *bus, const VtpmRunnerEvents *events, void *userdata,
+                  VtpmRunner **ret) {
+        static const char properties[] =
+                "type='signal',sender='" SYSTEMD_NAME "',path_namespace='" UNIT_PREFIX
+                "',interface='org.freedesktop.DBus.Properties',member='PropertiesChanged',"
+                "arg0='" SYSTEMD_NAME ".Unit'";
         UnitRunner *r = calloc(1, sizeof *r);
         int ret_code;
 
@@ -434,10 +437,11 @@ int vtpm_unit_new(sd_event *event, void *bus, const VtpmRunnerEvents *events, vo
         ret_code = sd_bus_match_signal_async(r->bus, &r->jobs, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER,
                                              "JobRemoved", on_job_removed, NULL, r);
         if (ret_code >= 0)
-                ret_code = sd_bus_add_match_async(r->bus, &r->properties, properties, on_properties, NULL, r);
+                ret_code =
+                        sd_bus_add_match_async(r->bus, &r->properties, properties, on_properties, NULL, r);
         if (ret_code >= 0) /* without, systemd sends no signals */
-                ret_code = sd_bus_call_method_async(r->bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER,
-                                                    "Subscribe", NULL, NULL, "");
+                ret_code = sd_bus_call_method_async(r->bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH,
+                                                    SYSTEMD_MANAGER, "Subscribe", NULL, NULL, "");
         if (ret_code < 0) {
                 unit_runner_free(&r->runner);
                 return ret_code;

@@ -14,7 +14,7 @@ daemon/base    base/                                                  -
 daemon/core    core/|base/(cleanup|uuid|strv)[.]h                     only:(stdint|stdbool|stddef|stdlib|string|errno|assert)[.]h
 daemon/store   (store|base|core)/|[a-z_]+[.]rng[.]h                   libxml/
 daemon/host    (host|base|core)/                                      -
-daemon/virt    (virt|base|core)/                                      libvirt/|libxml/
+daemon/virt    (virt|base|core)/|[a-z_]+[.]rng[.]h                                      libvirt/|libxml/
 daemon/vtpm    (vtpm|base|core|store)/                                systemd/sd-bus
 daemon/engine  (engine|base|core|store)/|(host/(host|mdevctl|sysfs)|virt/virt|vtpm/vtpm)[.]h  -
 daemon/bus     (bus|base|core|engine)/                                systemd/sd-bus
