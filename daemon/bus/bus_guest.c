@@ -67,12 +67,12 @@ static int find_guest(Bus *b, const char *name, Uuid *ret, sd_bus_error *error) 
                 return -ENOMEM;
 
         if (strcmp(libvirt, "none") == 0)
-                return sd_bus_error_setf(error, bus_error_name(VERDICT_BACKEND),
-                                         "guestcryptd knows no guests: no libvirt is configured");
-        if (strcmp(libvirt, "connected") != 0)
                 return sd_bus_error_setf(
                         error, bus_error_name(VERDICT_BACKEND),
-                        "guest '%s' is not known, and libvirt cannot be asked now, see Problems", line);
+                        "guestcryptd knows no guests: no libvirt is to be asked (LibvirtURI=)");
+        if (strcmp(libvirt, "connected") != 0)
+                return sd_bus_error_setf(error, bus_error_name(VERDICT_BACKEND),
+                                         "guest '%s' is not known, and libvirt cannot be asked now", line);
 
         return sd_bus_error_setf(error, bus_error_name(VERDICT_NO_SUCH_GUEST), "there is no guest '%s'",
                                  line);
