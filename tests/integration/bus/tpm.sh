@@ -82,7 +82,7 @@ expect 0 'is saved in saved' ctl tpm-backup vm1 saved
 expect 1 "is there already; --force replaces it" ctl tpm-backup vm1 saved
 cp saved saved.1
 expect 0 'is saved in saved' ctl tpm-backup vm1 saved --force
-expect 1 "has state.*--wipe destroys.*tpm-backup vm1 FILE" ctl tpm-undefine vm1
+expect 1 "has state.*--wipe;.*tpm-backup vm1 FILE" ctl tpm-undefine vm1
 json '.state == "defined"' ctl --json tpm-show vm1
 expect 1 "vm1" ctl tpm-restore saved
 expect 0 'is undefined' ctl tpm-undefine vm1 --wipe
