@@ -23,11 +23,20 @@ libvirt_new_usr() {
         mount --bind "$top/tools/devhost.d/emulator-s390x" $d/$emulator
 }
 
+# Whoever looks at an emulator of this host gets the newer one.
+libvirt_new_emulators() {
+        local arch
+
+        [ ! -e $d/emulator-s390x ] || return 0
+        for arch in x86_64 s390x; do
+                printf '%s\n' '#!/bin/sh' "exec $top/tools/devhost.d/newer /usr/bin/qemu-system-$arch \"\$@\"" > $d/emulator-$arch
+                chmod +x $d/emulator-$arch
+                mount --bind $d/emulator-$arch /usr/bin/qemu-system-$arch
+        done
+}
+
 libvirt_new_run() {
         libvirt_new_usr
-        unshare --mount --propagation slave bash -euc '
-                # Its libraries are where the loader looks without this.
-                mount --bind /dev/null /etc/ld.so.cache
-                mount --rbind "$1/usr" /usr
-                exec libvirtd --daemon --pid-file /run/libvirtd.pid' bash $d
+        libvirt_new_emulators
+        "$top/tools/devhost.d/newer" libvirtd --daemon --pid-file /run/libvirtd.pid
 }

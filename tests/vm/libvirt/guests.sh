@@ -231,7 +231,7 @@ guest_mark() {
         guest_pcr "$1"
         [ "$pcr" != "$zeros" ] || die "guest '$1': PCR 9 cannot be extended"
         marked=$pcr
-        guest_do "$1" "tpm2_nvread -C o $nv" ||
+        guest_do "$1" "tpm2_nvread -C o -s 4 $nv" ||
                 guest_must "$1" "tpm2_nvdefine -C o -s 4 -a 'ownerread|ownerwrite' $nv && echo -n kept > keep && tpm2_nvwrite -C o -i keep $nv"
 }
 
@@ -245,6 +245,6 @@ guest_same() {
 guest_reset() {
         guest_pcr "$1"
         [ "$pcr" = "$zeros" ] || die "guest '$1': PCR 9 is '$pcr': the TPM was not reset"
-        guest_must "$1" "tpm2_nvread -C o $nv"
+        guest_must "$1" "tpm2_nvread -C o -s 4 $nv"
         [ "$out" = kept ] || die "guest '$1': what its TPM keeps is '$out'"
 }

@@ -41,12 +41,12 @@ if [ "$model" = virtio ]; then
         [ "$(counter g commands)" -gt "$before" ] || die "the commands are not counted"
         # The platform hierarchy is nobody's.
         ! guest_do g 'tpm2_clear -c platform' || die "the guest owns the platform hierarchy"
-        resets=$(counter g resets)
+        resets=$(counter g machine-resets)
         guest_must g 'for n in 1 2 3; do rmmod tpm_virtio && load; done'
         guest_must g 'cd /sys/bus/virtio/drivers/tpm_virtio && for v in virtio*; do echo $v > unbind; echo $v > bind; done'
         guest_must g 'for r in /sys/bus/pci/devices/*/reset; do case $(cat ${r%reset}device) in 0x107e) rmmod tpm_virtio && echo 1 > $r && load ;; esac; done'
         guest_same g
-        [ "$(counter g resets)" = "$resets" ] || die "the TPM was reset without the machine"
+        [ "$(counter g machine-resets)" = "$resets" ] || die "the TPM was reset without the machine"
 fi
 
 # The guest reboots, and is reset by the host.
