@@ -124,10 +124,12 @@ static int cpu_features(virConnectPtr libvirt, const VirtWiring *w, const xmlNod
                         set |= feature_bit(doc_attribute(f, "name"));
         }
 
-        if (strcmp(w->type, "kvm") != 0) {
+        if (strcmp(w->type, "qemu") == 0) {
                 *ret = 0; /* QEMU itself has no AP instructions */
                 return 0;
         }
+        if (strcmp(w->type, "kvm") != 0)
+                return -ENODATA;
         if ((set | cleared) != ALL) {
                 /* without a <cpu>, QEMU on this machine takes the host's */
                 r = model ? model_features(libvirt, w, doc_text(model), &has)

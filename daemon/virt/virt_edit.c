@@ -546,12 +546,17 @@ static int add_tpm_metadata(Editor *e, const xmlNode *wish) {
 static int attach_tpm(Editor *e) {
         const xmlNode *wish = metadata_child(e, "tpm"), *devices = last_of(e->root, "devices", NULL);
         CLEANUP(freep) char *socket = NULL;
-        TpmModel model;
+        TpmModel model = TPM_MODEL_NONE;
         int r;
 
         r = find_tpm(e, &model, &socket);
         if (r != 0)
                 return r;
+        if (model != TPM_MODEL_NONE &&
+            (model != e->edit->model || !socket || strcmp(socket, e->edit->socket) != 0))
+                return verdict(e, VIRT_EDIT_OTHER,
+                               "the guest has a TPM already, of model %s at %.100s; detach it first",
+                               tpm_model_name(model), socket ?: "an unknown socket");
         if (wish && !names_tpm(e->edit, doc_attribute(wish, "name")))
                 return verdict(e, VIRT_EDIT_OTHER, "the guest's metadata asks for the TPM '%s'",
                                doc_attribute(wish, "name"));
@@ -559,11 +564,6 @@ static int attach_tpm(Editor *e) {
             strcmp(doc_attribute(wish, "model"), tpm_model_name(e->edit->model)) != 0)
                 return verdict(e, VIRT_EDIT_OTHER, "the guest's metadata asks for a TPM of model %s",
                                doc_attribute(wish, "model"));
-        if (model != TPM_MODEL_NONE &&
-            (model != e->edit->model || !socket || strcmp(socket, e->edit->socket) != 0))
-                return verdict(e, VIRT_EDIT_OTHER,
-                               "the guest has a TPM already, of model %s at %.100s; detach it first",
-                               tpm_model_name(model), socket ?: "an unknown socket");
         if (!devices)
                 return verdict(e, VIRT_EDIT_CANNOT, "the guest has no <devices>");
 

@@ -16,8 +16,9 @@
 #include "base/cleanup.h"
 #include "virt/virt.h"
 
-static const char *const verdicts[_VIRT_VERDICT_MAX] = { "done",    "no-such-guest", "refused",    "unsupported",
-                                                         "changed", "libvirt",       "unavailable" };
+static const char *const verdicts[_VIRT_VERDICT_MAX] = { "done",        "no-such-guest", "refused",
+                                                         "unsupported", "changed",       "libvirt",
+                                                         "unavailable" };
 static const char *const states[_VIRT_STATE_MAX] = { "unknown", "shutoff",  "running",
                                                      "paused",  "shutdown", "crashed" };
 static Virt *virt;
@@ -81,8 +82,9 @@ static const VirtEvents events = { .connection = on_connection,
 
 static void on_done(void *userdata, int r, const VirtOutcome *o) {
         printf("outcome %s%s%s%s%s%s%s: %s\n", verdicts[o->verdict], o->config_changed ? " config" : "",
-               o->live_changed ? " live" : "", o->next_start ? " next-start" : "", o->unknown ? " unknown" : "",
-               o->model != TPM_MODEL_NONE ? " " : "", tpm_model_name(o->model), o->text ?: "");
+               o->live_changed ? " live" : "", o->next_start ? " next-start" : "",
+               o->unknown ? " unknown" : "", o->model != TPM_MODEL_NONE ? " " : "", tpm_model_name(o->model),
+               o->text ?: "");
         calls--;
 }
 
@@ -107,13 +109,14 @@ static int call(char *words[], size_t n) {
                 edit.model = strcmp(words[3], "-") == 0 ? TPM_MODEL_NONE : tpm_model_from_name(words[3]);
                 (void) snprintf(device, sizeof device, VIRT_TPM_DIR "/%.40s/device.sock", words[4]);
                 (void) snprintf(swtpm, sizeof swtpm, VIRT_TPM_DIR "/%.40s/swtpm.sock", words[4]);
-                edit.socket = edit.model == TPM_MODEL_NONE || edit.model == TPM_MODEL_VIRTIO ? device : swtpm;
+                edit.socket =
+                        edit.model == TPM_MODEL_NONE || edit.model == TPM_MODEL_VIRTIO ? device : swtpm;
         } else if (strcmp(words[0], "detach-tpm") == 0 && n == 2)
                 edit.kind = VIRT_DETACH_TPM;
         else
                 return -EINVAL;
-        return virt->ops->edit(virt, guest, &edit, *swtpm ? swtpm : NULL, strcmp(words[n - 1], "live") == 0, on_done,
-                               NULL);
+        return virt->ops->edit(virt, guest, &edit, *swtpm ? swtpm : NULL, strcmp(words[n - 1], "live") == 0,
+                               on_done, NULL);
 }
 
 static int on_stdin(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
@@ -162,7 +165,8 @@ int main(int argc, char *argv[]) {
                 r = sd_event_add_io(event, NULL, STDIN_FILENO, EPOLLIN, on_stdin, NULL);
         if (r >= 0)
                 r = virt_child_new(event,
-                                   &(VirtConfig) { .uri = argv[2], .deadline_us = strtoull(argv[3], NULL, 10) * 1000 },
+                                   &(VirtConfig) { .uri = argv[2],
+                                                   .deadline_us = strtoull(argv[3], NULL, 10) * 1000 },
                                    argv[1], &events, NULL, &virt);
         if (r >= 0)
                 r = sd_event_loop(event);
