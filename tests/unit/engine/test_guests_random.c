@@ -49,7 +49,8 @@ static void before_write(Env *env, const char *path, const char *data) {
                 const FakeGuest *f = fake_virt_find(&player->w->virt, guest_n(i));
                 char id[UUID_STRING_SIZE];
 
-                if (f && f->g.active && f->g.live.n_mdevs > 0 && strstr(path, uuid_format(f->g.live.mdevs[0], id)))
+                if (f && f->g.active && f->g.live.n_mdevs > 0 &&
+                    strstr(path, uuid_format(f->g.live.mdevs[0], id)))
                         fail_msg("mdev %s is removed while g%u runs with it", id, i);
         }
 }
@@ -59,7 +60,8 @@ static void before_stop(void *userdata, Uuid uuid) {
                 const FakeGuest *f = fake_virt_find(&player->w->virt, guest_n(i));
                 Uuid tpm;
 
-                if (f && f->g.active && guest_socket_tpm(f->g.live.tpm_socket, &tpm) >= 0 && uuid_equal(tpm, uuid))
+                if (f && f->g.active && guest_socket_tpm(f->g.live.tpm_socket, &tpm) >= 0 &&
+                    uuid_equal(tpm, uuid))
                         fail_msg("a TPM is stopped while g%u runs with it", i);
         }
 }
@@ -147,8 +149,8 @@ static void live(Play *p, unsigned n) {
 }
 
 static void wish(Play *p, unsigned n) {
-        static const char *const what[] = { "attach-matrix", "attach-matrix-later", "detach-matrix",
-                                            "detach-matrix-later", "attach-tpm", "detach-tpm" };
+        static const char *const what[] = { "attach-matrix",       "attach-matrix-later", "detach-matrix",
+                                            "detach-matrix-later", "attach-tpm",          "detach-tpm" };
         unsigned i = roll(p, ELEMENTS(what));
 
         if (p->wishing[n] && !p->wishes[n].done)
