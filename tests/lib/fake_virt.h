@@ -36,6 +36,8 @@ typedef struct FakeVirt {
         void (*plugged)(void *userdata, Uuid mdev, bool in);
         void *plug_userdata;
         bool silent; /* guests change without an event */
+        Uuid told[FAKE_GUESTS_MAX * 2]; /* the engine knows of them */
+        size_t n_told;
 } FakeVirt;
 
 void fake_virt_init(FakeVirt *v, sd_event *event);

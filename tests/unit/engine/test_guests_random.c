@@ -42,9 +42,14 @@ static Play *player; /* of before_write() */
 static void before_write(Env *env, const char *path, const char *data) {
         size_t n = strlen(path);
 
+        if (getenv("ENGINE_TEST_LOG"))
+                print_message("write %s %s\n", path, data);
+
         if (n < 8 || strcmp(path + n - 7, "/remove") != 0)
                 return;
         player->n_removed++;
+        if (getenv("ENGINE_TEST_LOG"))
+                print_message("removed %s\n", path);
         for (unsigned i = 1; i <= GUESTS; i++) {
                 const FakeGuest *f = fake_virt_find(&player->w->virt, guest_n(i));
                 char id[UUID_STRING_SIZE];
@@ -227,7 +232,7 @@ static void end(Play *p) {
         world_settle(w);
         for (unsigned n = 1; n <= GUESTS; n++)
                 world_kill(w, n);
-        for (unsigned turns = 0; left && turns < 3000; turns++) {
+        for (unsigned turns = 0; left && turns < 300; turns++) {
                 (void) env_turn(w->env, 100000);
                 left = false;
                 for (unsigned m = 1; m <= MATRICES; m++)
@@ -236,6 +241,18 @@ static void end(Play *p) {
                         left |= fake_vtpm_find(&w->vtpm, tpm_n(t))->state == VTPM_RUNNING;
         }
         world_settle(w);
+        for (unsigned n = 1; n <= GUESTS && left; n++) {
+                const Guest *g = guest_find(w->env->engine, guest_n(n));
+                char a[UUID_STRING_SIZE], b[UUID_STRING_SIZE];
+
+                const FakeGuest *f = fake_virt_find(&w->virt, guest_n(n));
+                print_message("fake g%u: %d active %d persistent %d; up %d %d listed %d waiting %u\n", n, f != NULL, f ? f->g.active : 0, f ? f->g.persistent : 0, w->virt.up, w->env->engine->guests->up, w->env->engine->guests->listed, fake_virt_waiting(&w->virt));
+                if (g)
+                        print_message("g%u: phase %d matrix %s%s tpm %s%s, known %d active %d hooks %d op %d checking %d stop '%s'\n", n,
+                                      (int) g->hold.phase, uuid_format(g->hold.matrix, a), g->hold.matrix_started ? "+" : "",
+                                      uuid_format(g->hold.tpm, b), g->hold.tpm_started ? "+" : "", g->known, g->active,
+                                      g->hooks != NULL, g->op != NULL, g->checking, g->stop_error ?: "");
+        }
         for (unsigned m = 1; m <= MATRICES; m++)
                 if (world_is_live(w, m))
                         fail_msg("matrix %u is left", m);
