@@ -430,6 +430,8 @@ static void start_it(GuestOp *op) {
         Engine *e = op->guest->engine;
         int r;
 
+        /* the guest may have ended since */
+        op->held &= op->guest->hold.phase == HOLD_RUNNING && uuid_equal(op->guest->hold.matrix, op->what);
         if (!op->held || snapshot_find_mdev(e->snapshot, op->what)) {
                 op->phase = ATTACH_LIVE;
                 return guest_stir(op->guest);

@@ -184,11 +184,11 @@ struct GuestOp {
         Uuid what;      /* matrix or TPM */
         bool live;
         TpmModel model;
-        bool busy;    /* something will call us */
-        bool changed; /* whom `what` is meant for */
+        bool busy;     /* something will call us */
+        bool changed;  /* whom `what` is meant for */
         bool starting; /* `what`: nobody else is to be so sure that it is not */
-        bool held;    /* `what` is in the guest's hold because of us */
-        bool unsure;  /* libvirt's answer did not come: what it did is still to be seen */
+        bool held;     /* `what` is in the guest's hold because of us */
+        bool unsure;   /* libvirt's answer did not come: what it did is still to be seen */
         bool next_start;
         char caller[ENGINE_CALLER_SIZE];
         engine_noted_t done; /* NULL: answered */

@@ -247,7 +247,8 @@ int guests_matrix_problems(Engine *e, const Matrix *m, char ***lines) {
                          m->rec.guest);
 }
 
-int guests_need_not_held(Engine *e, Uuid uuid, Uuid but, const char *what, const char *name, Refusal *reterr) {
+int guests_need_not_held(Engine *e, Uuid uuid, Uuid but, const char *what, const char *name,
+                         Refusal *reterr) {
         const Guest *g = e->guests->n > 0 ? hold_of_matrix(e, uuid) : NULL;
 
         if (!g || uuid_equal(g->uuid, but))

@@ -327,7 +327,8 @@ void guests_settled(Engine *e);
 int guests_matrix_problems(Engine *e, const Matrix *m, char ***lines);
 int guests_general_problems(Engine *e, char ***lines);
 /* Whether a guest but @but has, or is about to have, @uuid: IN_USE. */
-int guests_need_not_held(Engine *e, Uuid uuid, Uuid but, const char *what, const char *name, Refusal *reterr);
+int guests_need_not_held(Engine *e, Uuid uuid, Uuid but, const char *what, const char *name,
+                         Refusal *reterr);
 /* The same for one that would have it when it is started. */
 int guests_need_not_named(Engine *e, const Matrix *m, Refusal *reterr);
 
