@@ -6,12 +6,14 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <systemd/sd-bus.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/conf.h"
@@ -30,6 +32,7 @@ typedef struct Daemon {
         Host *host;
         Engine *engine;
         Vtpm *vtpm;
+        Virt *virt;
         Bus *bus;
         Conf conf;
         int root_fd;
@@ -165,6 +168,40 @@ static void open_vtpm(Daemon *d, const char *program) {
         engine_set_vtpm(d->engine, d->vtpm);
 }
 
+/* Installed, or beside us in a build directory, which goes first: what is tried there belongs together. */
+static int find_virt(char path[static PATH_MAX]) {
+        char self[PATH_MAX];
+        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+        char *slash;
+
+        if (n < 0)
+                return -errno;
+        self[n] = '\0';
+        slash = strrchr(self, '/');
+        *slash = '\0';
+        if (snprintf(path, PATH_MAX, "%s/virt/guestcryptd-virt", self) < PATH_MAX && access(path, X_OK) == 0)
+                return 0;
+        (void) snprintf(path, PATH_MAX, "%s", GUESTCRYPTD_VIRT);
+        return access(path, X_OK) < 0 ? -errno : 0;
+}
+
+/* A host without libvirt has matrices and TPMs all the same. */
+static void open_virt(Daemon *d) {
+        const VirtConfig config = { .uri = d->conf.libvirt_uri };
+        char program[PATH_MAX];
+        int r;
+
+        if (strcmp(d->conf.libvirt_uri, CONF_NO_LIBVIRT) == 0)
+                return;
+        r = find_virt(program);
+        if (r >= 0)
+                r = virt_child_new(d->event, &config, program, &engine_virt_events, d->engine, &d->virt);
+        if (r < 0)
+                log_notice("Cannot start the process that talks to libvirt, going on without: %s",
+                           strerror(-r));
+        engine_set_virt(d->engine, d->virt);
+}
+
 static int open_host(Daemon *d, const char *program) {
         const HostConfig config = {
                 .root_fd = d->root_fd,
@@ -250,6 +287,7 @@ static int run(Daemon *d, const char *program) {
         if (r < 0)
                 return r;
         open_vtpm(d, program);
+        open_virt(d);
         r = open_bus(d);
         if (r < 0)
                 return r;
@@ -267,6 +305,7 @@ static void daemon_close(Daemon *d) {
                 bus_flush_signals(d->bus);
         d->bus = bus_free(d->bus);
         d->engine = engine_free(d->engine);
+        d->virt = virt_free(d->virt);
         d->vtpm = vtpm_free(d->vtpm);
         d->host = host_free(d->host);
         d->sd_bus = sd_bus_flush_close_unref(d->sd_bus);
