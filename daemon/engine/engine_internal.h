@@ -64,7 +64,7 @@ struct Op {
         bool keep_matrix; /* MODIFY: only autostart changes */
         int autostart;    /* MODIFY: -1: as it is */
         bool set_guest;   /* MODIFY: to that of `record` */
-        bool for_guest;   /* STOP: of what was started for a guest that has ended */
+        Uuid for_guest;   /* STOP: of what was started for it; it alone may hold it */
         bool fresh;       /* has been decided on a fresh scan */
         Plan plan;
         Plan undo;        /* UNDO: what brings the host back */
@@ -326,8 +326,9 @@ void guests_settled(Engine *e);
 /* Appends what is the matter with @m, or with the whole, because of guests. */
 int guests_matrix_problems(Engine *e, const Matrix *m, char ***lines);
 int guests_general_problems(Engine *e, char ***lines);
-/* Whether a guest has, or is about to have, @uuid: IN_USE. */
-int guests_need_not_held(Engine *e, Uuid uuid, const char *what, const char *name, Refusal *reterr);
+/* Whether a guest but @but has, or is about to have, @uuid: IN_USE. */
+int guests_need_not_held(Engine *e, Uuid uuid, Uuid but, const char *what, const char *name,
+                         Refusal *reterr);
 /* The same for one that would have it when it is started. */
 int guests_need_not_named(Engine *e, const Matrix *m, Refusal *reterr);
 
