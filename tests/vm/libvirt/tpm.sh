@@ -79,7 +79,7 @@ if [ "$model" = virtio ]; then
 fi
 
 # The TPM goes with the next start; nothing that it had is lost by that.
-expect 0 'next' guestcryptctl guest-detach-tpm g
+expect 0 'until it ends' guestcryptctl guest-detach-tpm g
 virsh dumpxml --inactive g | diff "$work/before.xml" - || die "attaching and detaching leaves something"
 guest_must g 'tpm2_getrandom --hex 16'
 guest_send g 'poweroff -f'
