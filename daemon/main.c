@@ -19,6 +19,7 @@
 #include "bus/bus.h"
 #include "engine/engine_guest.h"
 #include "host/host.h"
+#include "virt/virt.h"
 #include "vtpm/vtpm.h"
 
 #define STATE_DIR "var/lib/guestcrypt"
@@ -30,6 +31,7 @@ typedef struct Daemon {
         Host *host;
         Engine *engine;
         Vtpm *vtpm;
+        Virt *virt;
         Bus *bus;
         Conf conf;
         int root_fd;
@@ -165,6 +167,20 @@ static void open_vtpm(Daemon *d, const char *program) {
         engine_set_vtpm(d->engine, d->vtpm);
 }
 
+/* Without libvirt its hook can still be answered. */
+static void open_virt(Daemon *d) {
+        const VirtConfig config = { .uri = d->conf.libvirt_uri };
+        int r;
+
+        if (strcmp(d->conf.libvirt_uri, CONF_NO_LIBVIRT) == 0)
+                return;
+
+        r = virt_child_new(d->event, &config, VIRT_PROGRAM, &engine_virt_events, d->engine, &d->virt);
+        if (r < 0)
+                log_error("Cannot talk to libvirt, going on without: %s", strerror(-r));
+        engine_set_virt(d->engine, d->virt);
+}
+
 static int open_host(Daemon *d, const char *program) {
         const HostConfig config = {
                 .root_fd = d->root_fd,
@@ -250,6 +266,7 @@ static int run(Daemon *d, const char *program) {
         if (r < 0)
                 return r;
         open_vtpm(d, program);
+        open_virt(d);
         r = open_bus(d);
         if (r < 0)
                 return r;
@@ -267,6 +284,7 @@ static void daemon_close(Daemon *d) {
                 bus_flush_signals(d->bus);
         d->bus = bus_free(d->bus);
         d->engine = engine_free(d->engine);
+        d->virt = virt_free(d->virt);
         d->vtpm = vtpm_free(d->vtpm);
         d->host = host_free(d->host);
         d->sd_bus = sd_bus_flush_close_unref(d->sd_bus);

@@ -262,7 +262,8 @@ static void on_start(void *userdata, const xmlChar *local, const xmlChar *prefix
 
         if (!ctxt->node && (uri || strcmp((const char *) local, "domain") != 0))
                 (void) doc_refuse(d, ctxt->input->line,
-                                  "the root element is <%.40s>%s, not libvirt's <domain>", local);
+                                  "the root element is <%.40s>%s, not libvirt's <domain>", local,
+                                  uri ? " of a name space" : "");
         if (!uri && strcmp((const char *) local, "address") == 0)
                 note_address(d, attributes, n_attributes);
 

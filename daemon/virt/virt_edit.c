@@ -67,13 +67,9 @@ static int insert_format(Editor *e, const xmlNode *into, const xmlNode *after, c
         return after ? doc_insert_after(&e->d, after, lines) : doc_insert_into(&e->d, into, lines);
 }
 
-/* "prefix:" of an element as it is written there, or "". */
-static const char *prefix_of(const xmlNode *node, char buffer[static 80]) {
-        if (!node->ns || !node->ns->prefix || strlen((const char *) node->ns->prefix) > 70)
-                return "";
-        (void) stpcpy(stpcpy(buffer, (const char *) node->ns->prefix), ":");
-        return buffer;
-}
+/* How the names of elements of this one's name space begin there: two strings for "%s%s". */
+#define PREFIX(node) \
+        (node)->ns->prefix ? (const char *) (node)->ns->prefix : "", (node)->ns->prefix ? ":" : ""
 
 static xmlNode *top(const Editor *e, const char *name) {
         return doc_child(e->root, NULL, name, NULL);
@@ -115,10 +111,9 @@ static xmlNode *metadata_child(const Editor *e, const char *name) {
 /* <guestcrypt:NAME ATTRIBUTES/> where it belongs. */
 static int add_metadata(Editor *e, const char *name, const char *attributes) {
         const xmlNode *ours = xml_metadata(e->root), *metadata = top(e, "metadata"), *after;
-        char prefix[80];
 
         if (ours)
-                return insert_format(e, ours, NULL, "<%s%s %s/>", prefix_of(ours, prefix), name, attributes);
+                return insert_format(e, ours, NULL, "<%s%s%s %s/>", PREFIX(ours), name, attributes);
         if (metadata)
                 return insert_format(e, metadata, NULL,
                                      "<guestcrypt:devices xmlns:guestcrypt='" VIRT_METADATA_URI "'>\n"
@@ -408,7 +403,7 @@ static int place_device(Editor *e, char ret[static 64]) {
 static int add_device(Editor *e, const xmlNode *devices) {
         const char *type = doc_attribute(e->root, "type");
         xmlNode *command_line = last_of(e->root, "commandline", DOC_QEMU_URI);
-        char place[64], prefix[80];
+        char place[64];
         int r;
 
         if (strcmp(type, "kvm") != 0 && strcmp(type, "qemu") != 0)
@@ -427,16 +422,12 @@ static int add_device(Editor *e, const xmlNode *devices) {
                         return r;
         }
 
-        if (command_line) {
-                (void) prefix_of(command_line, prefix);
-                if (!command_line->ns->prefix)
-                        *prefix = '\0';
+        if (command_line)
                 return insert_format(e, command_line, NULL,
-                                     "<%sarg value='-device'/>\n"
-                                     "<%sarg value='{\"driver\":\"vfio-user-pci\",\"id\":\"" VIRT_DEVICE_ID
+                                     "<%s%sarg value='-device'/>\n"
+                                     "<%s%sarg value='{\"driver\":\"vfio-user-pci\",\"id\":\"" VIRT_DEVICE_ID
                                      "\",%s\"socket\":{\"type\":\"unix\",\"path\":\"%s\"}}'/>",
-                                     prefix, prefix, place, e->edit->socket);
-        }
+                                     PREFIX(command_line), PREFIX(command_line), place, e->edit->socket);
 
         e->added |= 1u << ADDED_COMMAND_LINE;
         return insert_format(e, e->root, NULL,
@@ -555,12 +546,17 @@ static int add_tpm_metadata(Editor *e, const xmlNode *wish) {
 static int attach_tpm(Editor *e) {
         const xmlNode *wish = metadata_child(e, "tpm"), *devices = last_of(e->root, "devices", NULL);
         CLEANUP(freep) char *socket = NULL;
-        TpmModel model;
+        TpmModel model = TPM_MODEL_NONE;
         int r;
 
         r = find_tpm(e, &model, &socket);
         if (r != 0)
                 return r;
+        if (model != TPM_MODEL_NONE &&
+            (model != e->edit->model || !socket || strcmp(socket, e->edit->socket) != 0))
+                return verdict(e, VIRT_EDIT_OTHER,
+                               "the guest has a TPM already, of model %s at %.100s; detach it first",
+                               tpm_model_name(model), socket ?: "an unknown socket");
         if (wish && !names_tpm(e->edit, doc_attribute(wish, "name")))
                 return verdict(e, VIRT_EDIT_OTHER, "the guest's metadata asks for the TPM '%s'",
                                doc_attribute(wish, "name"));
@@ -568,11 +564,6 @@ static int attach_tpm(Editor *e) {
             strcmp(doc_attribute(wish, "model"), tpm_model_name(e->edit->model)) != 0)
                 return verdict(e, VIRT_EDIT_OTHER, "the guest's metadata asks for a TPM of model %s",
                                doc_attribute(wish, "model"));
-        if (model != TPM_MODEL_NONE &&
-            (model != e->edit->model || !socket || strcmp(socket, e->edit->socket) != 0))
-                return verdict(e, VIRT_EDIT_OTHER,
-                               "the guest has a TPM already, of model %s at %.100s; detach it first",
-                               tpm_model_name(model), socket ?: "an unknown socket");
         if (!devices)
                 return verdict(e, VIRT_EDIT_CANNOT, "the guest has no <devices>");
 

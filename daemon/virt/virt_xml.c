@@ -15,22 +15,6 @@ static const char guest_rng[] =
 #include "guest.rng.h"
         ;
 
-void virt_wiring_clear(VirtWiring *w) {
-        free(w->name);
-        free(w->arch);
-        free(w->type);
-        free(w->machine);
-        free(w->emulator);
-        free(w->mdevs);
-        free(w->matrix);
-        free(w->tpm);
-        free(w->tpm_socket);
-        for (char **p = w->problems; p && *p; p++)
-                free(*p);
-        free(w->problems);
-        *w = (VirtWiring) {};
-}
-
 static int copy(const char *s, char **ret) {
         *ret = s ? strdup(s) : NULL;
         return s && !*ret ? -ENOMEM : 0;
@@ -50,34 +34,6 @@ static int add_problem(VirtWiring *w, const char *text) {
         w->problems = bigger;
         bigger[n + 1] = NULL;
         return copy(text, &bigger[n]);
-}
-
-int virt_wiring_copy(const VirtWiring *w, VirtWiring *ret) {
-        CLEANUP(virt_wiring_clear)
-        VirtWiring c = { .uuid = w->uuid,
-                         .n_mdevs = w->n_mdevs,
-                         .tpm_wish = w->tpm_wish,
-                         .tpm_model = w->tpm_model,
-                         .foreign_tpm = w->foreign_tpm };
-
-        if (copy(w->name, &c.name) < 0 || copy(w->arch, &c.arch) < 0 || copy(w->type, &c.type) < 0 ||
-            copy(w->machine, &c.machine) < 0 || copy(w->emulator, &c.emulator) < 0 ||
-            copy(w->matrix, &c.matrix) < 0 || copy(w->tpm, &c.tpm) < 0 ||
-            copy(w->tpm_socket, &c.tpm_socket) < 0)
-                return -ENOMEM;
-        if (w->n_mdevs > 0) {
-                c.mdevs = reallocarray(NULL, w->n_mdevs, sizeof *c.mdevs);
-                if (!c.mdevs)
-                        return -ENOMEM;
-                memcpy(c.mdevs, w->mdevs, w->n_mdevs * sizeof *c.mdevs);
-        }
-        for (char **p = w->problems; p && *p; p++)
-                if (add_problem(&c, *p) < 0)
-                        return -ENOMEM;
-
-        *ret = c;
-        c = (VirtWiring) {};
-        return 0;
 }
 
 /* ---- which elements are ours ---- */

@@ -130,7 +130,7 @@ void vtpm_drop(Tpm *t) {
         for (Op *op = t->first; op; op = op->next_of_tpm) {
                 op->t = NULL;
                 if (!op->answered)
-                        op_finish(op, VTPM_NO_SUCH, "there is no such TPM any more");
+                        vtpm_op_finish(op, VTPM_NO_SUCH, "there is no such TPM any more");
         }
         tpm_free(t);
         vtpm_tell(m, uuid, VTPM_REMOVED);
@@ -201,9 +201,9 @@ static int on_turn(sd_event_source *s, void *userdata) {
                 op_answer(op);
         else if (op->kind == OP_START || op->kind == OP_STOP || op->kind == OP_RESET ||
                  op->kind == OP_COUNTERS || op->kind == OP_RECOVER)
-                op_begin_run(op);
+                vtpm_op_begin_run(op);
         else
-                op_begin_store(op);
+                vtpm_op_begin_store(op);
         return 0;
 }
 
@@ -226,9 +226,9 @@ Op *vtpm_op_new(Manager *m, OpKind kind, vtpm_done_t done, void *userdata) {
         return op;
 }
 
-int op_submit(Op *op, Tpm *t) {
+int vtpm_op_submit(Op *op, Tpm *t) {
         if (t && t->n_ops >= VTPM_QUEUE_MAX)
-                return op_refuse(op, VTPM_LIMIT, "too much is asked of TPM '%s' at once", t->record.name);
+                return vtpm_op_refuse(op, VTPM_LIMIT, "too much is asked of TPM '%s' at once", t->record.name);
 
         op->t = t;
         if (t) {
@@ -252,7 +252,7 @@ static void op_set(Op *op, VtpmVerdict verdict, const char *format, va_list ap) 
         (void) sd_event_source_set_enabled(op->turn, SD_EVENT_ONESHOT);
 }
 
-void op_finish(Op *op, VtpmVerdict verdict, const char *format, ...) {
+void vtpm_op_finish(Op *op, VtpmVerdict verdict, const char *format, ...) {
         va_list ap;
 
         va_start(ap, format);
@@ -260,12 +260,12 @@ void op_finish(Op *op, VtpmVerdict verdict, const char *format, ...) {
         va_end(ap);
 }
 
-void op_fail(Op *op, int r) {
-        op_finish(op, VTPM_UNAVAILABLE, "%s", strerror(-r));
+void vtpm_op_fail(Op *op, int r) {
+        vtpm_op_finish(op, VTPM_UNAVAILABLE, "%s", strerror(-r));
         op->r = r;
 }
 
-int op_refuse(Op *op, VtpmVerdict verdict, const char *format, ...) {
+int vtpm_op_refuse(Op *op, VtpmVerdict verdict, const char *format, ...) {
         va_list ap;
 
         va_start(ap, format);
@@ -474,11 +474,8 @@ static void manager_free(Vtpm *v) {
         m->closing = true;
         m->worker = worker_free(m->worker);
         m->runner = vtpm_runner_free(m->runner);
-        for (Op *op; (op = m->ops);) {
-                if (!op->answered)
-                        op_fail(op, -ECANCELED);
-                op_answer(op);
-        }
+        while (m->ops)
+                op_free(m->ops);
         for (size_t i = 0; i < m->n_tpms; i++)
                 tpm_free(m->tpms[i]);
         free(m->tpms);

@@ -72,20 +72,20 @@ static void stop_ended(Op *op) {
 
         if (t->swtpm_up || t->device_up) {
                 vtpm_set_state(t, VTPM_FAILED, "its processes do not end, not even by SIGKILL");
-                op_finish(op, VTPM_TIMEOUT, "the processes of TPM '%s' do not end", t->record.name);
+                vtpm_op_finish(op, VTPM_TIMEOUT, "the processes of TPM '%s' do not end", t->record.name);
                 return;
         }
 
         (void) vtpm_tree_remove(t->m->sockets_fd, uuid_format(t->record.uuid, uuid));
         memcpy(text, op->why, sizeof text);
         vtpm_set_state(t, op->after, op->after == VTPM_FAILED ? text : NULL);
-        op_finish(op, op->kind == OP_STOP ? VTPM_DONE : op->why_verdict, "%s",
+        vtpm_op_finish(op, op->kind == OP_STOP ? VTPM_DONE : op->why_verdict, "%s",
                   op->kind == OP_STOP ? "" : text);
 }
 
 static void drop_state(Op *op) {
         if (op->t->record.ephemeral && !op->t->swtpm_up && !op->t->device_up)
-                op_run_job(op, VTPM_JOB_DROP, stop_ended); /* its files are not ours */
+                vtpm_op_run_job(op, VTPM_JOB_DROP, stop_ended); /* its files are not ours */
         else
                 stop_ended(op);
 }
@@ -166,7 +166,7 @@ __attribute__((format(printf, 3, 4))) static void start_failed(Op *op, VtpmVerdi
         va_end(ap);
         op->why_verdict = verdict;
         op->after = VTPM_FAILED;
-        log_warning("TPM '%s' could not be started: %s", op->t->record.name, op->why);
+        log_warning("TPM '%s'%s: %s", op->t->record.name, op->kind == OP_START ? " could not be started" : "", op->why);
         begin_stop(op);
 }
 
@@ -196,7 +196,7 @@ static void on_first_status(void *userdata, int r, const char *answer) {
                 start_failed(op, VTPM_TOOL, "the device has lost swtpm");
         else {
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL);
-                op_finish(op, VTPM_DONE, "%s", "");
+                vtpm_op_finish(op, VTPM_DONE, "%s", "");
         }
 }
 
@@ -217,7 +217,7 @@ static void on_swtpm_started(void *userdata, int r, const char *text) {
 
         if (r == VTPM_EXIT_IN_USE) { /* what is in its directory is somebody else's */
                 vtpm_set_state(op->t, VTPM_FAILED, text);
-                op_finish(op, VTPM_IN_USE, "%s", text);
+                vtpm_op_finish(op, VTPM_IN_USE, "%s", text);
                 return;
         }
         if (r != 0) {
@@ -227,7 +227,7 @@ static void on_swtpm_started(void *userdata, int r, const char *text) {
         op->t->swtpm_up = true;
         if (op->t->model != TPM_MODEL_VIRTIO) {
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL);
-                op_finish(op, VTPM_DONE, "%s", "");
+                vtpm_op_finish(op, VTPM_DONE, "%s", "");
                 return;
         }
         r = runner_start(op, VTPM_ROLE_DEVICE, on_device_started);
@@ -267,7 +267,7 @@ static void start_fresh(Op *op) {
 
         r = check_lock(t);
         if (r == -EBUSY) {
-                op_finish(op, VTPM_IN_USE, "somebody else runs TPM '%s'", t->record.name);
+                vtpm_op_finish(op, VTPM_IN_USE, "somebody else runs TPM '%s'", t->record.name);
                 return;
         }
         if (r >= 0)
@@ -276,7 +276,7 @@ static void start_fresh(Op *op) {
                 r = vtpm_run_record_save(sockets_fd,
                                          &(VtpmRunRecord) { .model = op->model, .group = t->m->group });
         if (r < 0) {
-                op_finish(op, VTPM_UNAVAILABLE, "TPM '%s' cannot be started: %s", t->record.name,
+                vtpm_op_finish(op, VTPM_UNAVAILABLE, "TPM '%s' cannot be started: %s", t->record.name,
                           strerror(-r));
                 return;
         }
@@ -285,7 +285,7 @@ static void start_fresh(Op *op) {
         t->restarts = 0;
         vtpm_set_state(t, VTPM_STARTING, NULL);
         if (t->record.ephemeral)
-                op_renew(op, on_renewed);
+                vtpm_op_renew(op, on_renewed);
         else
                 start_swtpm(op);
 }
@@ -297,23 +297,23 @@ static void on_status_again(void *userdata, int r, const char *answer) {
         op->talk = NULL;
         if (r == 0 && (status_is(answer, "connected", "no") || status_is(answer, "tpm", "ready")))
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL);
-        op_finish(op, VTPM_DONE, "%s", "");
+        vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
 
 static void begin_start(Op *op) {
         Tpm *t = op->t;
 
         if (is_up(t) && t->model != op->model)
-                op_finish(op, VTPM_BAD_STATE, "TPM '%s' runs already, as %s", t->record.name,
+                vtpm_op_finish(op, VTPM_BAD_STATE, "TPM '%s' runs already, as %s", t->record.name,
                           tpm_model_name(t->model));
         else if (t->state == VTPM_RUNNING || (t->state == VTPM_DEGRADED && t->model != TPM_MODEL_VIRTIO))
-                op_finish(op, VTPM_DONE, "%s", "");
+                vtpm_op_finish(op, VTPM_DONE, "%s", "");
         else if (t->state == VTPM_DEGRADED)
                 ask(op, "status", -1, on_status_again);
         else if (t->state == VTPM_DEFINED || (t->state == VTPM_FAILED && !t->swtpm_up && !t->device_up))
                 start_fresh(op);
         else
-                op_finish(op, VTPM_BAD_STATE, "TPM '%s' is %s", t->record.name, vtpm_state_name(t->state));
+                vtpm_op_finish(op, VTPM_BAD_STATE, "TPM '%s' is %s", t->record.name, vtpm_state_name(t->state));
 }
 
 /* ---- recovery ---- */
@@ -348,7 +348,7 @@ static void on_recovered(void *userdata, int r, const char *answer) {
                         "the device had ended while the guest ran; the guest has a TPM again after its next start");
         else
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL);
-        op_finish(op, VTPM_DONE, "%s", "");
+        vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
 
 static void on_handed_over(void *userdata, int r, const char *answer) {
@@ -422,13 +422,13 @@ static void begin_recover(Op *op) {
         Tpm *t = op->t;
 
         if (t->state != VTPM_RUNNING && t->state != VTPM_DEGRADED && t->state != VTPM_STARTING) {
-                op_finish(op, VTPM_DONE, "%s", ""); /* it was stopped meanwhile */
+                vtpm_op_finish(op, VTPM_DONE, "%s", ""); /* it was stopped meanwhile */
                 return;
         }
         if (t->model != TPM_MODEL_VIRTIO) {
                 if (t->swtpm_up) {
                         vtpm_set_state(t, VTPM_RUNNING, NULL);
-                        op_finish(op, VTPM_DONE, "%s", "");
+                        vtpm_op_finish(op, VTPM_DONE, "%s", "");
                 } else /* QEMU does not connect to another one */
                         start_failed(
                                 op, VTPM_TOOL,
@@ -447,7 +447,7 @@ static void recover(Tpm *t) {
                         return; /* one that has not begun sees all */
         op = vtpm_op_new(t->m, OP_RECOVER, NULL, NULL);
         if (op)
-                (void) op_submit(op, t);
+                (void) vtpm_op_submit(op, t);
 }
 
 static void on_ended(void *userdata, VtpmRole role, Uuid uuid, const char *text, bool fds_kept) {
@@ -506,7 +506,7 @@ int vtpm_adopt(Tpm *t) {
                         (void) snprintf(op->why, sizeof op->why, "it ended while guestcryptd did not run");
                 }
                 t->state = VTPM_STOPPING;
-                return op_submit(op, t);
+                return vtpm_op_submit(op, t);
         }
 
         t->model = run.model;
@@ -540,7 +540,7 @@ static void look_again(Op *op) {
                 r = sd_event_add_time_relative(op->m->event, &op->timer, CLOCK_MONOTONIC, SETTLE_US, 0,
                                                on_settle_timer, op);
         if (r < 0)
-                op_fail(op, r);
+                vtpm_op_fail(op, r);
 }
 
 static void on_settled(void *userdata, int r, const char *answer) {
@@ -553,7 +553,7 @@ static void on_settled(void *userdata, int r, const char *answer) {
         }
         if (r == 0 && status_is(answer, "tpm", "ready"))
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL);
-        op_finish(op, VTPM_DONE, "%s", "");
+        vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
 
 static void on_reset(void *userdata, int r, const char *answer) {
@@ -561,12 +561,12 @@ static void on_reset(void *userdata, int r, const char *answer) {
 
         op->talk = NULL;
         if (r != 0)
-                op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_TOOL, "the device: %s",
+                vtpm_op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_TOOL, "the device: %s",
                           r < 0 ? strerror(-r) : answer);
         else if (op->t->state == VTPM_DEGRADED)
                 ask(op, "status", -1, on_settled);
         else
-                op_finish(op, VTPM_DONE, "%s", "");
+                vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
 
 /* The status' lines that are counters, from "commands" on. */
@@ -591,7 +591,7 @@ static void on_counters(void *userdata, int r, const char *answer) {
 
         op->talk = NULL;
         if (r != 0) {
-                op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_TOOL, "the device: %s",
+                vtpm_op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_TOOL, "the device: %s",
                           r < 0 ? strerror(-r) : answer);
                 return;
         }
@@ -599,12 +599,12 @@ static void on_counters(void *userdata, int r, const char *answer) {
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL); /* another VMM has it now */
         r = read_counters(op, answer);
         if (r < 0)
-                op_fail(op, r);
+                vtpm_op_fail(op, r);
         else
-                op_finish(op, VTPM_DONE, "%s", "");
+                vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
 
-void op_begin_run(Op *op) {
+void vtpm_op_begin_run(Op *op) {
         Tpm *t = op->t;
 
         switch (op->kind) {
@@ -613,7 +613,7 @@ void op_begin_run(Op *op) {
                 break;
         case OP_STOP:
                 if (t->state == VTPM_DEFINED)
-                        op_finish(op, VTPM_DONE, "%s", "");
+                        vtpm_op_finish(op, VTPM_DONE, "%s", "");
                 else
                         begin_stop(op);
                 break;
@@ -622,7 +622,7 @@ void op_begin_run(Op *op) {
                 break;
         default: /* reset, counters */
                 if (t->model != TPM_MODEL_VIRTIO || !is_up(t))
-                        op_finish(op, VTPM_BAD_STATE, "TPM '%s' does not run as virtio", t->record.name);
+                        vtpm_op_finish(op, VTPM_BAD_STATE, "TPM '%s' does not run as virtio", t->record.name);
                 else if (op->kind == OP_RESET)
                         ask(op, "reset", -1, on_reset);
                 else
@@ -640,7 +640,7 @@ static int submit(Vtpm *v, Uuid uuid, OpKind kind, TpmModel model, vtpm_done_t d
         op->uuid = uuid;
         op->model = model;
         op->counters_done = counters_done;
-        return t ? op_submit(op, t) : op_refuse(op, VTPM_NO_SUCH, "there is no such TPM");
+        return t ? vtpm_op_submit(op, t) : vtpm_op_refuse(op, VTPM_NO_SUCH, "there is no such TPM");
 }
 
 int vtpm_start(Vtpm *v, Uuid uuid, TpmModel model, vtpm_done_t done, void *userdata) {

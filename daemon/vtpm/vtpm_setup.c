@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -176,16 +177,12 @@ static const struct {
                                    "--platform-model virtual-machine\n" },
 };
 
-int vtpm_setup_authority(int state_fd, uid_t ca_uid) {
-        CLEANUP(fd_closep) int ca_fd = -1, new_fd = -1;
+static int write_authority(int ca_fd, uid_t ca_uid) {
+        CLEANUP(fd_closep) int new_fd = -1;
         int r;
 
-        ca_fd = vtpm_dir_open(state_fd, VTPM_CA_DIR, 0700);
-        if (ca_fd < 0)
-                return ca_fd;
         for (size_t i = 0; i < ELEMENTS(authority_files); i++) {
                 const char *name = authority_files[i].name, *text = authority_files[i].text;
-                CLEANUP(fd_closep) int fd = -1;
 
                 if (faccessat(ca_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
                         continue;
@@ -198,9 +195,22 @@ int vtpm_setup_authority(int state_fd, uid_t ca_uid) {
         new_fd = vtpm_dir_open(ca_fd, "new", 0700);
         if (new_fd < 0)
                 return new_fd;
-        if (fchown(new_fd, ca_uid, ca_uid) < 0 || fchown(ca_fd, ca_uid, ca_uid) < 0)
+        return fchown(new_fd, ca_uid, ca_uid) < 0 || fchown(ca_fd, ca_uid, ca_uid) < 0 ? -errno : 0;
+}
+
+int vtpm_setup_authority(int state_fd, uid_t ca_uid) {
+        CLEANUP(fd_closep) int ca_fd = -1;
+        int r;
+
+        ca_fd = vtpm_dir_open(state_fd, VTPM_CA_DIR, 0700);
+        if (ca_fd < 0)
+                return ca_fd;
+        if (flock(ca_fd, LOCK_EX) < 0) /* other jobs do the same */
                 return -errno;
-        return TAKE_FD(ca_fd);
+        r = write_authority(ca_fd, ca_uid);
+        if (flock(ca_fd, LOCK_UN) < 0 && r >= 0)
+                r = -errno;
+        return r < 0 ? r : TAKE_FD(ca_fd);
 }
 
 /* What decides which programs run must be root's alone. */
@@ -348,13 +358,14 @@ int vtpm_setup_state(const VtpmSetup *s, int dir_fd, const char *name, const cha
 /* swtpm's control channel: switch on (2, no flags), and end (3). Each is answered with a result of four bytes. */
 static int switch_on(int fd, uint32_t *ret_result) {
         static const uint8_t init[] = { 0, 0, 0, 2, 0, 0, 0, 0 }, shutdown_it[] = { 0, 0, 0, 3 };
-        uint8_t reply[4];
+        uint8_t reply[4], ignored[4];
 
         if (send(fd, init, sizeof init, MSG_NOSIGNAL) != sizeof init)
                 return -EPIPE;
         if (recv(fd, reply, sizeof reply, MSG_WAITALL) != sizeof reply)
                 return -EPIPE;
         (void) send(fd, shutdown_it, sizeof shutdown_it, MSG_NOSIGNAL);
+        (void) !recv(fd, &ignored, sizeof ignored, MSG_WAITALL); /* it complains if nobody listens */
         *ret_result =
                 (uint32_t) reply[0] << 24 | (uint32_t) reply[1] << 16 | (uint32_t) reply[2] << 8 | reply[3];
         return 0;

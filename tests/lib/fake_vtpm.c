@@ -57,6 +57,8 @@ static VtpmVerdict carry_out(FakeVtpm *v, FakeVtpmCall *c) {
         case FAKE_STOP:
                 if (t->state == VTPM_DEFINED)
                         return VTPM_BAD_STATE;
+                if (v->before_stop)
+                        v->before_stop(v->stop_userdata, c->uuid);
                 t->state = VTPM_DEFINED;
                 t->model = TPM_MODEL_NONE;
                 t->stops++;

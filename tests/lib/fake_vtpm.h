@@ -42,6 +42,8 @@ typedef struct FakeVtpm {
         FakeTpm tpms[FAKE_TPMS_MAX];
         FakeVtpmCall *calls;
         sd_event_source *source;
+        void (*before_stop)(void *userdata, Uuid uuid);
+        void *stop_userdata;
 } FakeVtpm;
 
 void fake_vtpm_init(FakeVtpm *v, sd_event *event);

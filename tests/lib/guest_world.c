@@ -172,7 +172,8 @@ static void set_use(World *w, const VirtWiring *x, bool on) {
 }
 
 /* What libvirt and QEMU look at themselves: the mdev is there and free, the TPM's socket answers. */
-static const char *refuses(World *w, const FakeGuest *f) {
+const char *world_refuses(World *w, unsigned n) {
+        const FakeGuest *f = fake_virt_find(&w->virt, guest_n(n));
         const VirtWiring *x = &f->g.config;
         Uuid tpm;
 
@@ -195,13 +196,12 @@ static const char *refuses(World *w, const FakeGuest *f) {
         return NULL;
 }
 
-static void qemu_runs(World *w, FakeGuest *f, Uuid uuid) {
-        set_use(w, &f->g.config, true);
-        fake_virt_run(&w->virt, uuid, true);
+void world_qemu(World *w, unsigned n) {
+        set_use(w, &fake_virt_find(&w->virt, guest_n(n))->g.config, true);
+        fake_virt_run(&w->virt, guest_n(n), true);
 }
 
 bool world_run(World *w, unsigned n, Reply *reply) {
-        FakeGuest *f = fake_virt_find(&w->virt, guest_n(n));
         Reply own, other;
         const char *why;
 
@@ -212,7 +212,7 @@ bool world_run(World *w, unsigned n, Reply *reply) {
                 assert_int_equal(other.r, 0);
                 return false;
         }
-        why = refuses(w, f);
+        why = world_refuses(w, n);
         if (why) {
                 reply->r = -1;
                 (void) snprintf(reply->text, sizeof reply->text, "%s", why);
@@ -220,7 +220,7 @@ bool world_run(World *w, unsigned n, Reply *reply) {
                         assert_int_equal(world_hook(w, n, "release", &other), 0);
                 return false;
         }
-        qemu_runs(w, f, guest_n(n));
+        world_qemu(w, n);
         if (!w->no_hook)
                 assert_int_equal(world_hook(w, n, "started", &other), 0);
         world_settle(w);

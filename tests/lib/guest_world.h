@@ -48,6 +48,10 @@ int world_hook(World *w, unsigned n, const char *operation, Reply *reply);
 void world_hook_begin(World *w, unsigned n, const char *operation, Reply *reply);
 /* As `virsh start` does: true if it runs; else @reply (or NULL) says why. */
 bool world_run(World *w, unsigned n, Reply *reply);
+/* Why libvirt or QEMU themselves would not start it; NULL: they do. */
+const char *world_refuses(World *w, unsigned n);
+/* QEMU runs. */
+void world_qemu(World *w, unsigned n);
 /* It ends, and the hook is told, and libvirt tells. */
 void world_end(World *w, unsigned n);
 /* QEMU is killed: nobody is told. */

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "virt/virt_emulator.h"
+
+#define TIMEOUT_MS 5000
+#define OUTPUT_MAX (512 * 1024)
+#define CACHE_MAX  16
+
+typedef struct Asked {
+        char *path;
+        dev_t device;
+        ino_t inode;
+        off_t size;
+        struct timespec modified;
+        Emulator answer;
+} Asked;
+
+static Asked cache[CACHE_MAX];
+static size_t next_cached;
+
+static int64_t now_ms(void) {
+        struct timespec t;
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &t);
+        return (int64_t) t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* All it writes until it closes its output, or until @until. */
+static int read_output(int fd, int64_t until, char *buffer, size_t size) {
+        size_t n = 0;
+
+        for (;;) {
+                struct pollfd p = { .fd = fd, .events = POLLIN };
+                int64_t left = until - now_ms();
+                ssize_t k;
+
+                if (left <= 0 || poll(&p, 1, (int) left) == 0)
+                        return -ETIME;
+                if (n + 1 >= size)
+                        break;
+                k = read(fd, buffer + n, size - n - 1);
+                if (k < 0 && errno != EINTR)
+                        return -errno;
+                if (k == 0)
+                        break;
+                if (k > 0)
+                        n += (size_t) k;
+        }
+        buffer[n] = '\0';
+        return 0;
+}
+
+static int spawn(const char *path, char *const argv[], int out, pid_t *ret) {
+        posix_spawn_file_actions_t actions;
+        posix_spawnattr_t attributes;
+        char *environment[] = { (char *) "PATH=/usr/sbin:/usr/bin:/sbin:/bin", (char *) "LC_ALL=C", NULL };
+        sigset_t all, none;
+        int r;
+
+        (void) sigfillset(&all);
+        (void) sigemptyset(&none);
+        (void) posix_spawn_file_actions_init(&actions);
+        (void) posix_spawnattr_init(&attributes);
+        r = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
+        if (r == 0)
+                r = posix_spawn_file_actions_adddup2(&actions, out, 1);
+        if (r == 0)
+                r = posix_spawn_file_actions_adddup2(&actions, 0, 2);
+        if (r == 0)
+                r = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+        if (r == 0)
+                r = posix_spawnattr_setsigdefault(&attributes, &all);
+        if (r == 0)
+                r = posix_spawnattr_setsigmask(&attributes, &none);
+        if (r == 0)
+                r = posix_spawnattr_setpgroup(&attributes, 0);
+        if (r == 0)
+                r = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK |
+                                                                  POSIX_SPAWN_SETPGROUP);
+        if (r == 0)
+                r = posix_spawn(ret, path, &actions, &attributes, argv, environment);
+        (void) posix_spawn_file_actions_destroy(&actions);
+        (void) posix_spawnattr_destroy(&attributes);
+        return -r;
+}
+
+static int run(const char *path, char *const argv[], char *buffer, size_t size) {
+        int pipe_fd[2], r;
+        pid_t pid;
+
+        if (pipe2(pipe_fd, O_CLOEXEC) < 0)
+                return -errno;
+        r = spawn(path, argv, pipe_fd[1], &pid);
+        (void) fd_close(pipe_fd[1]);
+        if (r >= 0) {
+                r = read_output(pipe_fd[0], now_ms() + TIMEOUT_MS, buffer, size);
+                /* also those that it may have started; the process is not waited for yet, so that the number is its own */
+                (void) kill(-pid, SIGKILL);
+                (void) waitpid(pid, NULL, 0);
+        }
+        (void) fd_close(pipe_fd[0]);
+        return r;
+}
+
+static int ask(const char *path, char *buffer, Emulator *ret) {
+        char *help[] = { (char *) path, (char *) "-device", (char *) "help", NULL };
+        char *version[] = { (char *) path, (char *) "--version", NULL };
+        Emulator e = {};
+        const char *p;
+        int r;
+
+        r = run(path, help, buffer, OUTPUT_MAX);
+        if (r < 0)
+                return r;
+        if (!strstr(buffer, "name \""))
+                return -EBADMSG;
+        e.vfio_user = strstr(buffer, "name \"vfio-user-pci\"");
+        e.crb = strstr(buffer, "name \"tpm-crb\"");
+        e.tis = strstr(buffer, "name \"tpm-tis\"") || strstr(buffer, "name \"tpm-tis-device\"");
+
+        r = run(path, version, buffer, OUTPUT_MAX);
+        p = r >= 0 ? strstr(buffer, "version ") : NULL;
+        if (p) {
+                size_t n = strspn(p + strlen("version "), "0123456789.");
+
+                if (n < sizeof e.version)
+                        memcpy(e.version, p + strlen("version "), n);
+        }
+        *ret = e;
+        return 0;
+}
+
+static bool is_same(const Asked *a, const char *path, const struct stat *st) {
+        return a->path && strcmp(a->path, path) == 0 && a->device == st->st_dev && a->inode == st->st_ino &&
+               a->size == st->st_size && a->modified.tv_sec == st->st_mtim.tv_sec &&
+               a->modified.tv_nsec == st->st_mtim.tv_nsec;
+}
+
+int emulator_ask(const char *path, Emulator *ret) {
+        CLEANUP(freep) char *buffer = NULL;
+        struct stat st;
+        Asked *a;
+        int r;
+
+        if (*path != '/')
+                return -ENOENT;
+        if (stat(path, &st) < 0)
+                return -errno;
+        for (size_t i = 0; i < CACHE_MAX; i++)
+                if (is_same(cache + i, path, &st)) {
+                        *ret = cache[i].answer;
+                        return 0;
+                }
+
+        buffer = malloc(OUTPUT_MAX);
+        if (!buffer)
+                return -ENOMEM;
+        r = ask(path, buffer, ret);
+        if (r < 0)
+                return r;
+
+        a = cache + next_cached++ % CACHE_MAX;
+        free(a->path);
+        *a = (Asked) { .path = strdup(path),
+                       .device = st.st_dev,
+                       .inode = st.st_ino,
+                       .size = st.st_size,
+                       .modified = st.st_mtim,
+                       .answer = *ret };
+        return 0;
+}
