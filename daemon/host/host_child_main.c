@@ -25,6 +25,7 @@
 #include "host/ap_lock.h"
 #include "host/host.h"
 #include "host/host_execute.h"
+#include "host/host_page.h"
 #include "host/host_paths.h"
 #include "host/host_scan.h"
 #include "host/host_wire.h"
@@ -32,6 +33,7 @@
 
 typedef struct ChildMain {
         int fd, root_fd, lock_fd, uevent_fd;
+        HostPage *page;
         bool moved; /* the AP bus has sent events since `previous`: it is to be listed */
         Sysfs *sysfs;
         Snapshot *previous;
@@ -83,37 +85,45 @@ static int child_send(ChildMain *c) {
         return 0;
 }
 
-static int child_say_begin(ChildMain *c, const WireBegin *b) {
+/* Nothing begins when the daemon has gone or has given this process up. */
+static int child_note(ChildMain *c, const HostNote *n) {
+        struct pollfd p = { .fd = c->fd, .events = POLLRDHUP };
         int r;
 
-        r = wire_put_begin(&c->out, b);
-        return r < 0 ? r : child_send(c);
+        r = poll(&p, 1, 0);
+        if (r < 0 && errno != EINTR)
+                return -errno;
+        if (r > 0)
+                return -ECONNRESET;
+        return host_page_begin(c->page, n);
 }
 
 static int child_begin(void *userdata, const HostAccess *a) {
-        WireBegin b = { .phase = WIRE_PHASE_STEP,
-                        .plan = (uint32_t) a->plan,
-                        .step = (uint32_t) a->step,
-                        .allowance_us = a->allowance_us };
+        HostNote n = {
+                .phase = HOST_PHASE_STEP, .plan = a->plan, .step = a->step, .allowance_us = a->allowance_us
+        };
 
-        (void) snprintf(b.what, sizeof b.what, "%s", a->what);
-        return child_say_begin(userdata, &b);
+        (void) snprintf(n.what, sizeof n.what, "%s", a->what);
+        return child_note(userdata, &n);
 }
 
 static int child_ended(void *userdata, size_t plan, const HostOutcome *o) {
+        static const HostNote scan = { .phase = HOST_PHASE_SCAN, .what = "scan" };
         ChildMain *c = userdata;
-        int r;
 
-        r = wire_put_ended(&c->out, (uint32_t) plan, o);
-        return r < 0 ? r : child_send(c);
+        host_page_ended(c->page, plan, o);
+        return child_note(c, &scan);
 }
 
 static int child_risky(void *userdata, const Snapshot *s) {
+        static const HostNote details = { .phase = HOST_PHASE_SCAN, .what = "reading mdev details" };
         ChildMain *c = userdata;
         int r;
 
         r = wire_put_snapshot(&c->out, WIRE_PARTIAL, 0, s);
-        return r < 0 ? r : child_send(c);
+        if (r >= 0)
+                r = child_send(c);
+        return r < 0 ? r : child_note(c, &details);
 }
 
 /* Ends the job; @s is kept for the next scan. */
@@ -157,11 +167,11 @@ static int child_lock(ChildMain *c, uint64_t timeout_us, pid_t *ret_holder) {
 }
 
 static int child_scan(ChildMain *c, const HostScanner *scanner, const WireJob *job) {
-        const WireBegin scan = { .phase = WIRE_PHASE_SCAN, .what = "scan" };
+        static const HostNote scan = { .phase = HOST_PHASE_SCAN, .what = "scan" };
         Snapshot *s = NULL;
         int r;
 
-        r = child_say_begin(c, &scan);
+        r = child_note(c, &scan);
         if (r < 0)
                 return r;
         r = host_scan(scanner, job->depth, &s);
@@ -169,8 +179,8 @@ static int child_scan(ChildMain *c, const HostScanner *scanner, const WireJob *j
 }
 
 static int child_execute(ChildMain *c, const HostScanner *scanner, const WireJob *job) {
-        const WireBegin lock = { .phase = WIRE_PHASE_LOCK, .what = "wait for the AP lock" };
-        const WireBegin scan = { .phase = WIRE_PHASE_SCAN, .what = "scan" };
+        static const HostNote lock = { .phase = HOST_PHASE_LOCK, .what = "wait for the AP lock" };
+        static const HostNote scan = { .phase = HOST_PHASE_SCAN, .what = "scan" };
         HostExecution x = { .scanner = *scanner,
                             .root_fd = c->root_fd,
                             .begin = child_begin,
@@ -184,7 +194,7 @@ static int child_execute(ChildMain *c, const HostScanner *scanner, const WireJob
 
         if (!outcomes)
                 return child_result(c, -ENOMEM, NULL);
-        r = child_say_begin(c, &lock);
+        r = child_note(c, &lock);
         if (r < 0)
                 return r;
         r = child_lock(c, job->lock_timeout_us, &holder);
@@ -203,7 +213,7 @@ static int child_execute(ChildMain *c, const HostScanner *scanner, const WireJob
                 return child_result(c, 0, NULL);
         }
 
-        r = child_say_begin(c, &scan);
+        r = child_note(c, &scan);
         if (r >= 0)
                 r = host_execute(&x, job->plans, job->n_plans, outcomes, &after);
         (void) ap_lock_release(c->lock_fd, getpid());
@@ -238,8 +248,6 @@ static int child_handle(ChildMain *c, WireType type, const uint8_t *message, siz
                 r = job.execute ? child_execute(c, &scanner, &job) : child_scan(c, &scanner, &job);
                 wire_job_clear(&job);
                 return r;
-        case WIRE_BEGIN:
-        case WIRE_ENDED:
         case WIRE_PARTIAL:
         case WIRE_RESULT:
         case _WIRE_TYPE_MAX:
@@ -288,7 +296,7 @@ static int child_serve(ChildMain *c) {
         }
 }
 
-int host_child_main(int fd, int root_fd) {
+int host_child_main(int fd, int root_fd, int page_fd) {
         static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE };
         ChildMain c = { .fd = fd, .root_fd = root_fd, .lock_fd = -1, .uevent_fd = -1 };
         CLEANUP(fd_closep) int sys_fd = -1;
@@ -298,8 +306,12 @@ int host_child_main(int fd, int root_fd) {
                 (void) signal(ignored[i], SIG_IGN);
         files_raise();
 
-        sys_fd = openat(root_fd, HOST_PATH_SYS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        r = ret_errno(sys_fd);
+        r = host_page_map(page_fd, &c.page);
+        (void) fd_close(page_fd);
+        if (r >= 0) {
+                sys_fd = openat(root_fd, HOST_PATH_SYS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                r = ret_errno(sys_fd);
+        }
         if (r >= 0)
                 r = c.lock_fd = file_open_dir(root_fd, HOST_PATH_LOCK_DIR);
         if (r >= 0)
@@ -312,6 +324,7 @@ int host_child_main(int fd, int root_fd) {
                 r = child_serve(&c);
 
         (void) sysfs_free(c.sysfs);
+        (void) host_page_free(c.page);
         (void) snapshot_free(c.previous);
         free(c.known.known);
         wire_buffer_clear(&c.out);

@@ -750,7 +750,7 @@ int main(int argc, char **argv) {
         int failed = 0, r;
 
         if (argc > 1 && strcmp(argv[1], "--host-child") == 0)
-                return host_child_main(3, 4);
+                return host_child_main(HOST_CHILD_SOCKET_FD, HOST_CHILD_ROOT_FD, HOST_CHILD_PAGE_FD);
         if (argc < 2)
                 return 2;
         use_child = strcmp(argv[1], "child") == 0;
