@@ -138,7 +138,7 @@ static void *race(void *arg) {
 
 /* While the child runs: a look never mixes two notes, and of what was stopped nothing begins. */
 static void test_race(void **state) {
-        for (unsigned i = 0; i < 200; i++) {
+        for (unsigned i = 0; i < 50; i++) {
                 CLEANUP(host_page_freep) HostPage *daemon = NULL;
                 CLEANUP(host_page_freep) HostPage *child = NULL;
                 HostNote start = step_note(0, 0), seen;
