@@ -24,7 +24,7 @@
 
 #define ENGINE_CALLER_SIZE 32
 #define ENGINE_TRIES_MAX   4   /* plans made anew because the host had changed under them */
-#define ENGINE_BATCH_MAX   128 /* plans handed to the host at once */
+#define ENGINE_BATCH_MAX   64  /* plans handed to the host at once */
 #define ENGINE_COMMIT_MAX  256 /* operations in one commit */
 
 typedef struct Op Op;
@@ -149,7 +149,8 @@ struct Engine {
         size_t n_lazy_marks, allocated_lazy_marks;
         sd_event_source *lazy_timer, *checkpoint_timer, *files_timer;
         bool files_since; /* there has been a commit since the timer was set */
-        Op **executing;   /* the batch with the host */
+        unsigned files_put_off;
+        Op **executing; /* the batch with the host */
         size_t n_executing;
         size_t n_ops; /* in flight */
         Op **busy;    /* operations on mdevs without definition: at most one each */
@@ -163,6 +164,7 @@ struct Engine {
         uint64_t n_scans; /* begun */
         Waiter *waiters;
         sd_event_source *gather_idle, *gather_timer;
+        unsigned gathered, gather_singles; /* requests by now; gatherings of one, in a row */
         bool look_wanted;
         sd_event_source *rescan_timer, *stir_timer, *show_timer, *mdevctl_watch;
         Uuid show_next; /* the matrix at which showing all goes on */
@@ -267,6 +269,7 @@ void op_drain(Engine *e);
 /* A scan, or a commit, with all that the loop has at hand. */
 void gather_look(Engine *e);
 void gather_commit(Engine *e);
+void gather_end(Engine *e); /* what is wanted by now was gathered before */
 
 /* ---- engine_decide.c ---- */
 
