@@ -203,7 +203,9 @@ static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
 static void call_many(sd_bus *bus, const char *name, size_t n, size_t window) {
         const Verb *verb = NULL;
         Flight f = { .verb = name };
+        const char *unique;
         double start;
+        int r;
 
         for (size_t i = 0; i < ELEMENTS(verbs); i++)
                 if (strcmp(verbs[i].name, name) == 0)
@@ -212,10 +214,11 @@ static void call_many(sd_bus *bus, const char *name, size_t n, size_t window) {
                 fail(name, -EINVAL, NULL);
         f.count_objects = verb->make == make_list;
 
+        r = sd_bus_get_unique_name(bus, &unique); /* returns when there is a connection */
+        if (r < 0)
+                fail("bus", r, NULL);
         start = now();
         for (size_t i = 0; i < n || f.in_flight > 0;) {
-                int r;
-
                 while (i < n && f.in_flight < window) {
                         CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL;
                         Shape s = shape(i++);
