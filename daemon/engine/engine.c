@@ -507,6 +507,7 @@ Engine *engine_free(Engine *e) {
         e->closing = true;
         sd_event_source_disable_unref(e->rescan_timer);
         sd_event_source_disable_unref(e->show_timer);
+        sd_event_source_disable_unref(e->begun_timer);
         sd_event_source_disable_unref(e->mdevctl_watch);
         sd_event_source_disable_unref(e->stir_timer);
         sd_event_source_disable_unref(e->gather_idle);

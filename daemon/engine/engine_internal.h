@@ -62,6 +62,7 @@ struct Op {
         bool keep_matrix; /* MODIFY: only autostart changes */
         int autostart;    /* MODIFY: -1: as it is */
         bool fresh;       /* has been decided on a fresh scan */
+        bool shown;       /* its matrix has been shown with it */
         Plan plan;
         Plan undo;        /* UNDO: what brings the host back */
         bool claims_live; /* target holds a tentative claim on what is live */
@@ -166,7 +167,7 @@ struct Engine {
         sd_event_source *gather_idle, *gather_timer;
         unsigned gathered, gather_singles; /* requests by now; gatherings of one, in a row */
         bool look_wanted;
-        sd_event_source *rescan_timer, *stir_timer, *show_timer, *mdevctl_watch;
+        sd_event_source *rescan_timer, *stir_timer, *show_timer, *begun_timer, *mdevctl_watch;
         Uuid show_next; /* the matrix at which showing all goes on */
         bool showing, show_again;
 
@@ -240,6 +241,7 @@ char **state_problems(Engine *e, const Matrix *m);
 void state_show(Engine *e, Matrix *m);
 /* The same for all, a little later. */
 void state_show_all_soon(Engine *e);
+void state_show_begun_soon(Engine *e); /* what is done by then is shown once, with its result */
 void state_emit(Engine *e, const EngineKey *key, EngineChange change);
 void state_emit_matrix(Engine *e, const Matrix *m, EngineChange change);
 void state_emit_manager(Engine *e);

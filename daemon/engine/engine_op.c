@@ -186,14 +186,11 @@ static void finish_refused(Engine *e, Op *op, int r, Refusal *refusal) {
 /* ---- decide ---- */
 
 static void proceed(Engine *e, Op *op) {
-        Matrix *m = state_find(e, op->uuid);
-
         op->phase = op->plan.n_steps > 0 ? OP_INTENT : OP_FINAL;
         if (op->phase == OP_INTENT)
                 op->id = ++e->last_op;
         push(&e->commit, op);
-        if (m)
-                state_show(e, m);
+        state_show_begun_soon(e);
         gather_commit(e);
 }
 
