@@ -512,6 +512,14 @@ static void test_ended_unheard(void **state) {
         assert_false(world_is_live(w, 1));
         assert_null(world_hold(w, 1));
 
+        /* and that is the first that the next one hears */
+        assert_true(world_run(w, 1, NULL));
+        world_crash(w);
+        world_kill(w, 1);
+        world_start_early(w);
+        assert_false(world_is_live(w, 1));
+        assert_null(world_hold(w, 1));
+
         /* also while libvirt could not be heard */
         assert_true(world_run(w, 1, NULL));
         fake_virt_disconnect(&w->virt);
