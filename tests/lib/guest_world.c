@@ -58,22 +58,11 @@ World *world_free(World *w) {
         return NULL;
 }
 
-static void launch(World *w) {
+void world_start(World *w) {
         env_launch(w->env);
         engine_set_virt(w->env->engine, &w->virt.virt);
         engine_set_vtpm(w->env->engine, &w->vtpm.vtpm);
         fake_vtpm_listen(&w->vtpm, w->env->engine);
-}
-
-void world_start_early(World *w) {
-        launch(w);
-        fake_virt_listen(&w->virt, w->env->engine);
-        env_wait(w->env, &w->env->ready);
-        world_settle(w);
-}
-
-void world_start(World *w) {
-        launch(w);
         env_wait(w->env, &w->env->ready);
         fake_virt_listen(&w->virt, w->env->engine);
         world_settle(w);

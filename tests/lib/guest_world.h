@@ -20,8 +20,6 @@ World *world_new(void);
 World *world_free(World *w);
 /* An engine on what there is. */
 void world_start(World *w);
-/* The same; libvirt is heard before the host has been looked at. */
-void world_start_early(World *w);
 void world_stop(World *w);
 void world_crash(World *w);
 /* Until nothing is under way. */
