@@ -6,12 +6,14 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <systemd/sd-bus.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/conf.h"
@@ -167,17 +169,35 @@ static void open_vtpm(Daemon *d, const char *program) {
         engine_set_vtpm(d->engine, d->vtpm);
 }
 
+/* Installed, or beside us in a build directory, which goes first: what is tried there belongs together. */
+static int find_virt(char path[static PATH_MAX]) {
+        char self[PATH_MAX];
+        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+
+        if (n < 0)
+                return -errno;
+        self[n] = '\0';
+        *strrchr(self, '/') = '\0';
+        if (snprintf(path, PATH_MAX, "%s/virt/guestcryptd-virt", self) < PATH_MAX && access(path, X_OK) == 0)
+                return 0;
+        (void) snprintf(path, PATH_MAX, "%s", VIRT_PROGRAM);
+        return access(path, X_OK) < 0 ? -errno : 0;
+}
+
 /* Without libvirt its hook can still be answered. */
 static void open_virt(Daemon *d) {
         const VirtConfig config = { .uri = d->conf.libvirt_uri };
+        char program[PATH_MAX];
         int r;
 
         if (strcmp(d->conf.libvirt_uri, CONF_NO_LIBVIRT) == 0)
                 return;
 
-        r = virt_child_new(d->event, &config, VIRT_PROGRAM, &engine_virt_events, d->engine, &d->virt);
+        r = find_virt(program);
+        if (r >= 0)
+                r = virt_child_new(d->event, &config, program, &engine_virt_events, d->engine, &d->virt);
         if (r < 0)
-                log_error("Cannot talk to libvirt, going on without: %s", strerror(-r));
+                log_notice("Cannot start '%s', going on without libvirt: %s", VIRT_PROGRAM, strerror(-r));
         engine_set_virt(d->engine, d->virt);
 }
 

@@ -317,11 +317,12 @@ static void hand_over(Guest *g) {
 static void release_run(Guest *g) {
         Engine *e = g->engine;
         const Matrix *m = state_find(e, g->hold.matrix);
+        bool known = e->scanned; /* whether it is there: a guest may have ended before we came */
 
         if (g->op && g->op->starting) /* what is to be stopped then */
                 return;
         hand_over(g);
-        if (!uuid_is_null(g->hold.matrix) && !g->stopping_matrix &&
+        if (!uuid_is_null(g->hold.matrix) && !g->stopping_matrix && known &&
             (!g->hold.matrix_started || !m || hold_of_matrix(e, g->hold.matrix) ||
              (!is_live(e, g->hold.matrix) && !m->op && !m->unresolved)))
                 g->hold.matrix = (Uuid) {};
@@ -332,7 +333,7 @@ static void release_run(Guest *g) {
         if (!g->stop_later) {
                 if (!uuid_is_null(g->hold.tpm) && !g->stopping_tpm)
                         stop_tpm(g);
-                if (!uuid_is_null(g->hold.matrix) && !g->stopping_matrix)
+                if (!uuid_is_null(g->hold.matrix) && !g->stopping_matrix && known)
                         stop_matrix(g);
         }
         if (!uuid_is_null(g->hold.matrix) || !uuid_is_null(g->hold.tpm))
@@ -438,10 +439,9 @@ static bool names_ours(Engine *e, const VirtWiring *w) {
 void hold_run(Guest *g) {
         Engine *e = g->engine;
 
-        if (g->hold.phase == HOLD_RELEASING) {
-                if (e->settled) /* before that it is not known what is there */
-                        release_run(g);
-        } else if (g->active && !g->ended && !g->hooks && !g->op && names_ours(e, &g->live))
+        if (g->hold.phase == HOLD_RELEASING)
+                release_run(g);
+        else if (g->active && !g->ended && !g->hooks && !g->op && names_ours(e, &g->live))
                 hold_adopt(g, &g->live, false);
         if (g->hold.phase == HOLD_PREPARED && g->active && !g->ended && !g->hooks) {
                 set_phase(g, HOLD_RUNNING);

@@ -327,6 +327,7 @@ void guests_drain(Engine *e);
 void guests_free(Engine *e);
 /* Something about this matrix or mdev may be different; @names: also whether there is one. */
 void guests_matrix_changed(Engine *e, Uuid uuid, bool names);
+/* The host is known for the first time, or recovery has ended. */
 void guests_settled(Engine *e);
 /* Appends what is the matter with @m, or with the whole, because of guests. */
 int guests_matrix_problems(Engine *e, const Matrix *m, char ***lines);

@@ -441,13 +441,14 @@ static void forget_own_mdevs(Engine *e) {
 
 int state_take_snapshot(Engine *e, Snapshot *s) {
         Snapshot *old = e->snapshot;
-        bool same_host;
+        bool same_host, first;
         int r;
 
         for (size_t i = 0; i < s->n_mdevs; i++)
                 complete_mdev(e, old, s, &s->mdevs[i]);
 
         same_host = e->scanned && host_equal(old, s);
+        first = !e->scanned;
         e->snapshot = s;
         e->scanned = true;
         forget_own_mdevs(e);
@@ -463,6 +464,8 @@ int state_take_snapshot(Engine *e, Snapshot *s) {
                 e->host_differs = true;
         }
 
+        if (first)
+                guests_settled(e); /* now it can be seen what is there */
         (void) snapshot_free(old);
         return r;
 }

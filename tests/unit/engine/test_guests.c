@@ -370,7 +370,7 @@ static void test_crash_attach(void **state) {
         World *w = *state;
         bool begun = false, ended = false;
 
-        for (unsigned n = 0; n < 60 && !ended; n++) {
+        for (unsigned n = 0; n < 1000 && !ended; n++) {
                 Noted noted;
 
                 world_begin(w, "attach-matrix", 1, 1, &noted);
@@ -397,7 +397,7 @@ static void test_crash_attach_live(void **state) {
         World *w = *state;
         bool ended = false, started = false;
 
-        for (unsigned n = 0; n < 90 && !ended; n++) {
+        for (unsigned n = 0; n < 1000 && !ended; n++) {
                 Noted noted;
 
                 assert_true(world_run(w, 1, NULL));
@@ -424,7 +424,7 @@ static void test_crash_detach_live(void **state) {
         World *w = *state;
         bool ended = false;
 
-        for (unsigned n = 0; n < 90 && !ended; n++) {
+        for (unsigned n = 0; n < 1000 && !ended; n++) {
                 Noted noted;
 
                 assert_true(world_run(w, 1, NULL));
