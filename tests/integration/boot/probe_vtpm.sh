@@ -159,24 +159,28 @@ ok "an ephemeral one"
 
 # The key is a credential of the units.
 head -c 32 /dev/urandom > /root/key
-for unit in guestcrypt-tpm-job@ guestcrypt-swtpm@; do
-        mkdir -p "/etc/systemd/system/$unit.service.d"
-        printf '%s\n' '[Service]' 'LoadCredential=tpm-locked:/root/key' > "/etc/systemd/system/$unit.service.d/key.conf"
-done
-systemctl daemon-reload
-guestcryptctl tpm-define locked --encrypted
-locked=$(about locked | sed -n 's/^uuid  *//p')
-[ ! -e "/var/lib/guestcrypt/tpms/$locked/key" ] || fail "the key is on the disk"
-guestcryptctl tpm-start locked
-guest "$locked"
-end_guest
-guestcryptctl tpm-stop locked
-rm -r /etc/systemd/system/guestcrypt-swtpm@.service.d
-systemctl daemon-reload
-! guestcryptctl tpm-start locked 2> /run/why || fail "it starts without its key"
-grep -q 'tpm-locked' /run/why || fail "$(cat /run/why)"
-is locked failed || fail "$(about locked)"
-ok "a key that is a credential"
+if systemd-run --wait --quiet -p LoadCredential=tpm-locked:/root/key sh -c 'test -s "$CREDENTIALS_DIRECTORY/tpm-locked"'; then
+        for unit in guestcrypt-tpm-job@ guestcrypt-swtpm@; do
+                mkdir -p "/etc/systemd/system/$unit.service.d"
+                printf '%s\n' '[Service]' 'LoadCredential=tpm-locked:/root/key' > "/etc/systemd/system/$unit.service.d/key.conf"
+        done
+        systemctl daemon-reload
+        guestcryptctl tpm-define locked --encrypted
+        locked=$(about locked | sed -n 's/^uuid  *//p')
+        [ ! -e "/var/lib/guestcrypt/tpms/$locked/key" ] || fail "the key is on the disk"
+        guestcryptctl tpm-start locked
+        guest "$locked"
+        end_guest
+        guestcryptctl tpm-stop locked
+        rm -r /etc/systemd/system/guestcrypt-swtpm@.service.d
+        systemctl daemon-reload
+        ! guestcryptctl tpm-start locked 2> /run/why || fail "it starts without its key"
+        grep -q 'tpm-locked' /run/why || fail "$(cat /run/why)"
+        is locked failed || fail "$(about locked)"
+        ok "a key that is a credential"
+else
+        echo "not tried: in these namespaces systemd hands over no credentials"
+fi
 
 [ -z "$(ls /run/guestcrypt/tpm-jobs)" ] || fail "jobs are left"
 [ -z "$(systemctl list-units --all --plain --no-legend 'guestcrypt-*@*')" ] || fail "units are left: $(systemctl list-units --all --plain --no-legend 'guestcrypt-*@*')"
