@@ -438,9 +438,10 @@ static bool names_ours(Engine *e, const VirtWiring *w) {
 void hold_run(Guest *g) {
         Engine *e = g->engine;
 
-        if (g->hold.phase == HOLD_RELEASING)
-                release_run(g);
-        else if (g->active && !g->ended && !g->hooks && !g->op && names_ours(e, &g->live))
+        if (g->hold.phase == HOLD_RELEASING) {
+                if (e->settled) /* before that it is not known what is there */
+                        release_run(g);
+        } else if (g->active && !g->ended && !g->hooks && !g->op && names_ours(e, &g->live))
                 hold_adopt(g, &g->live, false);
         if (g->hold.phase == HOLD_PREPARED && g->active && !g->ended && !g->hooks) {
                 set_phase(g, HOLD_RUNNING);

@@ -228,7 +228,8 @@ Op *vtpm_op_new(Manager *m, OpKind kind, vtpm_done_t done, void *userdata) {
 
 int vtpm_op_submit(Op *op, Tpm *t) {
         if (t && t->n_ops >= VTPM_QUEUE_MAX)
-                return vtpm_op_refuse(op, VTPM_LIMIT, "too much is asked of TPM '%s' at once", t->record.name);
+                return vtpm_op_refuse(op, VTPM_LIMIT, "too much is asked of TPM '%s' at once",
+                                      t->record.name);
 
         op->t = t;
         if (t) {
@@ -415,27 +416,56 @@ void vtpm_load(Manager *m, Uuid uuid) {
                 vtpm_tell(m, uuid, VTPM_ADDED);
 }
 
-static int load_all(Manager *m) {
+/* The uuid of what a job has left, beside the TPMs. */
+static bool is_leftover(const char *name, Uuid *ret) {
+        static const char *const prefixes[] = { VTPM_NEW_PREFIX, VTPM_GONE_PREFIX };
+
+        for (size_t i = 0; i < ELEMENTS(prefixes); i++)
+                if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0 &&
+                    uuid_parse(name + strlen(prefixes[i]), ret) >= 0)
+                        return true;
+        return false;
+}
+
+static int for_each(int dir_fd, Manager *m, int (*each)(Manager *m, const char *name)) {
         CLEANUP(closedirp) DIR *d = NULL;
         int fd, r = 0;
 
-        fd = openat(m->tpms_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         d = fd >= 0 ? fdopendir(fd) : NULL;
         if (!d)
                 return -errno;
-        for (struct dirent *e; r >= 0 && (errno = 0, e = readdir(d));) {
-                const char *name = e->d_name;
-                Uuid uuid;
-
-                if (uuid_parse(name, &uuid) >= 0)
-                        r = load_one(m, name, uuid);
-                else if ((strncmp(name, VTPM_NEW_PREFIX, strlen(VTPM_NEW_PREFIX)) == 0 &&
-                          uuid_parse(name + strlen(VTPM_NEW_PREFIX), &uuid) >= 0) ||
-                         (strncmp(name, VTPM_GONE_PREFIX, strlen(VTPM_GONE_PREFIX)) == 0 &&
-                          uuid_parse(name + strlen(VTPM_GONE_PREFIX), &uuid) >= 0))
-                        r = vtpm_clean(m, uuid);
-        }
+        for (struct dirent *e; r >= 0 && (errno = 0, e = readdir(d));)
+                r = each(m, e->d_name);
         return r;
+}
+
+static int load_entry(Manager *m, const char *name) {
+        Uuid uuid;
+
+        return uuid_parse(name, &uuid) >= 0 ? load_one(m, name, uuid) : 0;
+}
+
+/* Jobs of a daemon before us may still be at work; they are waited for before anything else is done with their TPM. */
+static int clean_entry(Manager *m, const char *name) {
+        Uuid uuid;
+
+        return uuid_parse(name, &uuid) >= 0 ? vtpm_clean(m, uuid) : 0;
+}
+
+static int clean_leftover(Manager *m, const char *name) {
+        Uuid uuid;
+
+        return is_leftover(name, &uuid) ? vtpm_clean(m, uuid) : 0;
+}
+
+static int load_all(Manager *m) {
+        int r;
+
+        r = for_each(m->tpms_fd, m, load_entry);
+        if (r >= 0)
+                r = for_each(m->jobs_fd, m, clean_entry);
+        return r < 0 ? r : for_each(m->tpms_fd, m, clean_leftover);
 }
 
 static int open_directories(Manager *m, const VtpmConfig *c) {

@@ -67,6 +67,8 @@ struct Op {
         uint8_t *data;
         size_t size;
         VtpmJobKind job;
+        bool job_runs;
+        bool job_died; /* it left no word */
         void (*job_done)(Op *op);
         VtpmTalk *talk;
         sd_event_source *timer;
@@ -118,7 +120,7 @@ struct Manager {
         size_t n_problems;
 
         Op *ops;
-        Op *jobs_first, *jobs_last; /* that wait */
+        Op *jobs; /* that wait, the oldest first */
         unsigned jobs_running;
 };
 
@@ -143,10 +145,12 @@ void vtpm_tell(Manager *m, Uuid uuid, VtpmChange change);
 Op *vtpm_op_new(Manager *m, OpKind kind, vtpm_done_t done, void *userdata);
 int vtpm_op_submit(Op *op, Tpm *t);
 /* Answered, from the loop. */
-void vtpm_op_finish(Op *op, VtpmVerdict verdict, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void vtpm_op_finish(Op *op, VtpmVerdict verdict, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
 void vtpm_op_fail(Op *op, int r); /* -errno */
 /* For a request that comes to nothing: accepts it, to be answered so. */
-int vtpm_op_refuse(Op *op, VtpmVerdict verdict, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int vtpm_op_refuse(Op *op, VtpmVerdict verdict, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
 
 /* The TPM's directory of sockets; made if @make. A descriptor or -errno. */
 int vtpm_open_sockets(Tpm *t, bool make);

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -21,6 +22,7 @@
 
 #define SETUP_TIMEOUT_US (120 * UINT64_C(1000000)) /* certificate tools wait for each other */
 #define TRY_TIMEOUT_US   (30 * UINT64_C(1000000))
+#define DISK_FULL        (64 * 1024) /* a state and its certificates need more */
 #define KEY_SIZE         32
 #define KEY_FILE_MAX     256
 #define OLDEST           "0.7"
@@ -213,6 +215,25 @@ int vtpm_setup_authority(int state_fd, uid_t ca_uid) {
         return r < 0 ? r : TAKE_FD(ca_fd);
 }
 
+/* An authority that a full disk has kept from being made would be taken for a whole one by the next who looks. */
+static void drop_unfinished_authority(int ca_fd) {
+        static const char *const files[] = { "signkey.pem", "issuercert.pem",
+                                             "swtpm-localca-rootca-privkey.pem",
+                                             "swtpm-localca-rootca-cert.pem" };
+        struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+        CLEANUP(fd_closep) int lock_fd = -1;
+        struct stat st;
+
+        /* swtpm_localca's own */
+        lock_fd = openat(ca_fd, ".lock.swtpm-localca", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        if (lock_fd < 0 || fcntl(lock_fd, F_SETLKW, &lock) < 0)
+                return;
+        if (fstatat(ca_fd, "issuercert.pem", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0)
+                return; /* made last */
+        for (size_t i = 0; i < ELEMENTS(files); i++)
+                (void) unlinkat(ca_fd, files[i], 0);
+}
+
 /* What decides which programs run must be root's alone. */
 static int check_ca_config(int root_fd, const char *path, char ret_text[static VTPM_TEXT_SIZE]) {
         struct stat st;
@@ -229,7 +250,7 @@ static int check_ca_config(int root_fd, const char *path, char ret_text[static V
 
 static int is_noise(const char *line) {
         static const char *const begins[] = { "Ending vTPM", "An error occurred",
-                                              "(process:", "Starting vTPM" };
+                                              "(process:", "Starting vTPM", "Invoking " };
 
         for (size_t i = 0; i < ELEMENTS(begins); i++)
                 if (strncmp(line, begins[i], strlen(begins[i])) == 0)
@@ -272,6 +293,7 @@ static int run_setup(const VtpmSetup *s, int ca_fd, const char *directory,
         char path[1024], text[RUN_TEXT_SIZE], key[16];
         const VtpmRecord *r = s->record;
         const char *env[4], *argv[32];
+        struct statvfs disk;
         size_t n = 0;
         int status;
 
@@ -311,6 +333,11 @@ static int run_setup(const VtpmSetup *s, int ca_fd, const char *directory,
                                              .timeout_us = SETUP_TIMEOUT_US,
                                              .is_noise = is_noise },
                              text, NULL);
+        if (status == 0)
+                return VTPM_DONE;
+        drop_unfinished_authority(ca_fd);
+        if (status > 0 && fstatvfs(ca_fd, &disk) == 0 && disk.f_bavail * disk.f_frsize < DISK_FULL)
+                return -ENOSPC; /* its words say nothing of that */
         if (status == -ETIME)
                 return VERDICT(ret_text, VTPM_TIMEOUT, "swtpm_setup did not end in time: %s", text);
         if (status > 0)

@@ -51,6 +51,7 @@ static void on_job_done(void *userdata, int r, const char *text) {
         if (job_fd >= 0 && vtpm_job_result_load(job_fd, &op->verdict, &words) >= 0)
                 (void) snprintf(op->text, sizeof op->text, "%s", words);
         else {
+                op->job_died = true;
                 op->verdict = r == -ETIME ? VTPM_TIMEOUT : VTPM_TOOL;
                 (void) snprintf(op->text, sizeof op->text, "%s", r < 0 ? strerror(-r) : text);
         }
@@ -67,8 +68,9 @@ static void on_job_done(void *userdata, int r, const char *text) {
         (void) vtpm_tree_remove(m->jobs_fd, uuid);
 
         m->jobs_running--;
-        jobs_next(m);
+        op->job_runs = false;
         op->job_done(op);
+        jobs_next(m);
 }
 
 static int job_start(Op *op) {
@@ -84,16 +86,30 @@ static int job_start(Op *op) {
         return r;
 }
 
-static void jobs_next(Manager *m) {
-        while (m->jobs_first && m->jobs_running < VTPM_JOBS_MAX && !m->closing) {
-                Op *op = m->jobs_first;
-                int r;
+/* The oldest that can begin: one job for each TPM at a time. */
+static Op *job_take(Manager *m) {
+        for (Op **p = &m->jobs; *p; p = &(*p)->next_job) {
+                Op *op = *p, *other;
 
-                m->jobs_first = op->next_job;
-                if (!m->jobs_first)
-                        m->jobs_last = NULL;
+                for (other = m->ops; other; other = other->next)
+                        if (other->job_runs && uuid_equal(other->uuid, op->uuid))
+                                break;
+                if (!other) {
+                        *p = op->next_job;
+                        return op;
+                }
+        }
+        return NULL;
+}
+
+static void jobs_next(Manager *m) {
+        Op *op;
+        int r;
+
+        while (!m->closing && m->jobs_running < VTPM_JOBS_MAX && (op = job_take(m))) {
                 r = job_start(op);
                 if (r >= 0) {
+                        op->job_runs = true;
                         m->jobs_running++;
                         continue;
                 }
@@ -104,28 +120,37 @@ static void jobs_next(Manager *m) {
 }
 
 void vtpm_op_run_job(Op *op, VtpmJobKind job, void (*job_done)(Op *op)) {
-        Manager *m = op->m;
+        Op **p = &op->m->jobs;
 
         op->job = job;
         op->job_done = job_done;
         op->next_job = NULL;
-        if (m->jobs_last)
-                m->jobs_last->next_job = op;
-        else
-                m->jobs_first = op;
-        m->jobs_last = op;
-        jobs_next(m);
+        while (*p)
+                p = &(*p)->next_job;
+        *p = op;
+        jobs_next(op->m);
 }
 
 void vtpm_op_renew(Op *op, void (*job_done)(Op *op)) {
         vtpm_op_run_job(op, VTPM_JOB_RENEW, job_done);
 }
 
+/* A job of a daemon before us has ended, too: is the TPM there, or not? */
 static void on_cleaned(Op *op) {
+        char name[UUID_STRING_SIZE];
+        Tpm *t = op->t;
+
         if (op->verdict != VTPM_DONE)
                 log_warning("What a job has left cannot be removed: %s", op->text);
-        vtpm_load(op->m, op->uuid); /* it may have come to its end after all */
         vtpm_op_finish(op, VTPM_DONE, "%s", "");
+        if (!t)
+                vtpm_load(op->m, op->uuid);
+        else if (faccessat(op->m->tpms_fd, uuid_format(op->uuid, name), F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+                 errno == ENOENT) {
+                op->t = NULL;
+                t->first = op->next_of_tpm;
+                vtpm_drop(t);
+        }
 }
 
 int vtpm_clean(Manager *m, Uuid uuid) {
@@ -134,7 +159,7 @@ int vtpm_clean(Manager *m, Uuid uuid) {
         if (!op)
                 return -ENOMEM;
         op->uuid = uuid;
-        return vtpm_op_submit(op, NULL);
+        return vtpm_op_submit(op, vtpm_find_uuid(m, uuid));
 }
 
 /* ---- new ones ---- */
@@ -167,6 +192,10 @@ static void on_created(Op *op) {
         op->t = NULL;
         t->first = op->next_of_tpm;
         vtpm_drop(t);
+        if (op->verdict == VTPM_EXISTS)
+                vtpm_load(op->m, op->uuid); /* made for a daemon that did not live to see it */
+        else if (op->job_died && vtpm_clean(op->m, op->uuid) < 0)
+                log_warning("What the job has left stays until the next start");
 }
 
 static bool uid_is_taken(Manager *m, uid_t uid) {
@@ -204,10 +233,11 @@ static int create(Op *op, VtpmJobKind job) {
         if (vtpm_find_uuid(m, record->uuid))
                 return vtpm_op_refuse(op, VTPM_EXISTS, "there is a TPM with that uuid already");
         if (is_foreign(m, record->uuid))
-                return vtpm_op_refuse(op, VTPM_BAD_RECORD, "a TPM with that uuid is there, but cannot be read");
+                return vtpm_op_refuse(op, VTPM_BAD_RECORD,
+                                      "a TPM with that uuid is there, but cannot be read");
         if (m->n_tpms >= m->max_tpms)
                 return vtpm_op_refuse(op, VTPM_LIMIT, "there are %zu TPMs already, and no more are allowed",
-                                 m->n_tpms);
+                                      m->n_tpms);
 
         for (record->uid = m->uid_base + 1; uid_is_taken(m, record->uid);)
                 record->uid++;
@@ -260,7 +290,7 @@ int vtpm_import(Vtpm *v, const char *directory, const VtpmSpec *spec, vtpm_done_
                 return vtpm_op_refuse(op, VTPM_INVALID, "the directory has to be an absolute path");
         if (spec->ephemeral || (spec->encrypted && !spec->key_file))
                 return vtpm_op_refuse(op, VTPM_INVALID,
-                                 "a state that is imported is kept, and has the key that it has");
+                                      "a state that is imported is kept, and has the key that it has");
         op->directory = strdup(directory);
         r = op->directory ? take_spec(op, spec) : -ENOMEM;
         return r != 0 ? give_back(op, r) : give_back(op, create(op, VTPM_JOB_IMPORT));
@@ -345,8 +375,8 @@ static void on_written(Work *w, int r) {
         Op *op = CONTAINER_OF(w, Op, work);
 
         if (r < 0)
-                vtpm_op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_UNAVAILABLE, "cannot write the backup: %s",
-                          strerror(-r));
+                vtpm_op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_UNAVAILABLE,
+                               "cannot write the backup: %s", strerror(-r));
         else
                 vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
@@ -391,8 +421,8 @@ static void on_read(Work *w, int r) {
         if (op->m->closing)
                 return;
         if (r < 0) {
-                vtpm_op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_UNAVAILABLE, "cannot read the backup: %s",
-                          strerror(-r));
+                vtpm_op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_UNAVAILABLE,
+                               "cannot read the backup: %s", strerror(-r));
                 return;
         }
 
@@ -400,7 +430,8 @@ static void on_read(Work *w, int r) {
         if (r >= 0)
                 r = vtpm_record_from_json((char *) vtpm_backup_find(&b, "tpm.json")->data, &record, &text);
         if (r == -EBADMSG)
-                vtpm_op_finish(op, VTPM_BAD_RECORD, "%s%s", text ? "its tpm.json " : "", text ? text : wrong);
+                vtpm_op_finish(op, VTPM_BAD_RECORD, "%s%s", text ? "its tpm.json " : "",
+                               text ? text : wrong);
         else if (r < 0)
                 vtpm_op_fail(op, r);
         if (r < 0)
@@ -559,15 +590,15 @@ void vtpm_op_begin_store(Op *op) {
         case OP_BACKUP:
                 if (!is_at_rest(t))
                         vtpm_op_finish(op, VTPM_BAD_STATE,
-                                  "TPM '%s' is %s; it can be backed up while it does not run",
-                                  t->record.name, vtpm_state_name(t->state));
+                                       "TPM '%s' is %s; it can be backed up while it does not run",
+                                       t->record.name, vtpm_state_name(t->state));
                 else
                         vtpm_op_run_job(op, VTPM_JOB_BACKUP, on_backed_up);
                 break;
         case OP_UNDEFINE:
                 if (!is_at_rest(t))
                         vtpm_op_finish(op, VTPM_BAD_STATE, "TPM '%s' is %s; stop it first", t->record.name,
-                                  vtpm_state_name(t->state));
+                                       vtpm_state_name(t->state));
                 else if (!op->wipe && !t->record.ephemeral)
                         vtpm_op_finish(
                                 op, VTPM_BAD_STATE,

@@ -211,11 +211,15 @@ static const Verb *find_verb(const char *name) {
 static void call_many(sd_bus *bus, const char *name, size_t n, size_t window) {
         const Verb *verb = find_verb(name);
         Flight f = { .verb = name, .count_objects = verb->make == make_list };
-        double start = now();
+        const char *unique;
+        double start;
+        int r;
 
+        r = sd_bus_get_unique_name(bus, &unique); /* returns when there is a connection */
+        if (r < 0)
+                fail("bus", r, NULL);
+        start = now();
         for (size_t i = 0; i < n || f.in_flight > 0;) {
-                int r;
-
                 while (i < n && f.in_flight < window) {
                         CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL;
                         Shape s = shape(i++);

@@ -158,7 +158,8 @@ static void test_options(void **state) {
         assert_string_equal(view.spec.name, "keeps");
         assert_string_equal(view.spec.guest, "guest-1");
         assert_string_equal(view.spec.pcr_banks, "sha256,sha384");
-        assert_true(view.spec.platform_keep && view.spec.no_certificates && !view.spec.ephemeral && !view.spec.encrypted);
+        assert_true(view.spec.platform_keep && view.spec.no_certificates && !view.spec.ephemeral &&
+                    !view.spec.encrypted);
         assert_int_equal(view.spec.n_denied, 2);
         assert_int_equal(view.spec.denied[1], 0x139);
         assert_int_equal(view.spec.owner, 1000);
@@ -194,9 +195,11 @@ static void test_certificates(void **state) {
         /* an authority of one's own has to be root's */
         life_write(life_path(&life, "mine.conf"), "create_certs_tool = /bin/false\n", 31);
         assert_int_equal(chmod(life_path(&life, "mine.conf"), 0666), 0);
-        assert_int_equal(life_define(&life, &(VtpmSpec) { .name = "other", .ca_config = "/mine.conf" }), VTPM_INVALID);
+        assert_int_equal(life_define(&life, &(VtpmSpec) { .name = "other", .ca_config = "/mine.conf" }),
+                         VTPM_INVALID);
         assert_int_equal(chmod(life_path(&life, "mine.conf"), 0644), 0);
-        assert_int_equal(life_define(&life, &(VtpmSpec) { .name = "other", .ca_config = "/none.conf" }), VTPM_INVALID);
+        assert_int_equal(life_define(&life, &(VtpmSpec) { .name = "other", .ca_config = "/none.conf" }),
+                         VTPM_INVALID);
         assert_int_equal(count_files(life_path(&life, "var/lib/guestcrypt/ca/new")), 0);
 }
 
@@ -214,15 +217,22 @@ static void test_permissions(void **state) {
 
         assert_int_equal(life_connect_as(OTHER_UID, group, life_run_file(&life, one, "device.sock")), 0);
         assert_int_equal(life_connect_as(OTHER_UID, group, life_run_file(&life, two, "swtpm.sock")), 0);
-        assert_int_equal(life_connect_as(OTHER_UID, group, life_run_file(&life, one, "control.sock")), -EACCES);
+        assert_int_equal(life_connect_as(OTHER_UID, group, life_run_file(&life, one, "control.sock")),
+                         -EACCES);
         assert_int_equal(life_connect_as(OTHER_UID, group, life_run_file(&life, one, "ctrl.sock")), -EACCES);
-        assert_int_equal(life_connect_as(OTHER_UID, OTHER_UID, life_run_file(&life, one, "device.sock")), -EACCES);
-        assert_int_equal(life_connect_as(uid_two, uid_two, life_run_file(&life, one, "device.sock")), -EACCES);
+        assert_int_equal(life_connect_as(OTHER_UID, OTHER_UID, life_run_file(&life, one, "device.sock")),
+                         -EACCES);
+        assert_int_equal(life_connect_as(uid_two, uid_two, life_run_file(&life, one, "device.sock")),
+                         -EACCES);
         assert_int_equal(life_connect_as(uid_one, uid_one, life_run_file(&life, one, "ctrl.sock")), -EACCES);
-        assert_int_equal(life_connect_as(uid_one, uid_one, life_run_file(&life, two, "swtpm.sock")), -EACCES);
-        assert_int_equal(life_open_as(uid_two, life_state_file(&life, one, "state/tpm2-00.permall")), -EACCES);
-        assert_int_equal(life_open_as(OTHER_UID, life_state_file(&life, one, "state/tpm2-00.permall")), -EACCES);
-        assert_int_equal(life_open_as(uid_one, life_path(&life, "var/lib/guestcrypt/ca/swtpm_setup.conf")), -EACCES);
+        assert_int_equal(life_connect_as(uid_one, uid_one, life_run_file(&life, two, "swtpm.sock")),
+                         -EACCES);
+        assert_int_equal(life_open_as(uid_two, life_state_file(&life, one, "state/tpm2-00.permall")),
+                         -EACCES);
+        assert_int_equal(life_open_as(OTHER_UID, life_state_file(&life, one, "state/tpm2-00.permall")),
+                         -EACCES);
+        assert_int_equal(life_open_as(uid_one, life_path(&life, "var/lib/guestcrypt/ca/swtpm_setup.conf")),
+                         -EACCES);
 
         /* as whom the processes run, and what they could become */
         for (unsigned i = 0; i < 2; i++) {
@@ -231,7 +241,8 @@ static void test_permissions(void **state) {
 
                 (void) snprintf(path, sizeof path, "/proc/%d/status",
                                 (int) life_pid(&life, one, i ? "device.pid" : "swtpm.pid"));
-                assert_true(file_read_at(AT_FDCWD, path, 65536, &text, NULL) < 0); /* grows: no size in /proc */
+                assert_true(file_read_at(AT_FDCWD, path, 65536, &text, NULL) <
+                            0); /* grows: no size in /proc */
                 FILE *f = fopen(path, "re");
                 bool uid = false, gid = false, groups = false, privs = false, seccomp = false;
 
@@ -267,7 +278,8 @@ static uint32_t swtpm_init(const char *path) {
         assert_int_equal(write(fd, init, sizeof init), sizeof init);
         assert_int_equal(recv(fd, answer, sizeof answer, MSG_WAITALL), 4);
         fd_close(fd);
-        return (uint32_t) answer[0] << 24 | (uint32_t) answer[1] << 16 | (uint32_t) answer[2] << 8 | answer[3];
+        return (uint32_t) answer[0] << 24 | (uint32_t) answer[1] << 16 | (uint32_t) answer[2] << 8 |
+               answer[3];
 }
 
 static void test_crb(void **state) {
@@ -302,7 +314,8 @@ static void test_ephemeral(void **state) {
         assert_memory_not_equal(first, second, n_first);
         assert_int_equal(access(life_state_file(&life, uuid, "state"), F_OK), -1);
         assert_int_equal(count_files(life_path(&life, "run/guestcrypt/tpm-new")), 0);
-        assert_int_equal(life_define(&life, &(VtpmSpec) { .name = "odd", .ephemeral = true, .encrypted = true }),
+        assert_int_equal(life_define(&life,
+                                     &(VtpmSpec) { .name = "odd", .ephemeral = true, .encrypted = true }),
                          VTPM_INVALID);
         assert_int_equal(life_undefine(&life, uuid, false), VTPM_DONE);
 }
@@ -412,7 +425,8 @@ static void test_backup(void **state) {
                 rewind_fd(fd);
                 assert_int_equal(life_restore(&life, fd, &(VtpmSpec) {}), VTPM_EXISTS);
                 rewind_fd(fd);
-                assert_int_equal(life_restore(&life, fd, &(VtpmSpec) { .name = "copy" }), VTPM_EXISTS); /* the uuid */
+                assert_int_equal(life_restore(&life, fd, &(VtpmSpec) { .name = "copy" }),
+                                 VTPM_EXISTS); /* the uuid */
                 assert_int_equal(life_undefine(&life, uuid, true), VTPM_DONE);
                 rewind_fd(fd);
                 assert_int_equal(life_restore(&life, fd, &(VtpmSpec) {}), VTPM_DONE);
@@ -432,7 +446,8 @@ static void test_backup(void **state) {
                 /* as another one */
                 rewind_fd(fd);
                 assert_int_equal(uuid_random(&copy), 0);
-                assert_int_equal(life_restore(&life, fd, &(VtpmSpec) { .name = "copy", .uuid = copy, .guest = "h" }),
+                assert_int_equal(life_restore(&life, fd,
+                                              &(VtpmSpec) { .name = "copy", .uuid = copy, .guest = "h" }),
                                  VTPM_DONE);
                 assert_string_equal(life_view(&life, copy).spec.guest, "h");
                 assert_int_not_equal(life_view(&life, copy).uid, life_view(&life, uuid).uid);
@@ -486,8 +501,10 @@ static void test_import(void **state) {
         int fd;
 
         read_key(uuid, before, &n);
-        (void) snprintf(command, sizeof command, "mkdir -p '%s' && cp '%s' '%s'", life_path(&life, "libvirt/x/tpm2"),
-                        life_state_file(&life, uuid, "state/tpm2-00.permall"), life_path(&life, "libvirt/x/tpm2"));
+        (void) snprintf(command, sizeof command, "mkdir -p '%s' && cp '%s' '%s'",
+                        life_path(&life, "libvirt/x/tpm2"),
+                        life_state_file(&life, uuid, "state/tpm2-00.permall"),
+                        life_path(&life, "libvirt/x/tpm2"));
         assert_int_equal(system(command), 0);
         assert_int_equal(life_import(&life, "/libvirt/none", &spec), VTPM_BAD_RECORD);
         assert_int_equal(life_import(&life, "/libvirt", &spec), VTPM_BAD_RECORD);
@@ -497,7 +514,8 @@ static void test_import(void **state) {
         (void) snprintf(option, sizeof option, "dir=%s", life_path(&life, "libvirt/x/tpm2"));
         pid = fork();
         if (pid == 0) {
-                (void) execlp("swtpm", "swtpm", "socket", "--tpm2", "--tpmstate", option, "--ctrl", command, NULL);
+                (void) execlp("swtpm", "swtpm", "socket", "--tpm2", "--tpmstate", option, "--ctrl", command,
+                              NULL);
                 _exit(127);
         }
         while ((fd = life_connect(life_path(&life, "foreign.sock"))) < 0)
@@ -574,13 +592,17 @@ static void test_crowd(void **state) {
                 (void) snprintf(name, sizeof name, "crowd-%u", i);
                 assert_int_equal(uuid_random(&uuids[i]), 0);
                 life.waits++;
-                assert_int_equal(life.vtpm->ops->define(
-                                         life.vtpm, &(VtpmSpec) { .name = name, .uuid = uuids[i], .no_certificates = true },
-                                         life_answer, &life),
+                assert_int_equal(life.vtpm->ops->define(life.vtpm,
+                                                        &(VtpmSpec) { .name = name,
+                                                                      .uuid = uuids[i],
+                                                                      .no_certificates = true },
+                                                        life_answer, &life),
                                  0);
         }
         life.waits++;
-        assert_int_equal(life.vtpm->ops->define(life.vtpm, &(VtpmSpec) { .name = "crowd-7" }, take_verdict, &verdict), 0);
+        assert_int_equal(life.vtpm->ops->define(life.vtpm, &(VtpmSpec) { .name = "crowd-7" }, take_verdict,
+                                                &verdict),
+                         0);
         life_wait(&life);
         assert_int_equal(life.n_refused, 0);
         assert_int_equal(verdict, VTPM_EXISTS); /* also while it is made */
@@ -591,7 +613,9 @@ static void test_crowd(void **state) {
 
         for (unsigned i = 0; i < 3; i++) {
                 life.waits += 2;
-                assert_int_equal(life.vtpm->ops->start(life.vtpm, uuids[0], TPM_MODEL_VIRTIO, life_answer, &life), 0);
+                assert_int_equal(life.vtpm->ops->start(life.vtpm, uuids[0], TPM_MODEL_VIRTIO, life_answer,
+                                                       &life),
+                                 0);
                 assert_int_equal(life.vtpm->ops->stop(life.vtpm, uuids[0], life_answer, &life), 0);
         }
         life_wait(&life);

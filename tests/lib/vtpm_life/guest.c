@@ -6,13 +6,13 @@
 #include <stdbool.h>
 #include <string.h>
 
-#define PATIENCE_MS  20000
-#define NO_SESSIONS  0x8001
-#define SESSIONS     0x8002
-#define RC_RETRY     0x922
-#define PLATFORM     0x4000000c
-#define OWNER        0x40000001
-#define SHA256       0x000b
+#define PATIENCE_MS   20000
+#define NO_SESSIONS   0x8001
+#define SESSIONS      0x8002
+#define RC_RETRY      0x922
+#define PLATFORM      0x4000000c
+#define OWNER         0x40000001
+#define SHA256        0x000b
 #define NV_ATTRIBUTES 0x00040004 /* written and read with the index's own, empty authorisation */
 
 enum {
@@ -82,7 +82,8 @@ void guest_open(Vmm *v, Life *l, Uuid uuid) {
         int fd = life_connect(life_run_file(l, uuid, "device.sock"));
 
         assert(fd >= 0);
-        vmm_init(v, false, fd, life_pump, l); /* the device tells its manager what it does, and waits for it */
+        vmm_init(v, false, fd, life_pump,
+                 l); /* the device tells its manager what it does, and waits for it */
         assert(vmm_start(v) == 0);
 }
 

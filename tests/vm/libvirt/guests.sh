@@ -167,6 +167,11 @@ guest_must() {
         guest_do "$1" "$2" || die "guest '$1': '$2': $out"
 }
 
+# guest_load NAME: the driver, and with it a TPM
+guest_load() {
+        guest_must "$1" 'load && [ -c /dev/tpmrm0 ] || { dmesg | tail -n 20; false; }'
+}
+
 is_state() {
         [ "$(virsh -q domstate "$1")" = "$2" ]
 }

@@ -28,7 +28,7 @@ virsh -q start hand > /dev/null
 guest_booted hand
 first=$boot
 
-guest_must hand load
+guest_load hand
 guest_must hand 'ls /dev/tpm0 /dev/tpmrm0'
 guest_must hand 'tpm2_getrandom --hex 16'
 [[ $out =~ ^[0-9a-f]{32}$ ]] || die "no random number: $out"

@@ -58,7 +58,7 @@ fi
 guestcryptctl guest-attach-tpm g
 virsh -q start g
 guest_booted g
-guest_must g load
+guest_load g
 guest_mark g
 well "at first"
 
@@ -78,7 +78,7 @@ claimed
 guest_must g 'rmmod tpm_virtio'
 guest_send g 'reboot -f'
 guest_booted g
-guest_must g load
+guest_load g
 guest_reset g
 guest_mark g
 well "swtpm was killed"
@@ -93,7 +93,7 @@ well "guestcryptd was killed"
 [ "$(counter g commands)" -gt "$commands" ] || die "the counters began anew"
 guest_send g 'reboot -f'
 guest_booted g
-guest_must g load
+guest_load g
 guest_reset g
 guest_mark g
 
@@ -112,7 +112,7 @@ until_true 30 connected || die "no connection to libvirt"
 well "libvirtd was killed"
 guest_send g 'reboot -f'
 guest_booted g
-guest_must g load
+guest_load g
 guest_reset g
 guest_mark g
 
@@ -126,7 +126,7 @@ claimed
 virsh -q destroy g
 virsh -q start g
 guest_booted g
-guest_must g load
+guest_load g
 guest_reset g
 guest_mark g
 well "the device was killed again"
@@ -138,7 +138,7 @@ until_true 30 tpm_is g defined || die "the TPM is $(tpm_field g state)"
 claimed
 virsh -q start g
 guest_booted g
-guest_must g load
+guest_load g
 guest_reset g
 guest_mark g
 well "QEMU was killed"
