@@ -365,10 +365,8 @@ static int refuse_undefine(Cli *c, const char *path, const char *name, sd_bus_me
             cli_properties(c, path, TPM, &o) != CLI_DONE || *json_text(o, "model"))
                 return cli_refused(c, reply, "undefining the TPM");
 
-        return cli_error(
-                c, e->name,
-                "%s; --wipe destroys its state too, 'guestcryptctl tpm-backup %s FILE' saves it first",
-                e->message ?: e->name, name);
+        return cli_error(c, e->name, "%s (--wipe; 'guestcryptctl tpm-backup %s FILE' saves it first)",
+                         e->message ?: e->name, name);
 }
 
 int verb_tpm_undefine(Cli *c, char **args) {

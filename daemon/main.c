@@ -375,7 +375,7 @@ int main(int argc, char *argv[]) {
         }
 
         if (child) /* these descriptors are host_child_new()'s */
-                return host_child_main(HOST_CHILD_SOCKET_FD, HOST_CHILD_ROOT_FD);
+                return host_child_main(HOST_CHILD_SOCKET_FD, HOST_CHILD_ROOT_FD, HOST_CHILD_PAGE_FD);
 
         d.root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (d.root_fd < 0) {

@@ -50,32 +50,35 @@ static int get_problems(sd_bus *bus, const char *path, const char *interface, co
 /* ---- methods ---- */
 
 /* The guests of a libvirt that does not answer may be there all the same. */
-static int find_guest(Bus *b, const char *name, Uuid *ret, sd_bus_error *error) {
-        CLEANUP(freep) char *line = NULL;
+static int unknown_guest(Bus *b, const char *name, sd_bus_error *error) {
+        CLEANUP(freep) char *line = bus_line(name), *why = NULL;
         const char *libvirt = engine_libvirt(b->engine);
+
+        if (strcmp(libvirt, "none") == 0)
+                return sd_bus_error_setf(
+                        error, bus_error_name(VERDICT_BACKEND),
+                        "guestcryptd knows no guests: no libvirt is to be asked (LibvirtURI=)");
+
+        why = bus_line(engine_libvirt_problem(b->engine) ?: "no connection yet");
+        if (!line || !why)
+                return -ENOMEM;
+        if (strcmp(libvirt, "connected") != 0)
+                return sd_bus_error_setf(error, bus_error_name(VERDICT_BACKEND),
+                                         "guest '%s' is not known, and libvirt cannot be asked: %s", line,
+                                         why);
+
+        return sd_bus_error_setf(error, bus_error_name(VERDICT_NO_SUCH_GUEST), "there is no guest '%s'",
+                                 line);
+}
+
+static int find_guest(Bus *b, const char *name, Uuid *ret, sd_bus_error *error) {
         int r;
 
         if (!*name)
                 return bus_error_invalid(error, "a name or UUID must be given");
 
         r = engine_find_guest(b->engine, name, ret);
-        if (r != -ENOENT)
-                return r;
-
-        line = bus_line(name);
-        if (!line)
-                return -ENOMEM;
-
-        if (strcmp(libvirt, "none") == 0)
-                return sd_bus_error_setf(error, bus_error_name(VERDICT_BACKEND),
-                                         "guestcryptd knows no guests: no libvirt is configured");
-        if (strcmp(libvirt, "connected") != 0)
-                return sd_bus_error_setf(
-                        error, bus_error_name(VERDICT_BACKEND),
-                        "guest '%s' is not known, and libvirt cannot be asked now, see Problems", line);
-
-        return sd_bus_error_setf(error, bus_error_name(VERDICT_NO_SUCH_GUEST), "there is no guest '%s'",
-                                 line);
+        return r == -ENOENT ? unknown_guest(b, name, error) : r;
 }
 
 int bus_method_get_guest(sd_bus_message *m, void *userdata, sd_bus_error *error) {

@@ -102,11 +102,13 @@ static void scan_now(Engine *e) {
 }
 
 void engine_host_changed(Engine *e) {
-        /* what we do ourselves stirs the host most: a batch that is under way brings its own view of it
-         * at its end */
-        if (e->executing && !e->fresh.first)
+        /* what we do ourselves stirs the host most: a batch that is under way, or will be as soon as its intents are
+         * on the disk, brings its own view of it at its end */
+        if ((e->executing || e->exec.first || e->commit.first || e->committing) && !e->fresh.first) {
                 e->stirred = true;
-        else
+                if (!e->executing)
+                        engine_stirred(e);
+        } else
                 scan_now(e);
 }
 
@@ -507,6 +509,7 @@ Engine *engine_free(Engine *e) {
         e->closing = true;
         sd_event_source_disable_unref(e->rescan_timer);
         sd_event_source_disable_unref(e->show_timer);
+        sd_event_source_disable_unref(e->begun_timer);
         sd_event_source_disable_unref(e->mdevctl_watch);
         sd_event_source_disable_unref(e->stir_timer);
         sd_event_source_disable_unref(e->gather_idle);

@@ -401,13 +401,14 @@ static void hold_it(GuestOp *op) {
         Guest *g = op->guest;
         Engine *e = g->engine;
 
+        if (hold_is_stopping(e, op->what, (Uuid) {}))
+                return;
         op->phase = ATTACH_HELD;
         if (!g->active || g->ended || !op->live || g->hold.phase == HOLD_RELEASING ||
             uuid_equal(g->hold.matrix, op->what))
                 return guest_stir(g);
         g->hold.matrix = op->what;
-        g->hold.matrix_started =
-                hold_take_over_matrix(e, op->what) || !snapshot_find_mdev(e->snapshot, op->what);
+        g->hold.matrix_started = !snapshot_find_mdev(e->snapshot, op->what);
         g->hold.phase = HOLD_RUNNING;
         op->held = op->busy = true;
         hold_save(g, on_held, op);
@@ -416,7 +417,7 @@ static void hold_it(GuestOp *op) {
 static void on_started(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
         GuestOp *op = userdata;
 
-        op->busy = false;
+        op->busy = op->starting = false;
         op->phase = ATTACH_LIVE;
         if (r != 0 && !snapshot_find_mdev(op->guest->engine->snapshot, uuid)) {
                 guest_op_refuse(op, r, refusal);
@@ -429,11 +430,13 @@ static void start_it(GuestOp *op) {
         Engine *e = op->guest->engine;
         int r;
 
+        /* the guest may have ended since */
+        op->held &= op->guest->hold.phase == HOLD_RUNNING && uuid_equal(op->guest->hold.matrix, op->what);
         if (!op->held || snapshot_find_mdev(e->snapshot, op->what)) {
                 op->phase = ATTACH_LIVE;
                 return guest_stir(op->guest);
         }
-        op->busy = true;
+        op->busy = op->starting = true;
         r = hold_start_matrix(e, op->what, on_started, op);
         if (r < 0)
                 on_started(op, r, NULL, op->what);
@@ -505,8 +508,9 @@ static void detached(GuestOp *op) {
                 return guest_op_end(op);
         if (op->next_start)
                 guest_op_note(op, "guest '%s' has it until it ends", g->name);
-        op->held = uuid_equal(g->hold.matrix, op->what) && !op->next_start &&
-                   !(g->active && !g->ended && guest_wiring_has(&g->live, op->what));
+        /* one that is only being started is started with the XML that the hook has read */
+        op->held = uuid_equal(g->hold.matrix, op->what) && g->hold.phase == HOLD_RUNNING && g->active &&
+                   !g->ended && !op->next_start && !guest_wiring_has(&g->live, op->what);
         op->phase = ATTACH_UNHOLD;
         guest_stir(g);
 }
@@ -551,7 +555,7 @@ static void unhold(GuestOp *op) {
         if (!g->hold.matrix_started || !m || !snapshot_find_mdev(e->snapshot, op->what))
                 return on_unheld(op, 0, NULL, op->what);
         op->busy = true;
-        r = hold_stop_matrix(e, op->what, on_unheld, op);
+        r = hold_stop_matrix(e, op->what, g->uuid, on_unheld, op);
         if (r < 0)
                 on_unheld(op, r, NULL, op->what);
 }

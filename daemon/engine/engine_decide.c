@@ -253,11 +253,9 @@ static int decide_stop(Engine *e, Op *op, Refusal *reterr) {
         if (r != 0)
                 return r;
 
-        if (!op->for_guest) {
-                r = guests_need_not_held(e, op->uuid, "matrix", m->rec.name, reterr);
-                if (r != 0)
-                        return r;
-        }
+        r = guests_need_not_held(e, op->uuid, op->for_guest, "matrix", m->rec.name, reterr);
+        if (r != 0)
+                return r;
         if (snapshot_find_mdev(e->snapshot, op->uuid)) {
                 r = need_not_in_use(e, op->uuid, "matrix", m->rec.name, reterr);
                 if (r != 0)
@@ -525,7 +523,7 @@ static int decide_remove(Engine *e, Op *op, Refusal *reterr) {
                         "mediated device %s was made by somebody else and is left alone; remove it with the tool that "
                         "made it",
                         text);
-        r = guests_need_not_held(e, op->uuid, "mediated device", text, reterr);
+        r = guests_need_not_held(e, op->uuid, (Uuid) {}, "mediated device", text, reterr);
         if (r != 0)
                 return r;
         r = need_not_in_use(e, op->uuid, "mediated device", text, reterr);

@@ -670,6 +670,10 @@ const char *engine_libvirt(Engine *e) {
         return !e->guests->virt ? "none" : e->guests->up ? "connected" : "disconnected";
 }
 
+const char *engine_libvirt_problem(Engine *e) {
+        return e->guests->virt && !e->guests->up ? e->guests->why : NULL;
+}
+
 void engine_on_vtpm_event(void *userdata, Uuid uuid, VtpmChange change) {
         static const EngineChange changes[] = {
                 [VTPM_ADDED] = ENGINE_ADDED, [VTPM_CHANGED] = ENGINE_CHANGED, [VTPM_REMOVED] = ENGINE_REMOVED

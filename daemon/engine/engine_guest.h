@@ -21,6 +21,8 @@ void engine_set_vtpm(Engine *e, Vtpm *v);
 
 /* libvirt as seen from here: "connected", "disconnected" (engine_problems() says why), "none" (there is none to be asked). */
 const char *engine_libvirt(Engine *e);
+/* Why it is not connected, one line; NULL: it is, or nobody knows yet. Valid until the loop runs again. */
+const char *engine_libvirt_problem(Engine *e);
 
 /* A view of one guest; pointers are valid until the loop runs again. */
 typedef struct EngineGuest {

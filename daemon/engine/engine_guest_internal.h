@@ -153,9 +153,8 @@ void hold_save(Guest *g, hold_saved_t saved, void *userdata);
 void hold_release(Guest *g);
 /* No more to be done about it now: there is none, or what is left cannot be stopped. */
 bool hold_is_settled(const Guest *g);
-/* @matrix, of a guest that has ended, need not be stopped: @g has it. Whether it was to be. */
-bool hold_take_over_matrix(Engine *e, Uuid matrix);
-bool hold_take_over_tpm(Engine *e, Uuid tpm);
+/* One of them is being stopped after another guest, or something else is done with it: to be waited for. */
+bool hold_is_stopping(const Engine *e, Uuid matrix, Uuid tpm);
 /* What it runs with by its live XML, or by what the hook says (@w), is its own. */
 void hold_adopt(Guest *g, const VirtWiring *w, bool seen);
 /* Time has passed: what has failed is tried again. */
@@ -165,9 +164,9 @@ void hold_run(Guest *g);
 int hold_load(Engine *e, int run_fd);
 /* At the end: writes what is late. */
 void hold_drain(Engine *e);
-/* So that others do not do the same at once: a start or stop of a matrix for a guest. */
+/* A start or stop of a matrix for @guest; it is not stopped if another one has it meanwhile. */
 int hold_start_matrix(Engine *e, Uuid matrix, engine_done_t done, void *userdata);
-int hold_stop_matrix(Engine *e, Uuid matrix, engine_done_t done, void *userdata);
+int hold_stop_matrix(Engine *e, Uuid matrix, Uuid guest, engine_done_t done, void *userdata);
 
 /* ---- engine_hook.c ---- */
 
@@ -185,10 +184,11 @@ struct GuestOp {
         Uuid what;      /* matrix or TPM */
         bool live;
         TpmModel model;
-        bool busy;    /* something will call us */
-        bool changed; /* whom `what` is meant for */
-        bool held;    /* `what` is in the guest's hold because of us */
-        bool unsure;  /* libvirt's answer did not come: what it did is still to be seen */
+        bool busy;     /* something will call us */
+        bool changed;  /* whom `what` is meant for */
+        bool starting; /* `what`: nobody else is to be so sure that it is not */
+        bool held;     /* `what` is in the guest's hold because of us */
+        bool unsure;   /* libvirt's answer did not come: what it did is still to be seen */
         bool next_start;
         char caller[ENGINE_CALLER_SIZE];
         engine_noted_t done; /* NULL: answered */

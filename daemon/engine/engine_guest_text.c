@@ -247,10 +247,11 @@ int guests_matrix_problems(Engine *e, const Matrix *m, char ***lines) {
                          m->rec.guest);
 }
 
-int guests_need_not_held(Engine *e, Uuid uuid, const char *what, const char *name, Refusal *reterr) {
+int guests_need_not_held(Engine *e, Uuid uuid, Uuid but, const char *what, const char *name,
+                         Refusal *reterr) {
         const Guest *g = e->guests->n > 0 ? hold_of_matrix(e, uuid) : NULL;
 
-        if (!g)
+        if (!g || uuid_equal(g->uuid, but))
                 return 0;
         return refuse(reterr, VERDICT_IN_USE, 0, "guest '%s' %s %s '%s'; shut it down or detach it first",
                       guest_name(g),
@@ -264,7 +265,7 @@ int guests_need_not_named(Engine *e, const Matrix *m, Refusal *reterr) {
 
         if (e->guests->n == 0)
                 return 0;
-        r = guests_need_not_held(e, m->rec.uuid, "matrix", m->rec.name, reterr);
+        r = guests_need_not_held(e, m->rec.uuid, (Uuid) {}, "matrix", m->rec.name, reterr);
         if (r != 0)
                 return r;
         g = guests_other_naming(e, &e->guests->mdevs, m->rec.uuid, NULL);

@@ -140,9 +140,20 @@ static void save_some(Engine *e) {
 }
 
 void hold_save(Guest *g, hold_saved_t saved, void *userdata) {
+        char matrix[UUID_STRING_SIZE], tpm[UUID_STRING_SIZE];
+        Guests *gs = g->engine->guests;
+
+        for (size_t i = 0; i < gs->n; i++) /* who is about to stop what this one has */
+                if (gs->by_uuid[i]->hold.phase == HOLD_RELEASING)
+                        guest_stir(gs->by_uuid[i]);
+        log_debug("Guest '%s' holds: phase %d, matrix %s%s, TPM %s%s", g->name, (int) g->hold.phase,
+                  uuid_is_null(g->hold.matrix) ? "none" : uuid_format(g->hold.matrix, matrix),
+                  g->hold.matrix_started ? " (started)" : "",
+                  uuid_is_null(g->hold.tpm) ? "none" : uuid_format(g->hold.tpm, tpm),
+                  g->hold.tpm_started ? " (started)" : "");
         g->hold_changes++;
         g->hold_dirty = true;
-        g->engine->guests->refs_stale = true;
+        gs->refs_stale = true;
         if (saved) {
                 g->hold_saved = saved;
                 g->hold_userdata = userdata;
@@ -169,12 +180,12 @@ int hold_start_matrix(Engine *e, Uuid matrix, engine_done_t done, void *userdata
         return 0;
 }
 
-int hold_stop_matrix(Engine *e, Uuid matrix, engine_done_t done, void *userdata) {
+int hold_stop_matrix(Engine *e, Uuid matrix, Uuid guest, engine_done_t done, void *userdata) {
         Op *op = op_new(INTENT_STOP, matrix, NULL, done, userdata);
 
         if (!op)
                 return -ENOMEM;
-        op->for_guest = true;
+        op->for_guest = guest;
         op_begin(e, op);
         return 0;
 }
@@ -235,7 +246,7 @@ static void on_matrix_stopped(void *userdata, int r, const Refusal *refusal, Uui
                 g->hold.matrix = (Uuid) {};
         else
                 stop_failed(g, refusal ? refusal->text : text_error(r));
-        guest_stir(g);
+        guests_stir_all(g->engine); /* somebody may wait for it */
 }
 
 static void on_tpm_stopped(Engine *e, void *userdata, int r, VtpmVerdict verdict, const char *text,
@@ -247,7 +258,7 @@ static void on_tpm_stopped(Engine *e, void *userdata, int r, VtpmVerdict verdict
                 g->hold.tpm = (Uuid) {};
         else
                 stop_failed(g, r < 0 ? strerror(-r) : text ?: "its processes do not end");
-        guest_stir(g);
+        guests_stir_all(e);
 }
 
 static bool tpm_runs(const Engine *e, Uuid tpm) {
@@ -277,21 +288,45 @@ static void stop_matrix(Guest *g) {
         if (m && m->op) /* again when that has ended */
                 return;
         g->stopping_matrix = true;
-        r = hold_stop_matrix(e, g->hold.matrix, on_matrix_stopped, g);
+        r = hold_stop_matrix(e, g->hold.matrix, g->uuid, on_matrix_stopped, g);
         if (r < 0)
                 on_matrix_stopped(g, r, NULL, g->hold.matrix);
+}
+
+/* Who has it now stops what was started for us. */
+static void hand_over(Guest *g) {
+        Engine *e = g->engine;
+        Guest *matrix = hold_of_matrix(e, g->hold.matrix), *tpm = hold_of_tpm(e, g->hold.tpm);
+
+        if (matrix && !uuid_is_null(g->hold.matrix) && !g->stopping_matrix) {
+                if (g->hold.matrix_started && !matrix->hold.matrix_started) {
+                        matrix->hold.matrix_started = true;
+                        hold_save(matrix, NULL, NULL);
+                }
+                g->hold.matrix = (Uuid) {};
+        }
+        if (tpm && !uuid_is_null(g->hold.tpm) && !g->stopping_tpm) {
+                if (g->hold.tpm_started && !tpm->hold.tpm_started) {
+                        tpm->hold.tpm_started = true;
+                        hold_save(tpm, NULL, NULL);
+                }
+                g->hold.tpm = (Uuid) {};
+        }
 }
 
 static void release_run(Guest *g) {
         Engine *e = g->engine;
         const Matrix *m = state_find(e, g->hold.matrix);
 
+        if (g->op && g->op->starting) /* what is to be stopped then */
+                return;
+        hand_over(g);
         if (!uuid_is_null(g->hold.matrix) && !g->stopping_matrix &&
             (!g->hold.matrix_started || !m || hold_of_matrix(e, g->hold.matrix) ||
              (!is_live(e, g->hold.matrix) && !m->op && !m->unresolved)))
                 g->hold.matrix = (Uuid) {};
         if (!uuid_is_null(g->hold.tpm) && !g->stopping_tpm &&
-            (!g->hold.tpm_started || hold_of_tpm(e, g->hold.tpm) || !tpm_runs(e, g->hold.tpm)))
+            (!g->hold.tpm_started || !tpm_runs(e, g->hold.tpm)))
                 g->hold.tpm = (Uuid) {};
 
         if (!g->stop_later) {
@@ -307,31 +342,17 @@ static void release_run(Guest *g) {
         hold_save(g, NULL, NULL);
 }
 
-bool hold_take_over_matrix(Engine *e, Uuid matrix) {
+bool hold_is_stopping(const Engine *e, Uuid matrix, Uuid tpm) {
+        const Matrix *m = state_find(e, matrix);
+
         for (size_t i = 0; i < e->guests->n; i++) {
-                Guest *g = e->guests->by_uuid[i];
+                const Guest *g = e->guests->by_uuid[i];
 
-                if (g->hold.phase != HOLD_RELEASING || g->stopping_matrix ||
-                    !uuid_equal(g->hold.matrix, matrix))
-                        continue;
-                g->hold.matrix = (Uuid) {};
-                guest_stir(g);
-                return g->hold.matrix_started;
+                if ((g->stopping_matrix && uuid_equal(g->hold.matrix, matrix)) ||
+                    (g->stopping_tpm && uuid_equal(g->hold.tpm, tpm)))
+                        return true;
         }
-        return false;
-}
-
-bool hold_take_over_tpm(Engine *e, Uuid tpm) {
-        for (size_t i = 0; i < e->guests->n; i++) {
-                Guest *g = e->guests->by_uuid[i];
-
-                if (g->hold.phase != HOLD_RELEASING || g->stopping_tpm || !uuid_equal(g->hold.tpm, tpm))
-                        continue;
-                g->hold.tpm = (Uuid) {};
-                guest_stir(g);
-                return g->hold.tpm_started;
-        }
-        return false;
+        return m && m->op;
 }
 
 /* ---- adopting ---- */
@@ -344,15 +365,12 @@ void hold_adopt(Guest *g, const VirtWiring *w, bool seen) {
         if (h.phase == HOLD_RELEASING)
                 return; /* its last run is still being cleaned up; looked at again after that */
         for (size_t i = 0; i < w->n_mdevs && uuid_is_null(h.matrix); i++)
-                if (engine_is_ours(e, w->mdevs[i]) && !hold_of_matrix(e, w->mdevs[i])) {
+                if (engine_is_ours(e, w->mdevs[i]) && !hold_of_matrix(e, w->mdevs[i]))
                         h.matrix = w->mdevs[i];
-                        h.matrix_started = hold_take_over_matrix(e, h.matrix);
-                }
         if (w->tpm_model != TPM_MODEL_NONE && guest_socket_tpm(w->tpm_socket, &tpm) >= 0 &&
             uuid_is_null(h.tpm) && !hold_of_tpm(e, tpm)) {
                 h.tpm = tpm;
                 h.model = w->tpm_model;
-                h.tpm_started = hold_take_over_tpm(e, tpm);
         }
         if (uuid_is_null(h.matrix) && uuid_is_null(h.tpm))
                 return;

@@ -245,19 +245,15 @@ static void hold_it(HookOp *h) {
         Hold old = g->hold, hold = { .guest = g->uuid, .phase = HOLD_PREPARED };
 
         if (!uuid_is_null(h->matrix)) {
-                bool taken = hold_take_over_matrix(e, h->matrix);
-
                 hold.matrix = h->matrix;
-                hold.matrix_started = taken || !snapshot_find_mdev(e->snapshot, h->matrix) ||
+                hold.matrix_started = !snapshot_find_mdev(e->snapshot, h->matrix) ||
                                       (uuid_equal(old.matrix, h->matrix) && old.matrix_started);
         }
         if (!uuid_is_null(h->tpm)) {
-                bool taken = hold_take_over_tpm(e, h->tpm);
-
                 hold.tpm = h->tpm;
                 hold.model = h->wiring.tpm_model;
-                hold.tpm_started = !tpm_is_up(e, h->tpm, hold.model, &h->replace_tpm) || taken ||
-                                   h->replace_tpm || (uuid_equal(old.tpm, h->tpm) && old.tpm_started);
+                hold.tpm_started = !tpm_is_up(e, h->tpm, hold.model, &h->replace_tpm) || h->replace_tpm ||
+                                   (uuid_equal(old.tpm, h->tpm) && old.tpm_started);
         }
         hold_begin(g, &hold);
         h->busy = true;
@@ -268,7 +264,6 @@ static void prepare_begin(HookOp *h) {
         CLEANUP(refusal_clear) Refusal refusal = {};
         Guest *g = h->guest;
         Engine *e = g->engine;
-        const Matrix *m;
         int r;
 
         if (given_up(h))
@@ -296,8 +291,7 @@ static void prepare_begin(HookOp *h) {
                            g->stop_error ?: "it is being stopped");
                 return refuse_and_undo(h, r, &refusal);
         }
-        m = state_find(e, h->matrix);
-        if (m && m->op) /* being stopped after another guest, or started automatically: first that */
+        if (hold_is_stopping(e, h->matrix, h->tpm)) /* or being started automatically */
                 return;
         hold_it(h);
 }

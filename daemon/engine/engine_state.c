@@ -319,6 +319,8 @@ static int mdev_differs(Engine *e, Uuid uuid, EngineChange change, size_t *n) {
         e->host_differs = true;
         r = state_claim_live(e, uuid, NULL);
         state_emit(e, &key, change);
+        if (m && m->op) /* whose end shows it */
+                return r;
         if (m && (*n)++ < SHOWN_PER_TURN)
                 state_show(e, m);
         else if (m)
@@ -645,6 +647,34 @@ static int on_show(sd_event_source *s, uint64_t usec, void *userdata) {
 
         r = sd_event_source_set_time_relative(s, delay);
         return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+}
+
+static int on_show_begun(sd_event_source *s, uint64_t usec, void *userdata) {
+        Engine *e = userdata;
+        unsigned n = 0;
+        int r;
+
+        for (size_t i = 0; i < e->n_matrices; i++) {
+                Matrix *m = e->by_uuid[i];
+
+                if (!m->op || m->op->shown)
+                        continue;
+                if (n++ == SHOWN_PER_TURN) {
+                        r = sd_event_source_set_time_relative(s, 0);
+                        return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+                }
+                m->op->shown = true;
+                state_show(e, m);
+        }
+
+        e->begun_timer = sd_event_source_disable_unref(e->begun_timer);
+        return 0;
+}
+
+void state_show_begun_soon(Engine *e) {
+        if (!e->begun_timer)
+                (void) sd_event_add_time_relative(e->event, &e->begun_timer, CLOCK_MONOTONIC, SHOW_DELAY_US,
+                                                  0, on_show_begun, e);
 }
 
 void state_show_all_soon(Engine *e) {

@@ -130,7 +130,7 @@ void vtpm_drop(Tpm *t) {
         for (Op *op = t->first; op; op = op->next_of_tpm) {
                 op->t = NULL;
                 if (!op->answered)
-                        op_finish(op, VTPM_NO_SUCH, "there is no such TPM any more");
+                        vtpm_op_finish(op, VTPM_NO_SUCH, "there is no such TPM any more");
         }
         tpm_free(t);
         vtpm_tell(m, uuid, VTPM_REMOVED);
@@ -201,9 +201,9 @@ static int on_turn(sd_event_source *s, void *userdata) {
                 op_answer(op);
         else if (op->kind == OP_START || op->kind == OP_STOP || op->kind == OP_RESET ||
                  op->kind == OP_COUNTERS || op->kind == OP_RECOVER)
-                op_begin_run(op);
+                vtpm_op_begin_run(op);
         else
-                op_begin_store(op);
+                vtpm_op_begin_store(op);
         return 0;
 }
 
@@ -226,9 +226,10 @@ Op *vtpm_op_new(Manager *m, OpKind kind, vtpm_done_t done, void *userdata) {
         return op;
 }
 
-int op_submit(Op *op, Tpm *t) {
+int vtpm_op_submit(Op *op, Tpm *t) {
         if (t && t->n_ops >= VTPM_QUEUE_MAX)
-                return op_refuse(op, VTPM_LIMIT, "too much is asked of TPM '%s' at once", t->record.name);
+                return vtpm_op_refuse(op, VTPM_LIMIT, "too much is asked of TPM '%s' at once",
+                                      t->record.name);
 
         op->t = t;
         if (t) {
@@ -252,7 +253,7 @@ static void op_set(Op *op, VtpmVerdict verdict, const char *format, va_list ap) 
         (void) sd_event_source_set_enabled(op->turn, SD_EVENT_ONESHOT);
 }
 
-void op_finish(Op *op, VtpmVerdict verdict, const char *format, ...) {
+void vtpm_op_finish(Op *op, VtpmVerdict verdict, const char *format, ...) {
         va_list ap;
 
         va_start(ap, format);
@@ -260,12 +261,12 @@ void op_finish(Op *op, VtpmVerdict verdict, const char *format, ...) {
         va_end(ap);
 }
 
-void op_fail(Op *op, int r) {
-        op_finish(op, VTPM_UNAVAILABLE, "%s", strerror(-r));
+void vtpm_op_fail(Op *op, int r) {
+        vtpm_op_finish(op, VTPM_UNAVAILABLE, "%s", strerror(-r));
         op->r = r;
 }
 
-int op_refuse(Op *op, VtpmVerdict verdict, const char *format, ...) {
+int vtpm_op_refuse(Op *op, VtpmVerdict verdict, const char *format, ...) {
         va_list ap;
 
         va_start(ap, format);
@@ -415,27 +416,56 @@ void vtpm_load(Manager *m, Uuid uuid) {
                 vtpm_tell(m, uuid, VTPM_ADDED);
 }
 
-static int load_all(Manager *m) {
+/* The uuid of what a job has left, beside the TPMs. */
+static bool is_leftover(const char *name, Uuid *ret) {
+        static const char *const prefixes[] = { VTPM_NEW_PREFIX, VTPM_GONE_PREFIX };
+
+        for (size_t i = 0; i < ELEMENTS(prefixes); i++)
+                if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0 &&
+                    uuid_parse(name + strlen(prefixes[i]), ret) >= 0)
+                        return true;
+        return false;
+}
+
+static int for_each(int dir_fd, Manager *m, int (*each)(Manager *m, const char *name)) {
         CLEANUP(closedirp) DIR *d = NULL;
         int fd, r = 0;
 
-        fd = openat(m->tpms_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         d = fd >= 0 ? fdopendir(fd) : NULL;
         if (!d)
                 return -errno;
-        for (struct dirent *e; r >= 0 && (errno = 0, e = readdir(d));) {
-                const char *name = e->d_name;
-                Uuid uuid;
-
-                if (uuid_parse(name, &uuid) >= 0)
-                        r = load_one(m, name, uuid);
-                else if ((strncmp(name, VTPM_NEW_PREFIX, strlen(VTPM_NEW_PREFIX)) == 0 &&
-                          uuid_parse(name + strlen(VTPM_NEW_PREFIX), &uuid) >= 0) ||
-                         (strncmp(name, VTPM_GONE_PREFIX, strlen(VTPM_GONE_PREFIX)) == 0 &&
-                          uuid_parse(name + strlen(VTPM_GONE_PREFIX), &uuid) >= 0))
-                        r = vtpm_clean(m, uuid);
-        }
+        for (struct dirent *e; r >= 0 && (errno = 0, e = readdir(d));)
+                r = each(m, e->d_name);
         return r;
+}
+
+static int load_entry(Manager *m, const char *name) {
+        Uuid uuid;
+
+        return uuid_parse(name, &uuid) >= 0 ? load_one(m, name, uuid) : 0;
+}
+
+/* Jobs of a daemon before us may still be at work; they are waited for before anything else is done with their TPM. */
+static int clean_entry(Manager *m, const char *name) {
+        Uuid uuid;
+
+        return uuid_parse(name, &uuid) >= 0 ? vtpm_clean(m, uuid) : 0;
+}
+
+static int clean_leftover(Manager *m, const char *name) {
+        Uuid uuid;
+
+        return is_leftover(name, &uuid) ? vtpm_clean(m, uuid) : 0;
+}
+
+static int load_all(Manager *m) {
+        int r;
+
+        r = for_each(m->tpms_fd, m, load_entry);
+        if (r >= 0)
+                r = for_each(m->jobs_fd, m, clean_entry);
+        return r < 0 ? r : for_each(m->tpms_fd, m, clean_leftover);
 }
 
 static int open_directories(Manager *m, const VtpmConfig *c) {
@@ -474,11 +504,8 @@ static void manager_free(Vtpm *v) {
         m->closing = true;
         m->worker = worker_free(m->worker);
         m->runner = vtpm_runner_free(m->runner);
-        for (Op *op; (op = m->ops);) {
-                if (!op->answered)
-                        op_fail(op, -ECANCELED);
-                op_answer(op);
-        }
+        while (m->ops)
+                op_free(m->ops);
         for (size_t i = 0; i < m->n_tpms; i++)
                 tpm_free(m->tpms[i]);
         free(m->tpms);

@@ -2,7 +2,7 @@
 #pragma once
 
 /* vtpm - a TPM's life: its definition and state on disk, swtpm and the device process, their sockets. All asynchronous;
- * completions and events run from the loop, completions exactly once for each accepted call, never before it has returned.
+ * completions and events run from the loop, completions exactly once for each accepted call (but for vtpm_free()), never before it has returned.
  *
  *   STATE/tpms/UUID/tpm.json     the definition; a directory without it is no TPM (a creation that did not end: removed)
  *   STATE/tpms/UUID/state/       swtpm's, owned by the TPM's own uid, 0700
@@ -139,7 +139,7 @@ typedef struct VtpmConfig {
 
 /* Loads definitions, adopts what runs. Blocks while it reads them. 0 or -errno. */
 int vtpm_new(sd_event *event, const VtpmConfig *config, vtpm_event_t event_cb, void *userdata, Vtpm **ret);
-/* What runs goes on. Accepts NULL; returns NULL. */
+/* What runs goes on; completions that are due are not called any more. Accepts NULL; returns NULL. */
 Vtpm *vtpm_free(Vtpm *v);
 
 /* What the launcher does for each: a job makes, copies or removes a TPM on disk; the others take the lock, make the sockets, give up

@@ -562,31 +562,6 @@ static int answer_later(ChildRunner *r, vtpm_runner_done_t done, void *userdata)
         return 0;
 }
 
-static int child_stop(VtpmRunner *runner, VtpmRole role, Uuid uuid, vtpm_runner_done_t done,
-                      void *userdata) {
-        ChildRunner *r = CHILD_RUNNER(runner);
-        Child *c;
-        int ret;
-
-        if (role == VTPM_ROLE_DEVICE)
-                store_drop(r, uuid);
-        c = child_find(r, role, uuid);
-        if (!c)
-                return answer_later(r, done, userdata);
-        if (c->stop_done)
-                return -EALREADY;
-
-        ret = set_timer(c, TERM_US);
-        if (ret < 0)
-                return ret;
-        c->stopping = true;
-        c->killed = false;
-        c->stop_done = done;
-        c->stop_userdata = userdata;
-        (void) syscall(SYS_pidfd_send_signal, c->pid_fd, SIGTERM, NULL, 0);
-        return 0;
-}
-
 static int open_run_dir(ChildRunner *r, Uuid uuid) {
         char path[VTPM_PATH_SIZE], text[UUID_STRING_SIZE];
 
@@ -619,6 +594,34 @@ static int child_adopt(VtpmRunner *runner, VtpmRole role, Uuid uuid) {
         c->next = r->children;
         r->children = c;
         return 1;
+}
+
+static int child_stop(VtpmRunner *runner, VtpmRole role, Uuid uuid, vtpm_runner_done_t done,
+                      void *userdata) {
+        ChildRunner *r = CHILD_RUNNER(runner);
+        Child *c;
+        int ret;
+
+        if (role == VTPM_ROLE_DEVICE)
+                store_drop(r, uuid);
+        c = child_find(r, role, uuid);
+        if (!c &&
+            child_adopt(runner, role, uuid) > 0) /* begun by one before us, and not seen at our start */
+                c = child_find(r, role, uuid);
+        if (!c)
+                return answer_later(r, done, userdata);
+        if (c->stop_done)
+                return -EALREADY;
+
+        ret = set_timer(c, TERM_US);
+        if (ret < 0)
+                return ret;
+        c->stopping = true;
+        c->killed = false;
+        c->stop_done = done;
+        c->stop_userdata = userdata;
+        (void) syscall(SYS_pidfd_send_signal, c->pid_fd, SIGTERM, NULL, 0);
+        return 0;
 }
 
 static void child_runner_free(VtpmRunner *runner) {

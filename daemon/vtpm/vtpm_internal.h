@@ -67,6 +67,8 @@ struct Op {
         uint8_t *data;
         size_t size;
         VtpmJobKind job;
+        bool job_runs;
+        bool job_died; /* it left no word */
         void (*job_done)(Op *op);
         VtpmTalk *talk;
         sd_event_source *timer;
@@ -118,7 +120,7 @@ struct Manager {
         size_t n_problems;
 
         Op *ops;
-        Op *jobs_first, *jobs_last; /* that wait */
+        Op *jobs; /* that wait, the oldest first */
         unsigned jobs_running;
 };
 
@@ -141,12 +143,14 @@ void vtpm_tell(Manager *m, Uuid uuid, VtpmChange change);
 
 /* A request that is accepted: begins in its turn. 0 or -errno (@op is gone then). */
 Op *vtpm_op_new(Manager *m, OpKind kind, vtpm_done_t done, void *userdata);
-int op_submit(Op *op, Tpm *t);
+int vtpm_op_submit(Op *op, Tpm *t);
 /* Answered, from the loop. */
-void op_finish(Op *op, VtpmVerdict verdict, const char *format, ...) __attribute__((format(printf, 3, 4)));
-void op_fail(Op *op, int r); /* -errno */
+void vtpm_op_finish(Op *op, VtpmVerdict verdict, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
+void vtpm_op_fail(Op *op, int r); /* -errno */
 /* For a request that comes to nothing: accepts it, to be answered so. */
-int op_refuse(Op *op, VtpmVerdict verdict, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int vtpm_op_refuse(Op *op, VtpmVerdict verdict, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
 
 /* The TPM's directory of sockets; made if @make. A descriptor or -errno. */
 int vtpm_open_sockets(Tpm *t, bool make);
@@ -162,11 +166,11 @@ int vtpm_backup(Vtpm *v, Uuid uuid, int fd, vtpm_done_t done, void *userdata);
 /* Removes what jobs that died have left of @uuid. */
 int vtpm_clean(Manager *m, Uuid uuid);
 
-void op_begin_store(Op *op);
+void vtpm_op_begin_store(Op *op);
 /* Runs a job for @op; then @job_done() with op->verdict and op->text. */
-void op_run_job(Op *op, VtpmJobKind job, void (*job_done)(Op *op));
+void vtpm_op_run_job(Op *op, VtpmJobKind job, void (*job_done)(Op *op));
 /* A new state for an ephemeral TPM. */
-void op_renew(Op *op, void (*job_done)(Op *op));
+void vtpm_op_renew(Op *op, void (*job_done)(Op *op));
 
 /* ---- vtpm_run.c ---- */
 
@@ -175,7 +179,7 @@ int vtpm_stop(Vtpm *v, Uuid uuid, vtpm_done_t done, void *userdata);
 int vtpm_reset(Vtpm *v, Uuid uuid, vtpm_done_t done, void *userdata);
 int vtpm_counters(Vtpm *v, Uuid uuid, vtpm_counters_t done, void *userdata);
 
-void op_begin_run(Op *op);
+void vtpm_op_begin_run(Op *op);
 extern const VtpmRunnerEvents vtpm_runner_events;
 /* At our start: is it running? */
 int vtpm_adopt(Tpm *t);

@@ -110,7 +110,13 @@ static int write_pid(Launch *l, VtpmRole role) {
                 (void) snprintf(text, sizeof text, "%d %" PRIu64 "\n", (int) getpid(), since);
                 r = file_replace(l->run_fd, vtpm_pid_file(role), text, strlen(text));
         }
-        return r < 0 ? refuse(l, VTPM_EXIT_FAILURE, "%s: %s", vtpm_pid_file(role), strerror(-r)) : 0;
+        if (r < 0)
+                return refuse(l, VTPM_EXIT_FAILURE, "%s: %s", vtpm_pid_file(role), strerror(-r));
+
+        /* A daemon that wants it stopped takes run.json away and then looks for us; so one of us sees the other. */
+        if (faccessat(l->run_fd, "run.json", F_OK, 0) < 0)
+                return refuse(l, VTPM_EXIT_FAILURE, "it is not to run any more");
+        return 0;
 }
 
 /* What we make is of QEMU's group from here on, which may come to the sockets. */

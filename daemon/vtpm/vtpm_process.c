@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -67,8 +68,8 @@ int vtpm_process_open(int run_fd, VtpmRole role, pid_t *ret_pid) {
         r = vtpm_process_since(pid, &actual);
         if (r < 0)
                 return r;
-        if (actual != since)
-                return -ESRCH;
+        if (actual != since || poll(&(struct pollfd) { .fd = fd, .events = POLLIN }, 1, 0) > 0)
+                return -ESRCH; /* another one; or it has ended, and nobody has taken notice */
 
         *ret_pid = pid;
         return TAKE_FD(fd);

@@ -17,7 +17,8 @@
 #include "vtpm/vtpm_tree.h"
 
 #define START_US     (30 * UINT64_C(1000000))
-#define SETTLE_US    (50 * UINT64_C(1000)) /* between two looks at a TPM that is being switched on */
+#define MOMENT_US    (50 * UINT64_C(1000)) /* between two looks at what nothing tells of */
+#define LOCK_TRIES   10
 #define SETTLE_TRIES 100
 #define COUNTERS_MAX 64
 
@@ -63,6 +64,15 @@ static void ask(Op *op, const char *question, int fd, vtpm_talk_done_t done) {
                 done(op, r, "");
 }
 
+static void wait_a_moment(Op *op, sd_event_time_handler_t then) {
+        int r;
+
+        op->timer = sd_event_source_disable_unref(op->timer);
+        r = sd_event_add_time_relative(op->m->event, &op->timer, CLOCK_MONOTONIC, MOMENT_US, 0, then, op);
+        if (r < 0)
+                vtpm_op_fail(op, r);
+}
+
 /* ---- stop ---- */
 
 /* All processes are gone, or cannot be ended. */
@@ -72,20 +82,20 @@ static void stop_ended(Op *op) {
 
         if (t->swtpm_up || t->device_up) {
                 vtpm_set_state(t, VTPM_FAILED, "its processes do not end, not even by SIGKILL");
-                op_finish(op, VTPM_TIMEOUT, "the processes of TPM '%s' do not end", t->record.name);
+                vtpm_op_finish(op, VTPM_TIMEOUT, "the processes of TPM '%s' do not end", t->record.name);
                 return;
         }
 
         (void) vtpm_tree_remove(t->m->sockets_fd, uuid_format(t->record.uuid, uuid));
         memcpy(text, op->why, sizeof text);
         vtpm_set_state(t, op->after, op->after == VTPM_FAILED ? text : NULL);
-        op_finish(op, op->kind == OP_STOP ? VTPM_DONE : op->why_verdict, "%s",
-                  op->kind == OP_STOP ? "" : text);
+        vtpm_op_finish(op, op->kind == OP_STOP ? VTPM_DONE : op->why_verdict, "%s",
+                       op->kind == OP_STOP ? "" : text);
 }
 
 static void drop_state(Op *op) {
         if (op->t->record.ephemeral && !op->t->swtpm_up && !op->t->device_up)
-                op_run_job(op, VTPM_JOB_DROP, stop_ended); /* its files are not ours */
+                vtpm_op_run_job(op, VTPM_JOB_DROP, stop_ended); /* its files are not ours */
         else
                 stop_ended(op);
 }
@@ -166,12 +176,37 @@ __attribute__((format(printf, 3, 4))) static void start_failed(Op *op, VtpmVerdi
         va_end(ap);
         op->why_verdict = verdict;
         op->after = VTPM_FAILED;
-        log_warning("TPM '%s' could not be started: %s", op->t->record.name, op->why);
+        log_warning("TPM '%s'%s: %s", op->t->record.name,
+                    op->kind == OP_START ? " could not be started" : "", op->why);
         begin_stop(op);
 }
 
-/* A launcher's words. */
+static bool may_restart(Tpm *t) {
+        uint64_t now = 0;
+
+        (void) sd_event_now(t->m->event, CLOCK_MONOTONIC, &now);
+        if (now - t->restarts_since > VTPM_RESTARTS_US) {
+                t->restarts_since = now;
+                t->restarts = 0;
+        }
+        return t->restarts++ < VTPM_RESTARTS_MAX;
+}
+
+static void recover_step(Op *op);
+
+static void restart(Op *op) {
+        if (may_restart(op->t))
+                recover_step(op);
+        else
+                start_failed(op, VTPM_TOOL, "its processes end again and again; it is not started any more");
+}
+
+/* A launcher's words. One that is being recovered may have died again. */
 static void launch_failed(Op *op, VtpmRole role, int r, const char *text) {
+        if (op->kind == OP_RECOVER && r > 128) {
+                restart(op);
+                return;
+        }
         if (r == -ETIME)
                 start_failed(op, VTPM_TIMEOUT, "%s was not ready in time", vtpm_role_name(role));
         else if (r < 0)
@@ -196,13 +231,35 @@ static void on_first_status(void *userdata, int r, const char *answer) {
                 start_failed(op, VTPM_TOOL, "the device has lost swtpm");
         else {
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL);
-                op_finish(op, VTPM_DONE, "%s", "");
+                vtpm_op_finish(op, VTPM_DONE, "%s", "");
         }
 }
+
+/* A launcher that found the lock taken: perhaps by one that a daemon before us had begun, which then has done this start's work. */
+static int adopt_other(Op *op, VtpmRole role, sd_event_time_handler_t again) {
+        VtpmRunner *runner = op->m->runner;
+
+        if (runner->ops->adopt(runner, role, op->t->record.uuid) > 0)
+                return 1;
+        if (op->tries++ >= LOCK_TRIES)
+                return 0;
+        wait_a_moment(op, again);
+        return -EINPROGRESS;
+}
+
+static int on_device_timer(sd_event_source *s, uint64_t usec, void *userdata);
+static int on_swtpm_timer(sd_event_source *s, uint64_t usec, void *userdata);
 
 static void on_device_started(void *userdata, int r, const char *text) {
         Op *op = userdata;
 
+        if (r == VTPM_EXIT_IN_USE) {
+                int adopted = adopt_other(op, VTPM_ROLE_DEVICE, on_device_timer);
+
+                if (adopted < 0)
+                        return;
+                r = adopted > 0 ? 0 : r;
+        }
         if (r != 0) {
                 launch_failed(op, VTPM_ROLE_DEVICE, r, text);
                 return;
@@ -212,13 +269,25 @@ static void on_device_started(void *userdata, int r, const char *text) {
         ask(op, "status", -1, on_first_status);
 }
 
+static int on_device_timer(sd_event_source *s, uint64_t usec, void *userdata) {
+        on_device_started(userdata, VTPM_EXIT_IN_USE, "somebody runs its device already");
+        return 0;
+}
+
 static void on_swtpm_started(void *userdata, int r, const char *text) {
         Op *op = userdata;
 
-        if (r == VTPM_EXIT_IN_USE) { /* what is in its directory is somebody else's */
-                vtpm_set_state(op->t, VTPM_FAILED, text);
-                op_finish(op, VTPM_IN_USE, "%s", text);
-                return;
+        if (r == VTPM_EXIT_IN_USE) {
+                int adopted = adopt_other(op, VTPM_ROLE_SWTPM, on_swtpm_timer);
+
+                if (adopted < 0)
+                        return;
+                if (adopted == 0) { /* what is in its directory is somebody else's */
+                        vtpm_set_state(op->t, VTPM_FAILED, text);
+                        vtpm_op_finish(op, VTPM_IN_USE, "%s", text);
+                        return;
+                }
+                r = 0;
         }
         if (r != 0) {
                 launch_failed(op, VTPM_ROLE_SWTPM, r, text);
@@ -227,12 +296,17 @@ static void on_swtpm_started(void *userdata, int r, const char *text) {
         op->t->swtpm_up = true;
         if (op->t->model != TPM_MODEL_VIRTIO) {
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL);
-                op_finish(op, VTPM_DONE, "%s", "");
+                vtpm_op_finish(op, VTPM_DONE, "%s", "");
                 return;
         }
         r = runner_start(op, VTPM_ROLE_DEVICE, on_device_started);
         if (r < 0)
                 launch_failed(op, VTPM_ROLE_DEVICE, r, "");
+}
+
+static int on_swtpm_timer(sd_event_source *s, uint64_t usec, void *userdata) {
+        on_swtpm_started(userdata, VTPM_EXIT_IN_USE, "somebody else runs this TPM");
+        return 0;
 }
 
 static void start_swtpm(Op *op) {
@@ -260,14 +334,26 @@ static int check_lock(Tpm *t) {
         return fd < 0 ? fd : 0;
 }
 
+static void start_fresh(Op *op);
+
+static int on_lock_timer(sd_event_source *s, uint64_t usec, void *userdata) {
+        start_fresh(userdata);
+        return 0;
+}
+
 static void start_fresh(Op *op) {
         CLEANUP(fd_closep) int sockets_fd = -1;
         Tpm *t = op->t;
         int r;
 
         r = check_lock(t);
+        if (r == -EBUSY &&
+            op->tries++ < LOCK_TRIES) { /* a launcher that sees that it is too late ends by itself */
+                wait_a_moment(op, on_lock_timer);
+                return;
+        }
         if (r == -EBUSY) {
-                op_finish(op, VTPM_IN_USE, "somebody else runs TPM '%s'", t->record.name);
+                vtpm_op_finish(op, VTPM_IN_USE, "somebody else runs TPM '%s'", t->record.name);
                 return;
         }
         if (r >= 0)
@@ -276,8 +362,8 @@ static void start_fresh(Op *op) {
                 r = vtpm_run_record_save(sockets_fd,
                                          &(VtpmRunRecord) { .model = op->model, .group = t->m->group });
         if (r < 0) {
-                op_finish(op, VTPM_UNAVAILABLE, "TPM '%s' cannot be started: %s", t->record.name,
-                          strerror(-r));
+                vtpm_op_finish(op, VTPM_UNAVAILABLE, "TPM '%s' cannot be started: %s", t->record.name,
+                               strerror(-r));
                 return;
         }
 
@@ -285,7 +371,7 @@ static void start_fresh(Op *op) {
         t->restarts = 0;
         vtpm_set_state(t, VTPM_STARTING, NULL);
         if (t->record.ephemeral)
-                op_renew(op, on_renewed);
+                vtpm_op_renew(op, on_renewed);
         else
                 start_swtpm(op);
 }
@@ -297,37 +383,27 @@ static void on_status_again(void *userdata, int r, const char *answer) {
         op->talk = NULL;
         if (r == 0 && (status_is(answer, "connected", "no") || status_is(answer, "tpm", "ready")))
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL);
-        op_finish(op, VTPM_DONE, "%s", "");
+        vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
 
 static void begin_start(Op *op) {
         Tpm *t = op->t;
 
         if (is_up(t) && t->model != op->model)
-                op_finish(op, VTPM_BAD_STATE, "TPM '%s' runs already, as %s", t->record.name,
-                          tpm_model_name(t->model));
+                vtpm_op_finish(op, VTPM_BAD_STATE, "TPM '%s' runs already, as %s", t->record.name,
+                               tpm_model_name(t->model));
         else if (t->state == VTPM_RUNNING || (t->state == VTPM_DEGRADED && t->model != TPM_MODEL_VIRTIO))
-                op_finish(op, VTPM_DONE, "%s", "");
+                vtpm_op_finish(op, VTPM_DONE, "%s", "");
         else if (t->state == VTPM_DEGRADED)
                 ask(op, "status", -1, on_status_again);
         else if (t->state == VTPM_DEFINED || (t->state == VTPM_FAILED && !t->swtpm_up && !t->device_up))
                 start_fresh(op);
         else
-                op_finish(op, VTPM_BAD_STATE, "TPM '%s' is %s", t->record.name, vtpm_state_name(t->state));
+                vtpm_op_finish(op, VTPM_BAD_STATE, "TPM '%s' is %s", t->record.name,
+                               vtpm_state_name(t->state));
 }
 
 /* ---- recovery ---- */
-
-static bool may_restart(Tpm *t) {
-        uint64_t now = 0;
-
-        (void) sd_event_now(t->m->event, CLOCK_MONOTONIC, &now);
-        if (now - t->restarts_since > VTPM_RESTARTS_US) {
-                t->restarts_since = now;
-                t->restarts = 0;
-        }
-        return t->restarts++ < VTPM_RESTARTS_MAX;
-}
 
 static void degrade(Op *op, const char *why) {
         log_warning("TPM '%s': %s", op->t->record.name, why);
@@ -338,8 +414,11 @@ static void on_recovered(void *userdata, int r, const char *answer) {
         Op *op = userdata;
 
         op->talk = NULL;
-        if (r != 0)
+        if (r == -ETIME)
                 degrade(op, "the device does not answer");
+        else if (r != 0)
+                log_debug("TPM '%s': the device has hung up, and so ended",
+                          op->t->record.name); /* we will be told */
         else if (status_is(answer, "tpm", "failed") && !status_is(answer, "connected", "no"))
                 degrade(op,
                         "swtpm had ended while the guest ran; the guest has a TPM again after its next reboot or start");
@@ -348,7 +427,7 @@ static void on_recovered(void *userdata, int r, const char *answer) {
                         "the device had ended while the guest ran; the guest has a TPM again after its next start");
         else
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL);
-        op_finish(op, VTPM_DONE, "%s", "");
+        vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
 
 static void on_handed_over(void *userdata, int r, const char *answer) {
@@ -370,8 +449,6 @@ static void hand_over(Op *op) {
         else
                 ask(op, "tpm", fd, on_handed_over);
 }
-
-static void recover_step(Op *op);
 
 static void on_device_again(void *userdata, int r, const char *text) {
         Op *op = userdata;
@@ -422,19 +499,19 @@ static void begin_recover(Op *op) {
         Tpm *t = op->t;
 
         if (t->state != VTPM_RUNNING && t->state != VTPM_DEGRADED && t->state != VTPM_STARTING) {
-                op_finish(op, VTPM_DONE, "%s", ""); /* it was stopped meanwhile */
+                vtpm_op_finish(op, VTPM_DONE, "%s", ""); /* it was stopped meanwhile */
                 return;
         }
         if (t->model != TPM_MODEL_VIRTIO) {
                 if (t->swtpm_up) {
                         vtpm_set_state(t, VTPM_RUNNING, NULL);
-                        op_finish(op, VTPM_DONE, "%s", "");
+                        vtpm_op_finish(op, VTPM_DONE, "%s", "");
                 } else /* QEMU does not connect to another one */
                         start_failed(
                                 op, VTPM_TOOL,
                                 "swtpm ended while the guest ran; the guest has a TPM again after its next start");
-        } else if ((!t->swtpm_up || !t->device_up) && !may_restart(t))
-                start_failed(op, VTPM_TOOL, "its processes end again and again; it is not started any more");
+        } else if (!t->swtpm_up || !t->device_up)
+                restart(op);
         else
                 recover_step(op);
 }
@@ -447,7 +524,7 @@ static void recover(Tpm *t) {
                         return; /* one that has not begun sees all */
         op = vtpm_op_new(t->m, OP_RECOVER, NULL, NULL);
         if (op)
-                (void) op_submit(op, t);
+                (void) vtpm_op_submit(op, t);
 }
 
 static void on_ended(void *userdata, VtpmRole role, Uuid uuid, const char *text, bool fds_kept) {
@@ -506,7 +583,7 @@ int vtpm_adopt(Tpm *t) {
                         (void) snprintf(op->why, sizeof op->why, "it ended while guestcryptd did not run");
                 }
                 t->state = VTPM_STOPPING;
-                return op_submit(op, t);
+                return vtpm_op_submit(op, t);
         }
 
         t->model = run.model;
@@ -529,31 +606,17 @@ static int on_settle_timer(sd_event_source *s, uint64_t usec, void *userdata) {
         return 0;
 }
 
-static void look_again(Op *op) {
-        int r;
-
-        if (op->timer) {
-                r = sd_event_source_set_time_relative(op->timer, SETTLE_US);
-                if (r >= 0)
-                        r = sd_event_source_set_enabled(op->timer, SD_EVENT_ONESHOT);
-        } else
-                r = sd_event_add_time_relative(op->m->event, &op->timer, CLOCK_MONOTONIC, SETTLE_US, 0,
-                                               on_settle_timer, op);
-        if (r < 0)
-                op_fail(op, r);
-}
-
 static void on_settled(void *userdata, int r, const char *answer) {
         Op *op = userdata;
 
         op->talk = NULL;
         if (r == 0 && status_is(answer, "tpm", "starting") && op->tries++ < SETTLE_TRIES) {
-                look_again(op);
+                wait_a_moment(op, on_settle_timer);
                 return;
         }
         if (r == 0 && status_is(answer, "tpm", "ready"))
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL);
-        op_finish(op, VTPM_DONE, "%s", "");
+        vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
 
 static void on_reset(void *userdata, int r, const char *answer) {
@@ -561,12 +624,12 @@ static void on_reset(void *userdata, int r, const char *answer) {
 
         op->talk = NULL;
         if (r != 0)
-                op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_TOOL, "the device: %s",
-                          r < 0 ? strerror(-r) : answer);
+                vtpm_op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_TOOL, "the device: %s",
+                               r < 0 ? strerror(-r) : answer);
         else if (op->t->state == VTPM_DEGRADED)
                 ask(op, "status", -1, on_settled);
         else
-                op_finish(op, VTPM_DONE, "%s", "");
+                vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
 
 /* The status' lines that are counters, from "commands" on. */
@@ -591,20 +654,20 @@ static void on_counters(void *userdata, int r, const char *answer) {
 
         op->talk = NULL;
         if (r != 0) {
-                op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_TOOL, "the device: %s",
-                          r < 0 ? strerror(-r) : answer);
+                vtpm_op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_TOOL, "the device: %s",
+                               r < 0 ? strerror(-r) : answer);
                 return;
         }
         if (op->t->state == VTPM_DEGRADED && status_is(answer, "tpm", "ready"))
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL); /* another VMM has it now */
         r = read_counters(op, answer);
         if (r < 0)
-                op_fail(op, r);
+                vtpm_op_fail(op, r);
         else
-                op_finish(op, VTPM_DONE, "%s", "");
+                vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
 
-void op_begin_run(Op *op) {
+void vtpm_op_begin_run(Op *op) {
         Tpm *t = op->t;
 
         switch (op->kind) {
@@ -613,7 +676,7 @@ void op_begin_run(Op *op) {
                 break;
         case OP_STOP:
                 if (t->state == VTPM_DEFINED)
-                        op_finish(op, VTPM_DONE, "%s", "");
+                        vtpm_op_finish(op, VTPM_DONE, "%s", "");
                 else
                         begin_stop(op);
                 break;
@@ -622,7 +685,8 @@ void op_begin_run(Op *op) {
                 break;
         default: /* reset, counters */
                 if (t->model != TPM_MODEL_VIRTIO || !is_up(t))
-                        op_finish(op, VTPM_BAD_STATE, "TPM '%s' does not run as virtio", t->record.name);
+                        vtpm_op_finish(op, VTPM_BAD_STATE, "TPM '%s' does not run as virtio",
+                                       t->record.name);
                 else if (op->kind == OP_RESET)
                         ask(op, "reset", -1, on_reset);
                 else
@@ -640,7 +704,7 @@ static int submit(Vtpm *v, Uuid uuid, OpKind kind, TpmModel model, vtpm_done_t d
         op->uuid = uuid;
         op->model = model;
         op->counters_done = counters_done;
-        return t ? op_submit(op, t) : op_refuse(op, VTPM_NO_SUCH, "there is no such TPM");
+        return t ? vtpm_op_submit(op, t) : vtpm_op_refuse(op, VTPM_NO_SUCH, "there is no such TPM");
 }
 
 int vtpm_start(Vtpm *v, Uuid uuid, TpmModel model, vtpm_done_t done, void *userdata) {

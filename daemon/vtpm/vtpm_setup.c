@@ -8,9 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -20,6 +22,7 @@
 
 #define SETUP_TIMEOUT_US (120 * UINT64_C(1000000)) /* certificate tools wait for each other */
 #define TRY_TIMEOUT_US   (30 * UINT64_C(1000000))
+#define DISK_FULL        (64 * 1024) /* a state and its certificates need more */
 #define KEY_SIZE         32
 #define KEY_FILE_MAX     256
 #define OLDEST           "0.7"
@@ -176,16 +179,12 @@ static const struct {
                                    "--platform-model virtual-machine\n" },
 };
 
-int vtpm_setup_authority(int state_fd, uid_t ca_uid) {
-        CLEANUP(fd_closep) int ca_fd = -1, new_fd = -1;
+static int write_authority(int ca_fd, uid_t ca_uid) {
+        CLEANUP(fd_closep) int new_fd = -1;
         int r;
 
-        ca_fd = vtpm_dir_open(state_fd, VTPM_CA_DIR, 0700);
-        if (ca_fd < 0)
-                return ca_fd;
         for (size_t i = 0; i < ELEMENTS(authority_files); i++) {
                 const char *name = authority_files[i].name, *text = authority_files[i].text;
-                CLEANUP(fd_closep) int fd = -1;
 
                 if (faccessat(ca_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
                         continue;
@@ -198,9 +197,41 @@ int vtpm_setup_authority(int state_fd, uid_t ca_uid) {
         new_fd = vtpm_dir_open(ca_fd, "new", 0700);
         if (new_fd < 0)
                 return new_fd;
-        if (fchown(new_fd, ca_uid, ca_uid) < 0 || fchown(ca_fd, ca_uid, ca_uid) < 0)
+        return fchown(new_fd, ca_uid, ca_uid) < 0 || fchown(ca_fd, ca_uid, ca_uid) < 0 ? -errno : 0;
+}
+
+int vtpm_setup_authority(int state_fd, uid_t ca_uid) {
+        CLEANUP(fd_closep) int ca_fd = -1;
+        int r;
+
+        ca_fd = vtpm_dir_open(state_fd, VTPM_CA_DIR, 0700);
+        if (ca_fd < 0)
+                return ca_fd;
+        if (flock(ca_fd, LOCK_EX) < 0) /* other jobs do the same */
                 return -errno;
-        return TAKE_FD(ca_fd);
+        r = write_authority(ca_fd, ca_uid);
+        if (flock(ca_fd, LOCK_UN) < 0 && r >= 0)
+                r = -errno;
+        return r < 0 ? r : TAKE_FD(ca_fd);
+}
+
+/* An authority that a full disk has kept from being made would be taken for a whole one by the next who looks. */
+static void drop_unfinished_authority(int ca_fd) {
+        static const char *const files[] = { "signkey.pem", "issuercert.pem",
+                                             "swtpm-localca-rootca-privkey.pem",
+                                             "swtpm-localca-rootca-cert.pem" };
+        struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+        CLEANUP(fd_closep) int lock_fd = -1;
+        struct stat st;
+
+        /* swtpm_localca's own */
+        lock_fd = openat(ca_fd, ".lock.swtpm-localca", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        if (lock_fd < 0 || fcntl(lock_fd, F_SETLKW, &lock) < 0)
+                return;
+        if (fstatat(ca_fd, "issuercert.pem", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0)
+                return; /* made last */
+        for (size_t i = 0; i < ELEMENTS(files); i++)
+                (void) unlinkat(ca_fd, files[i], 0);
 }
 
 /* What decides which programs run must be root's alone. */
@@ -219,7 +250,7 @@ static int check_ca_config(int root_fd, const char *path, char ret_text[static V
 
 static int is_noise(const char *line) {
         static const char *const begins[] = { "Ending vTPM", "An error occurred",
-                                              "(process:", "Starting vTPM" };
+                                              "(process:", "Starting vTPM", "Invoking " };
 
         for (size_t i = 0; i < ELEMENTS(begins); i++)
                 if (strncmp(line, begins[i], strlen(begins[i])) == 0)
@@ -262,6 +293,7 @@ static int run_setup(const VtpmSetup *s, int ca_fd, const char *directory,
         char path[1024], text[RUN_TEXT_SIZE], key[16];
         const VtpmRecord *r = s->record;
         const char *env[4], *argv[32];
+        struct statvfs disk;
         size_t n = 0;
         int status;
 
@@ -301,6 +333,11 @@ static int run_setup(const VtpmSetup *s, int ca_fd, const char *directory,
                                              .timeout_us = SETUP_TIMEOUT_US,
                                              .is_noise = is_noise },
                              text, NULL);
+        if (status == 0)
+                return VTPM_DONE;
+        drop_unfinished_authority(ca_fd);
+        if (status > 0 && fstatvfs(ca_fd, &disk) == 0 && disk.f_bavail * disk.f_frsize < DISK_FULL)
+                return -ENOSPC; /* its words say nothing of that */
         if (status == -ETIME)
                 return VERDICT(ret_text, VTPM_TIMEOUT, "swtpm_setup did not end in time: %s", text);
         if (status > 0)
@@ -348,13 +385,14 @@ int vtpm_setup_state(const VtpmSetup *s, int dir_fd, const char *name, const cha
 /* swtpm's control channel: switch on (2, no flags), and end (3). Each is answered with a result of four bytes. */
 static int switch_on(int fd, uint32_t *ret_result) {
         static const uint8_t init[] = { 0, 0, 0, 2, 0, 0, 0, 0 }, shutdown_it[] = { 0, 0, 0, 3 };
-        uint8_t reply[4];
+        uint8_t reply[4], ignored[4];
 
         if (send(fd, init, sizeof init, MSG_NOSIGNAL) != sizeof init)
                 return -EPIPE;
         if (recv(fd, reply, sizeof reply, MSG_WAITALL) != sizeof reply)
                 return -EPIPE;
         (void) send(fd, shutdown_it, sizeof shutdown_it, MSG_NOSIGNAL);
+        (void) !recv(fd, &ignored, sizeof ignored, MSG_WAITALL); /* it complains if nobody listens */
         *ret_result =
                 (uint32_t) reply[0] << 24 | (uint32_t) reply[1] << 16 | (uint32_t) reply[2] << 8 | reply[3];
         return 0;

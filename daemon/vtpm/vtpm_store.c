@@ -51,6 +51,7 @@ static void on_job_done(void *userdata, int r, const char *text) {
         if (job_fd >= 0 && vtpm_job_result_load(job_fd, &op->verdict, &words) >= 0)
                 (void) snprintf(op->text, sizeof op->text, "%s", words);
         else {
+                op->job_died = true;
                 op->verdict = r == -ETIME ? VTPM_TIMEOUT : VTPM_TOOL;
                 (void) snprintf(op->text, sizeof op->text, "%s", r < 0 ? strerror(-r) : text);
         }
@@ -67,8 +68,9 @@ static void on_job_done(void *userdata, int r, const char *text) {
         (void) vtpm_tree_remove(m->jobs_fd, uuid);
 
         m->jobs_running--;
-        jobs_next(m);
+        op->job_runs = false;
         op->job_done(op);
+        jobs_next(m);
 }
 
 static int job_start(Op *op) {
@@ -84,16 +86,30 @@ static int job_start(Op *op) {
         return r;
 }
 
-static void jobs_next(Manager *m) {
-        while (m->jobs_first && m->jobs_running < VTPM_JOBS_MAX && !m->closing) {
-                Op *op = m->jobs_first;
-                int r;
+/* The oldest that can begin: one job for each TPM at a time. */
+static Op *job_take(Manager *m) {
+        for (Op **p = &m->jobs; *p; p = &(*p)->next_job) {
+                Op *op = *p, *other;
 
-                m->jobs_first = op->next_job;
-                if (!m->jobs_first)
-                        m->jobs_last = NULL;
+                for (other = m->ops; other; other = other->next)
+                        if (other->job_runs && uuid_equal(other->uuid, op->uuid))
+                                break;
+                if (!other) {
+                        *p = op->next_job;
+                        return op;
+                }
+        }
+        return NULL;
+}
+
+static void jobs_next(Manager *m) {
+        Op *op;
+        int r;
+
+        while (!m->closing && m->jobs_running < VTPM_JOBS_MAX && (op = job_take(m))) {
                 r = job_start(op);
                 if (r >= 0) {
+                        op->job_runs = true;
                         m->jobs_running++;
                         continue;
                 }
@@ -103,29 +119,38 @@ static void jobs_next(Manager *m) {
         }
 }
 
-void op_run_job(Op *op, VtpmJobKind job, void (*job_done)(Op *op)) {
-        Manager *m = op->m;
+void vtpm_op_run_job(Op *op, VtpmJobKind job, void (*job_done)(Op *op)) {
+        Op **p = &op->m->jobs;
 
         op->job = job;
         op->job_done = job_done;
         op->next_job = NULL;
-        if (m->jobs_last)
-                m->jobs_last->next_job = op;
-        else
-                m->jobs_first = op;
-        m->jobs_last = op;
-        jobs_next(m);
+        while (*p)
+                p = &(*p)->next_job;
+        *p = op;
+        jobs_next(op->m);
 }
 
-void op_renew(Op *op, void (*job_done)(Op *op)) {
-        op_run_job(op, VTPM_JOB_RENEW, job_done);
+void vtpm_op_renew(Op *op, void (*job_done)(Op *op)) {
+        vtpm_op_run_job(op, VTPM_JOB_RENEW, job_done);
 }
 
+/* A job of a daemon before us has ended, too: is the TPM there, or not? */
 static void on_cleaned(Op *op) {
+        char name[UUID_STRING_SIZE];
+        Tpm *t = op->t;
+
         if (op->verdict != VTPM_DONE)
                 log_warning("What a job has left cannot be removed: %s", op->text);
-        vtpm_load(op->m, op->uuid); /* it may have come to its end after all */
-        op_finish(op, VTPM_DONE, "%s", "");
+        vtpm_op_finish(op, VTPM_DONE, "%s", "");
+        if (!t)
+                vtpm_load(op->m, op->uuid);
+        else if (faccessat(op->m->tpms_fd, uuid_format(op->uuid, name), F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+                 errno == ENOENT) {
+                op->t = NULL;
+                t->first = op->next_of_tpm;
+                vtpm_drop(t);
+        }
 }
 
 int vtpm_clean(Manager *m, Uuid uuid) {
@@ -134,7 +159,7 @@ int vtpm_clean(Manager *m, Uuid uuid) {
         if (!op)
                 return -ENOMEM;
         op->uuid = uuid;
-        return op_submit(op, NULL);
+        return vtpm_op_submit(op, vtpm_find_uuid(m, uuid));
 }
 
 /* ---- new ones ---- */
@@ -144,7 +169,7 @@ static void op_finish_as_told(Op *op) {
         char text[VTPM_TEXT_MAX];
 
         memcpy(text, op->text, sizeof text);
-        op_finish(op, op->verdict, "%s", text);
+        vtpm_op_finish(op, op->verdict, "%s", text);
 }
 
 static void on_created(Op *op) {
@@ -167,6 +192,10 @@ static void on_created(Op *op) {
         op->t = NULL;
         t->first = op->next_of_tpm;
         vtpm_drop(t);
+        if (op->verdict == VTPM_EXISTS)
+                vtpm_load(op->m, op->uuid); /* made for a daemon that did not live to see it */
+        else if (op->job_died && vtpm_clean(op->m, op->uuid) < 0)
+                log_warning("What the job has left stays until the next start");
 }
 
 static bool uid_is_taken(Manager *m, uid_t uid) {
@@ -200,14 +229,15 @@ static int create(Op *op, VtpmJobKind job) {
         }
         op->uuid = record->uuid;
         if (vtpm_find_name(m, record->name))
-                return op_refuse(op, VTPM_EXISTS, "there is a TPM '%s' already", record->name);
+                return vtpm_op_refuse(op, VTPM_EXISTS, "there is a TPM '%s' already", record->name);
         if (vtpm_find_uuid(m, record->uuid))
-                return op_refuse(op, VTPM_EXISTS, "there is a TPM with that uuid already");
+                return vtpm_op_refuse(op, VTPM_EXISTS, "there is a TPM with that uuid already");
         if (is_foreign(m, record->uuid))
-                return op_refuse(op, VTPM_BAD_RECORD, "a TPM with that uuid is there, but cannot be read");
+                return vtpm_op_refuse(op, VTPM_BAD_RECORD,
+                                      "a TPM with that uuid is there, but cannot be read");
         if (m->n_tpms >= m->max_tpms)
-                return op_refuse(op, VTPM_LIMIT, "there are %zu TPMs already, and no more are allowed",
-                                 m->n_tpms);
+                return vtpm_op_refuse(op, VTPM_LIMIT, "there are %zu TPMs already, and no more are allowed",
+                                      m->n_tpms);
 
         for (record->uid = m->uid_base + 1; uid_is_taken(m, record->uid);)
                 record->uid++;
@@ -215,7 +245,7 @@ static int create(Op *op, VtpmJobKind job) {
         if (r < 0)
                 return r;
         op->job = job;
-        (void) op_submit(op, t);
+        (void) vtpm_op_submit(op, t);
         vtpm_tell(m, op->uuid, VTPM_ADDED);
         return 0;
 }
@@ -227,7 +257,7 @@ static int take_spec(Op *op, const VtpmSpec *spec) {
 
         r = vtpm_record_from_spec(spec, &op->record, &text);
         if (r == VTPM_INVALID) {
-                (void) op_refuse(op, VTPM_INVALID, "%s", text);
+                (void) vtpm_op_refuse(op, VTPM_INVALID, "%s", text);
                 return 1;
         }
         return r;
@@ -236,7 +266,7 @@ static int take_spec(Op *op, const VtpmSpec *spec) {
 /* A call that broke before it was accepted leaves nothing. */
 static int give_back(Op *op, int r) {
         if (r < 0)
-                op_fail(op, r); /* answered from the loop: the call itself is accepted all the same */
+                vtpm_op_fail(op, r); /* answered from the loop: the call itself is accepted all the same */
         return 0;
 }
 
@@ -257,10 +287,10 @@ int vtpm_import(Vtpm *v, const char *directory, const VtpmSpec *spec, vtpm_done_
         if (!op)
                 return -ENOMEM;
         if (directory[0] != '/')
-                return op_refuse(op, VTPM_INVALID, "the directory has to be an absolute path");
+                return vtpm_op_refuse(op, VTPM_INVALID, "the directory has to be an absolute path");
         if (spec->ephemeral || (spec->encrypted && !spec->key_file))
-                return op_refuse(op, VTPM_INVALID,
-                                 "a state that is imported is kept, and has the key that it has");
+                return vtpm_op_refuse(op, VTPM_INVALID,
+                                      "a state that is imported is kept, and has the key that it has");
         op->directory = strdup(directory);
         r = op->directory ? take_spec(op, spec) : -ENOMEM;
         return r != 0 ? give_back(op, r) : give_back(op, create(op, VTPM_JOB_IMPORT));
@@ -336,7 +366,7 @@ static void submit_work(Op *op, int (*run)(Work *w), void (*done)(Work *w, int r
         op->work = (Work) { .run = run, .done = done };
         r = worker_submit(op->m->worker, &op->work);
         if (r < 0)
-                op_finish(op, VTPM_LIMIT, "too much is asked of the disk at once");
+                vtpm_op_finish(op, VTPM_LIMIT, "too much is asked of the disk at once");
 }
 
 /* ---- backup and restore ---- */
@@ -345,10 +375,10 @@ static void on_written(Work *w, int r) {
         Op *op = CONTAINER_OF(w, Op, work);
 
         if (r < 0)
-                op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_UNAVAILABLE, "cannot write the backup: %s",
-                          strerror(-r));
+                vtpm_op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_UNAVAILABLE,
+                               "cannot write the backup: %s", strerror(-r));
         else
-                op_finish(op, VTPM_DONE, "%s", "");
+                vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
 
 static void on_backed_up(Op *op) {
@@ -374,9 +404,9 @@ int vtpm_backup(Vtpm *v, Uuid uuid, int fd, vtpm_done_t done, void *userdata) {
         if (!op)
                 return -ENOMEM;
         if (!t)
-                return op_refuse(op, VTPM_NO_SUCH, "there is no such TPM");
+                return vtpm_op_refuse(op, VTPM_NO_SUCH, "there is no such TPM");
         op->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-        return op->fd < 0 ? give_back(op, -errno) : op_submit(op, t);
+        return op->fd < 0 ? give_back(op, -errno) : vtpm_op_submit(op, t);
 }
 
 /* What the client gave back is known: is it a TPM? */
@@ -391,8 +421,8 @@ static void on_read(Work *w, int r) {
         if (op->m->closing)
                 return;
         if (r < 0) {
-                op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_UNAVAILABLE, "cannot read the backup: %s",
-                          strerror(-r));
+                vtpm_op_finish(op, r == -ETIME ? VTPM_TIMEOUT : VTPM_UNAVAILABLE,
+                               "cannot read the backup: %s", strerror(-r));
                 return;
         }
 
@@ -400,9 +430,10 @@ static void on_read(Work *w, int r) {
         if (r >= 0)
                 r = vtpm_record_from_json((char *) vtpm_backup_find(&b, "tpm.json")->data, &record, &text);
         if (r == -EBADMSG)
-                op_finish(op, VTPM_BAD_RECORD, "%s%s", text ? "its tpm.json " : "", text ? text : wrong);
+                vtpm_op_finish(op, VTPM_BAD_RECORD, "%s%s", text ? "its tpm.json " : "",
+                               text ? text : wrong);
         else if (r < 0)
-                op_fail(op, r);
+                vtpm_op_fail(op, r);
         if (r < 0)
                 return;
 
@@ -421,7 +452,7 @@ static void on_read(Work *w, int r) {
         record = (VtpmRecord) {};
         r = create(op, VTPM_JOB_RESTORE);
         if (r < 0)
-                op_fail(op, r);
+                vtpm_op_fail(op, r);
 }
 
 int vtpm_restore(Vtpm *v, int fd, const VtpmSpec *spec, vtpm_done_t done, void *userdata) {
@@ -430,9 +461,9 @@ int vtpm_restore(Vtpm *v, int fd, const VtpmSpec *spec, vtpm_done_t done, void *
         if (!op)
                 return -ENOMEM;
         if (spec->name && !record_name_is_valid(spec->name))
-                return op_refuse(op, VTPM_INVALID, "that is no name for a TPM");
+                return vtpm_op_refuse(op, VTPM_INVALID, "that is no name for a TPM");
         if (spec->guest && !record_guest_is_valid(spec->guest))
-                return op_refuse(op, VTPM_INVALID, "that is no name of a guest");
+                return vtpm_op_refuse(op, VTPM_INVALID, "that is no name of a guest");
 
         op->record.uuid = spec->uuid;
         op->record.owner = spec->owner;
@@ -441,7 +472,7 @@ int vtpm_restore(Vtpm *v, int fd, const VtpmSpec *spec, vtpm_done_t done, void *
         if ((spec->name && !op->record.name) || (spec->guest && !op->record.guest))
                 return give_back(op, -ENOMEM);
         op->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-        return op->fd < 0 ? give_back(op, -errno) : op_submit(op, NULL);
+        return op->fd < 0 ? give_back(op, -errno) : vtpm_op_submit(op, NULL);
 }
 
 /* ---- changes ---- */
@@ -464,9 +495,9 @@ int vtpm_undefine(Vtpm *v, Uuid uuid, bool wipe, vtpm_done_t done, void *userdat
         if (!op)
                 return -ENOMEM;
         if (!t)
-                return op_refuse(op, VTPM_NO_SUCH, "there is no such TPM");
+                return vtpm_op_refuse(op, VTPM_NO_SUCH, "there is no such TPM");
         op->wipe = wipe;
-        return op_submit(op, t);
+        return vtpm_op_submit(op, t);
 }
 
 static int run_set_guest(Work *w) {
@@ -484,10 +515,10 @@ static void on_guest_set(Work *w, int r) {
         Tpm *t = op->t;
 
         if (r < 0) {
-                op_finish(op, VTPM_UNAVAILABLE, "cannot write the definition: %s", strerror(-r));
+                vtpm_op_finish(op, VTPM_UNAVAILABLE, "cannot write the definition: %s", strerror(-r));
                 return;
         }
-        op_finish(op, VTPM_DONE, "%s", "");
+        vtpm_op_finish(op, VTPM_DONE, "%s", "");
         if (!t)
                 return;
         free(t->record.guest);
@@ -508,7 +539,7 @@ static void begin_set_guest(Op *op) {
                 copy.guest = NULL;
         }
         if (r < 0) {
-                op_fail(op, r);
+                vtpm_op_fail(op, r);
                 return;
         }
         op->data = (uint8_t *) json;
@@ -523,11 +554,11 @@ int vtpm_set_guest(Vtpm *v, Uuid uuid, const char *guest, vtpm_done_t done, void
         if (!op)
                 return -ENOMEM;
         if (!t)
-                return op_refuse(op, VTPM_NO_SUCH, "there is no such TPM");
+                return vtpm_op_refuse(op, VTPM_NO_SUCH, "there is no such TPM");
         if (guest && !record_guest_is_valid(guest))
-                return op_refuse(op, VTPM_INVALID, "that is no name of a guest");
+                return vtpm_op_refuse(op, VTPM_INVALID, "that is no name of a guest");
         op->guest = guest ? strdup(guest) : NULL;
-        return guest && !op->guest ? give_back(op, -ENOMEM) : op_submit(op, t);
+        return guest && !op->guest ? give_back(op, -ENOMEM) : vtpm_op_submit(op, t);
 }
 
 /* ---- their turn ---- */
@@ -536,47 +567,47 @@ static bool is_at_rest(const Tpm *t) {
         return t->state == VTPM_DEFINED || t->state == VTPM_FAILED;
 }
 
-void op_begin_store(Op *op) {
+void vtpm_op_begin_store(Op *op) {
         Tpm *t = op->t;
 
         switch (op->kind) {
         case OP_DEFINE:
         case OP_IMPORT:
-                op_run_job(op, op->job, on_created);
+                vtpm_op_run_job(op, op->job, on_created);
                 break;
         case OP_RESTORE:
                 if (t)
-                        op_run_job(op, op->job, on_created);
+                        vtpm_op_run_job(op, op->job, on_created);
                 else
                         submit_work(op, run_read, on_read);
                 break;
         case OP_CLEAN:
-                op_run_job(op, VTPM_JOB_CLEAN, on_cleaned);
+                vtpm_op_run_job(op, VTPM_JOB_CLEAN, on_cleaned);
                 break;
         case OP_SET_GUEST:
                 begin_set_guest(op);
                 break;
         case OP_BACKUP:
                 if (!is_at_rest(t))
-                        op_finish(op, VTPM_BAD_STATE,
-                                  "TPM '%s' is %s; it can be backed up while it does not run",
-                                  t->record.name, vtpm_state_name(t->state));
+                        vtpm_op_finish(op, VTPM_BAD_STATE,
+                                       "TPM '%s' is %s; it can be backed up while it does not run",
+                                       t->record.name, vtpm_state_name(t->state));
                 else
-                        op_run_job(op, VTPM_JOB_BACKUP, on_backed_up);
+                        vtpm_op_run_job(op, VTPM_JOB_BACKUP, on_backed_up);
                 break;
         case OP_UNDEFINE:
                 if (!is_at_rest(t))
-                        op_finish(op, VTPM_BAD_STATE, "TPM '%s' is %s; stop it first", t->record.name,
-                                  vtpm_state_name(t->state));
+                        vtpm_op_finish(op, VTPM_BAD_STATE, "TPM '%s' is %s; stop it first", t->record.name,
+                                       vtpm_state_name(t->state));
                 else if (!op->wipe && !t->record.ephemeral)
-                        op_finish(
+                        vtpm_op_finish(
                                 op, VTPM_BAD_STATE,
                                 "TPM '%s' has state, which would be lost for good: say that it is to be wiped",
                                 t->record.name);
                 else
-                        op_run_job(op, VTPM_JOB_REMOVE, on_removed);
+                        vtpm_op_run_job(op, VTPM_JOB_REMOVE, on_removed);
                 break;
         default:
-                op_fail(op, -EINVAL);
+                vtpm_op_fail(op, -EINVAL);
         }
 }

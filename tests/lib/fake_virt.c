@@ -46,6 +46,11 @@ void fake_virt_tell(FakeVirt *v, Uuid uuid) {
 
         if (!v->events || !v->up)
                 return;
+        for (size_t i = 0; i < v->n_told; i++)
+                if (uuid_equal(v->told[i], uuid))
+                        v->told[i--] = v->told[--v->n_told];
+        if (f)
+                v->told[v->n_told++] = uuid;
         if (f)
                 v->events->guest(v->userdata, &f->g);
         else
@@ -269,7 +274,10 @@ void fake_virt_connect(FakeVirt *v) {
         v->events->connection(v->userdata, true, NULL);
         for (size_t i = 0; i < FAKE_GUESTS_MAX; i++)
                 if (v->guests[i].used)
-                        v->events->guest(v->userdata, &v->guests[i].g);
+                        fake_virt_tell(v, v->guests[i].g.uuid);
+        for (size_t i = v->n_told; i-- > 0;)
+                if (!fake_virt_find(v, v->told[i]))
+                        fake_virt_tell(v, v->told[i]);
         v->events->listed(v->userdata);
 }
 
@@ -281,6 +289,7 @@ void fake_virt_disconnect(FakeVirt *v) {
 
 void fake_virt_listen(FakeVirt *v, void *engine) {
         v->events = NULL;
+        v->n_told = 0;
         drop_calls(v);
         if (!engine)
                 return;

@@ -35,7 +35,9 @@ typedef struct FakeVirt {
         bool (*can_plug)(void *userdata, Uuid mdev);
         void (*plugged)(void *userdata, Uuid mdev, bool in);
         void *plug_userdata;
-        bool silent; /* guests change without an event */
+        bool silent;                    /* guests change without an event */
+        Uuid told[FAKE_GUESTS_MAX * 2]; /* the engine knows of them */
+        size_t n_told;
 } FakeVirt;
 
 void fake_virt_init(FakeVirt *v, sd_event *event);

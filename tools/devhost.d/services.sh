@@ -70,7 +70,7 @@ emulators_prepare() {
         local name known wrapper=$top/tools/devhost.d/emulator-s390x
 
         [ ! -e /usr/bin/qemu-system-s390x.real ] || return 0
-        known=$(dpkg-query -W -f '${Package} ${Version}\n' 'libvirt-daemon*' 'qemu-system-*' && stat -c %z "$wrapper")
+        known=$(echo "${DEVHOST_LIBVIRT_ROOT-}" && dpkg-query -W -f '${Package} ${Version}\n' 'libvirt-daemon*' 'qemu-system-*' && stat -c %z "$wrapper")
         known=$cache/libvirt-capabilities-$(sha256sum <<< "$known" | cut -c 1-8)
         if mkdir -p "$known" 2> /dev/null; then
                 mkdir -p /var/cache/libvirt/qemu/capabilities
@@ -97,6 +97,15 @@ emulators_prepare() {
         done
 }
 
+libvirt_run() {
+        if [ "$DEVHOST_LIBVIRT" = new ]; then
+                . "$top/tools/devhost.d/libvirt-new.sh"
+                libvirt_new_run
+        else
+                libvirtd --daemon
+        fi
+}
+
 libvirt_start() {
         emulators_prepare
         mkdir -p /var/{lib,log,cache}/libvirt /run/libvirt
@@ -106,7 +115,7 @@ libvirt_start() {
                 > /etc/libvirt/qemu.conf
         printf '%s\n' 'auth_unix_ro = "none"' 'auth_unix_rw = "none"' \
                 'log_outputs = "2:file:/var/log/libvirt/libvirtd.log"' > /etc/libvirt/libvirtd.conf
-        libvirtd --daemon 2> /run/log/libvirtd || { cat /run/log/libvirtd >&2; die "libvirtd does not start"; }
+        libvirt_run 2> /run/log/libvirtd || { cat /run/log/libvirtd >&2; die "libvirtd does not start"; }
 }
 
 # libvirt_end SIGNAL: its guests go on

@@ -17,7 +17,7 @@ on_devhost() {
         shift
         [ "${1-}" != --inside ] || return 0
         need_root
-        exec "$top/tools/devhost" --libvirt --quiet $options -- "$0" --inside
+        exec "$top/tools/devhost" "--libvirt${GUESTCRYPT_LIBVIRT:+=$GUESTCRYPT_LIBVIRT}" --quiet $options -- "$0" --inside
 }
 
 # expect STATUS PATTERN COMMAND...: exit status and output (both streams) must be as said

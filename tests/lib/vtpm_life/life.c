@@ -138,7 +138,10 @@ void life_answer(void *userdata, int r, VtpmVerdict verdict, const char *text, U
         l->r = r;
         l->verdict = verdict;
         l->uuid = uuid;
+        l->n_refused += r < 0 || verdict != VTPM_DONE;
         (void) snprintf(l->text, sizeof l->text, "%s", text);
+        if (verdict != VTPM_DONE || r < 0)
+                (void) fprintf(stderr, "refused: %s: %s\n", vtpm_verdict_name(verdict), text);
 }
 
 static int result(Life *l, int r) {
@@ -147,8 +150,6 @@ static int result(Life *l, int r) {
                 return r;
         }
         life_wait(l);
-        if (l->verdict != VTPM_DONE || l->r < 0)
-                (void) fprintf(stderr, "refused: %s: %s\n", vtpm_verdict_name(l->verdict), l->text);
         return l->r < 0 ? l->r : (int) l->verdict;
 }
 
@@ -272,4 +273,8 @@ int life_connect_as(uid_t uid, gid_t gid, const char *path) {
 
 int life_open_as(uid_t uid, const char *path) {
         return as(uid, uid, path, false);
+}
+
+void life_write(const char *path, const char *data, size_t size) {
+        assert(file_write_synced(AT_FDCWD, path, data, size) >= 0);
 }

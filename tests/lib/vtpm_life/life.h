@@ -23,7 +23,7 @@ typedef struct Life {
         VtpmCounter counters[64];
         size_t n_counters;
         unsigned waits; /* calls not yet answered */
-        unsigned n_events;
+        unsigned n_events, n_refused;
 } Life;
 
 /* Whether this machine has what it takes. */
@@ -74,3 +74,6 @@ int life_connect(const char *path);
 /* As another user, in a process of his own: what connecting, or opening, says: 0 or -errno. */
 int life_connect_as(uid_t uid, gid_t gid, const char *path);
 int life_open_as(uid_t uid, const char *path);
+
+/* A file of that content. */
+void life_write(const char *path, const char *data, size_t size);

@@ -32,6 +32,7 @@ typedef struct FakeEngine {
         size_t n_tpms;
         bool no_vtpm;
         const char *libvirt; /* NULL: connected */
+        const char *libvirt_problem;
         void (*on_asked)(const char *asked);
         const char *const *notes;
 

@@ -24,6 +24,10 @@ const char *engine_libvirt(Engine *e) {
         return fake.libvirt ?: "connected";
 }
 
+const char *engine_libvirt_problem(Engine *e) {
+        return fake.libvirt_problem;
+}
+
 int engine_get_guest(Engine *e, Uuid uuid, EngineGuest *ret) {
         for (size_t i = 0; i < fake.n_guests; i++)
                 if (uuid_equal(fake.guests[i].uuid, uuid)) {

@@ -576,9 +576,12 @@ static void test_without_libvirt(void **state) {
         add_objects();
         fake.libvirt = "disconnected";
         returns_path(get("GetGuest", "vm1"), GUEST1); /* known from before */
-        fails(get("GetGuest", "x"), BUS_NAME ".Error.BackendUnavailable", "libvirt cannot be asked now");
+        fails(get("GetGuest", "x"), BUS_NAME ".Error.BackendUnavailable",
+              "guest 'x' is not known, and libvirt cannot be asked: no connection yet");
+        fake.libvirt_problem = "its socket\nis not there";
+        fails(get("GetGuest", "x"), BUS_NAME ".Error.BackendUnavailable", "asked: its socket?is not there");
         fake.libvirt = "none";
-        fails(get("GetGuest", "x"), BUS_NAME ".Error.BackendUnavailable", "no libvirt is configured");
+        fails(get("GetGuest", "x"), BUS_NAME ".Error.BackendUnavailable", "no libvirt is to be asked");
 }
 
 static void test_without_tpms(void **state) {

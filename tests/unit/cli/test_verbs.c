@@ -452,6 +452,8 @@ static void have_nothing(void) {
 }
 static void have_no_libvirt(void) {
         fake.libvirt = "disconnected";
+        fake.libvirt_problem =
+                "Failed to connect socket to '/run/libvirt/libvirt-sock': No such file or directory";
 }
 
 static void test_refusals(void **state) {
