@@ -24,9 +24,9 @@ static void listing_free(Answer *a) {
 }
 
 static const HostCard *find_card(const Snapshot *s, unsigned id) {
-        for (const HostCard *c = s->cards; c < s->cards + s->n_cards; c++)
-                if (c->id == id)
-                        return c;
+        for (size_t i = 0; i < s->n_cards; i++)
+                if (s->cards[i].id == id)
+                        return &s->cards[i];
 
         return NULL;
 }

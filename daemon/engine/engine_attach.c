@@ -225,11 +225,13 @@ int guest_may_have_matrix(Engine *e, const Guest *g, const char *name, const Mat
         const Guest *holder = hold_of_matrix(e, m->rec.uuid);
 
         if (holder && holder != g)
-                return refuse(reterr, VERDICT_IN_USE, 0, "matrix '%s' is held by guest '%s', which %s",
+                return refuse(reterr, VERDICT_IN_USE, 0,
+                              "matrix '%s' is held by guest '%s', which %s; shut that down first",
                               m->rec.name, holder->name,
                               holder->hold.phase == HOLD_RUNNING ? "runs with it" : "is being started");
         if (m->rec.guest && !guest_is(g, m->rec.guest) && strcmp(m->rec.guest, name) != 0)
-                return refuse(reterr, VERDICT_IN_USE, 0, "matrix '%s' is meant for guest '%s'", m->rec.name,
+                return refuse(reterr, VERDICT_IN_USE, 0,
+                              "matrix '%s' is meant for guest '%s'; detach it there first", m->rec.name,
                               m->rec.guest);
         return 0;
 }

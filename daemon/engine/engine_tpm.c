@@ -293,11 +293,13 @@ int guest_may_have_tpm(Engine *e, const Guest *g, const char *name, const VtpmVi
         const Guest *holder = hold_of_tpm(e, v->uuid);
 
         if (holder && holder != g)
-                return refuse(reterr, VERDICT_IN_USE, 0, "TPM '%s' is held by guest '%s', which %s",
-                              v->spec.name, holder->name,
+                return refuse(reterr, VERDICT_IN_USE, 0,
+                              "TPM '%s' is held by guest '%s', which %s; shut that down first", v->spec.name,
+                              holder->name,
                               holder->hold.phase == HOLD_RUNNING ? "runs with it" : "is being started");
         if (v->spec.guest && !guest_is(g, v->spec.guest) && strcmp(v->spec.guest, name) != 0)
-                return refuse(reterr, VERDICT_IN_USE, 0, "TPM '%s' is meant for guest '%s'", v->spec.name,
+                return refuse(reterr, VERDICT_IN_USE, 0,
+                              "TPM '%s' is meant for guest '%s'; detach it there first", v->spec.name,
                               v->spec.guest);
         return 0;
 }
