@@ -41,11 +41,27 @@ typedef enum CliOption {
         OPT_DOMAIN,
         OPT_FREE,
         OPT_OWNER,
+        OPT_NO_LIVE,
+        OPT_TPM,
+        OPT_MODEL,
+        OPT_EPHEMERAL,
+        OPT_ENCRYPTED,
+        OPT_KEY_FILE,
+        OPT_PCR_BANKS,
+        OPT_PROFILE,
+        OPT_CA_CONFIG,
+        OPT_NO_CERTIFICATES,
+        OPT_PLATFORM_KEEP,
+        OPT_DENY,
+        OPT_WIPE,
+        OPT_NAME,
+        OPT_FORCE,
         _OPT_MAX
 } CliOption;
 
 #define OPT_BIT(option) (UINT64_C(1) << (option))
 #define CLI_ATTRS_MAX   256
+#define CLI_CODES_MAX   64 /* TPM commands that are denied */
 
 typedef struct Cli {
         sd_bus *bus;
@@ -92,12 +108,25 @@ int cli_call(Cli *c, sd_bus_message *m, const char *doing, sd_bus_message **ret)
 /* Calls without arguments and returns the answer as JSON (NULL if it is empty). */
 int cli_ask(Cli *c, const char *path, const char *interface, const char *method, const char *doing,
             json_object **ret);
-/* A message's path, as from GetMatrix; free(). */
-int cli_matrix_path(Cli *c, const char *name, char **ret);
+/* Waits for the reply, which may be an error: to be told with cli_refused(), or not to be told. */
+int cli_exchange(Cli *c, sd_bus_message *m, const char *doing, sd_bus_message **ret);
+int cli_refused(Cli *c, sd_bus_message *reply, const char *doing);
+/* Asks the manager's @method ("GetMatrix", "GetGuest", "GetTpm") for @name. As cli_exchange(). */
+int cli_lookup(Cli *c, const char *method, const char *name, sd_bus_message **ret);
+/* The same; its path, free(). */
+int cli_path(Cli *c, const char *method, const char *name, char **ret);
+/* The path that a reply has; free(). */
+int cli_read_path(Cli *c, sd_bus_message *reply, char **ret);
 /* The properties of one object, keys as in JSON output. */
 int cli_properties(Cli *c, const char *path, const char *interface, json_object **ret);
 /* All objects that have @interface, in order of @sort_key: an array of their properties with "path". */
 int cli_objects(Cli *c, const char *interface, const char *sort_key, json_object **ret);
+int cli_broken(Cli *c, int r);
+/* A call could not be put together: an argument is no text, or there is no memory. */
+int cli_unsendable(Cli *c, int r);
+
+/* ---- arguments.c ---- */
+
 int cli_append_mask(sd_bus_message *m, const ApMask *mask);
 /* --adapters and the like: the empty set if it was not given; "none" is the empty set too. */
 int cli_option_mask(Cli *c, CliOption option, ApMask *ret);
@@ -105,9 +134,45 @@ int cli_option_mask(Cli *c, CliOption option, ApMask *ret);
 int cli_option_id(Cli *c, CliOption option, uint16_t *ret);
 /* @text: a UUID that was given, or NULL. */
 int cli_check_uuid(Cli *c, const char *text);
-int cli_broken(Cli *c, int r);
-/* A call could not be put together: an argument is no text, or there is no memory. */
-int cli_unsendable(Cli *c, int r);
+/* --deny and --model, if they were given. */
+int cli_check_codes(Cli *c);
+int cli_check_model(Cli *c);
+/* Of a file that the daemon is to read: here there is no telling what a relative path means on another host. */
+int cli_check_path(Cli *c, const char *path);
+/* free(*ret). 0 or -errno. */
+int cli_absolute(const char *path, char **ret);
+
+/* How an option that was given is sent in a{sv}. */
+typedef struct CliSent {
+        CliOption option;
+        const char *name;
+        enum {
+                SENT_TEXT,
+                SENT_TRUE,
+                SENT_FALSE,
+                SENT_PATH, /* made absolute */
+                SENT_CODES
+        } as;
+} CliSent;
+
+/* Those of @sent that were given. 0 or -errno. */
+int cli_append_options(Cli *c, sd_bus_message *m, const CliSent *sent, size_t n);
+
+/* ---- output.c: a file that is complete, or is not there ---- */
+
+typedef struct CliOutput {
+        int fd; /* to be written to */
+        const char *name;
+        char *temporary; /* what it is called until it is complete */
+        bool replace;
+} CliOutput;
+
+/* Only its owner can read it. @name must live on. 0 or -errno; -EEXIST: it is there, and not to be replaced. */
+int cli_output_begin(const char *name, bool replace, CliOutput *ret);
+/* It is on stable storage under its name. 0 or -errno; -ENODATA: nothing was written. */
+int cli_output_finish(CliOutput *o, off_t *ret_size);
+/* What was not finished is removed. */
+void cli_output_discard(CliOutput *o);
 
 /* ---- json.c ---- */
 
@@ -161,6 +226,21 @@ int verb_mdev_types(Cli *c, char **args);
 int verb_mdev_create(Cli *c, char **args);
 int verb_mdev_remove(Cli *c, char **args);
 int verb_mdev_list(Cli *c, char **args);
+int verb_guest_list(Cli *c, char **args);
+int verb_guest_show(Cli *c, char **args);
+int verb_guest_attach_matrix(Cli *c, char **args);
+int verb_guest_detach_matrix(Cli *c, char **args);
+int verb_guest_attach_tpm(Cli *c, char **args);
+int verb_guest_detach_tpm(Cli *c, char **args);
+int verb_tpm_define(Cli *c, char **args);
+int verb_tpm_start(Cli *c, char **args);
+int verb_tpm_stop(Cli *c, char **args);
+int verb_tpm_undefine(Cli *c, char **args);
+int verb_tpm_list(Cli *c, char **args);
+int verb_tpm_show(Cli *c, char **args);
+int verb_tpm_backup(Cli *c, char **args);
+int verb_tpm_restore(Cli *c, char **args);
+int verb_tpm_import(Cli *c, char **args);
 
 /* The queues that the filter options leave, as objects. */
 int cli_queues(Cli *c, json_object **ret);

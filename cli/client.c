@@ -6,7 +6,6 @@
 #include <time.h>
 
 #include "base/utf8.h"
-#include "base/uuid.h"
 #include "cli/cli.h"
 
 /* Longer than an operation's own deadlines, the wait for a password and a failing bus activation (25 s)
@@ -146,6 +145,10 @@ static int tell_bus_error(Cli *c, const sd_bus_error *e, const char *doing) {
         return cli_error(c, e->name, "%s", text);
 }
 
+int cli_refused(Cli *c, sd_bus_message *reply, const char *doing) {
+        return tell_bus_error(c, sd_bus_message_get_error(reply), doing);
+}
+
 /* ---- connection and calls ---- */
 
 int cli_connect(Cli *c) {
@@ -213,7 +216,7 @@ static int wait_reply(Cli *c, sd_bus_message **reply, const char *doing) {
         return *reply ? 0 : r;
 }
 
-int cli_call(Cli *c, sd_bus_message *m, const char *doing, sd_bus_message **ret) {
+int cli_exchange(Cli *c, sd_bus_message *m, const char *doing, sd_bus_message **ret) {
         CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         CLEANUP(sd_bus_slot_unrefp) sd_bus_slot *slot = NULL;
         int r;
@@ -225,8 +228,19 @@ int cli_call(Cli *c, sd_bus_message *m, const char *doing, sd_bus_message **ret)
                 return cli_error(c, NULL, "%s failed: the connection to the bus is lost: %s", doing,
                                  strerror(-r));
 
+        *ret = TAKE(reply);
+        return CLI_DONE;
+}
+
+int cli_call(Cli *c, sd_bus_message *m, const char *doing, sd_bus_message **ret) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        int r;
+
+        r = cli_exchange(c, m, doing, &reply);
+        if (r != CLI_DONE)
+                return r;
         if (sd_bus_message_is_method_error(reply, NULL))
-                return tell_bus_error(c, sd_bus_message_get_error(reply), doing);
+                return cli_refused(c, reply, doing);
 
         if (ret)
                 *ret = TAKE(reply);
@@ -248,12 +262,11 @@ int cli_ask(Cli *c, const char *path, const char *interface, const char *method,
         return r < 0 ? cli_broken(c, r) : CLI_DONE;
 }
 
-int cli_matrix_path(Cli *c, const char *name, char **ret) {
-        CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
-        const char *path;
+int cli_lookup(Cli *c, const char *method, const char *name, sd_bus_message **ret) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL;
         int r;
 
-        r = cli_call_new(c, CLI_BUS_ROOT, CLI_INTERFACE("Manager"), "GetMatrix", &m);
+        r = cli_call_new(c, CLI_BUS_ROOT, CLI_INTERFACE("Manager"), method, &m);
         if (r != CLI_DONE)
                 return r;
 
@@ -261,9 +274,25 @@ int cli_matrix_path(Cli *c, const char *name, char **ret) {
         if (r < 0)
                 return cli_unsendable(c, r);
 
-        r = cli_call(c, m, "looking up the matrix", &reply);
+        return cli_exchange(c, m, "looking it up", ret);
+}
+
+int cli_path(Cli *c, const char *method, const char *name, char **ret) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        int r;
+
+        r = cli_lookup(c, method, name, &reply);
         if (r != CLI_DONE)
                 return r;
+        if (sd_bus_message_is_method_error(reply, NULL))
+                return cli_refused(c, reply, "looking it up");
+
+        return cli_read_path(c, reply, ret);
+}
+
+int cli_read_path(Cli *c, sd_bus_message *reply, char **ret) {
+        const char *path;
+        int r;
 
         r = sd_bus_message_read(reply, "o", &path);
         if (r < 0)
@@ -352,67 +381,5 @@ int cli_objects(Cli *c, const char *interface, const char *sort_key, json_object
                 (void) json_object_array_add(array, list[i]);
 
         *ret = TAKE(array);
-        return CLI_DONE;
-}
-
-/* ---- arguments ---- */
-
-int cli_append_mask(sd_bus_message *m, const ApMask *mask) {
-        uint16_t ids[AP_IDS];
-        size_t n;
-
-        n = ap_mask_to_ids(mask, ids);
-        return sd_bus_message_append_array(m, 'q', ids, n * sizeof *ids);
-}
-
-static int option_mask(Cli *c, CliOption option, const char *what, ApMask *ret) {
-        const char *s = c->values[option];
-        char quoted[CLI_QUOTE_SIZE];
-        ApMask mask = {};
-        int r = 0;
-
-        if (s && strcmp(s, "none") != 0)
-                r = ap_mask_parse_list(s, &mask);
-        if (r == -ERANGE)
-                return cli_usage(c, "%s has an id above 255 or a range that runs backwards",
-                                 cli_quote(s, quoted));
-        if (r < 0)
-                return cli_usage(c, "%s is no %s", cli_quote(s, quoted), what);
-
-        *ret = mask;
-        return CLI_DONE;
-}
-
-int cli_option_mask(Cli *c, CliOption option, ApMask *ret) {
-        return option_mask(c, option, "list of ids, as in 1,3,0x10-0x13", ret);
-}
-
-int cli_option_id(Cli *c, CliOption option, uint16_t *ret) {
-        static const char what[] = "single id, as in 5 or 0x05";
-        char quoted[CLI_QUOTE_SIZE];
-        ApMask mask;
-        int r;
-
-        r = option_mask(c, option, what, &mask);
-        if (r != CLI_DONE)
-                return r;
-        if (ap_mask_count(&mask) != 1)
-                return cli_usage(c, "%s is no %s", cli_quote(c->values[option], quoted), what);
-
-        *ret = (uint16_t) ap_mask_next(&mask, 0);
-        return CLI_DONE;
-}
-
-int cli_check_uuid(Cli *c, const char *text) {
-        char quoted[CLI_QUOTE_SIZE];
-        Uuid uuid;
-
-        if (!text)
-                return CLI_DONE;
-        if (uuid_parse(text, &uuid) < 0)
-                return cli_usage(c, "%s is no UUID of 36 characters", cli_quote(text, quoted));
-        if (uuid_is_null(uuid))
-                return cli_usage(c, "the null UUID names nothing");
-
         return CLI_DONE;
 }

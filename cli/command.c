@@ -23,6 +23,13 @@
         (OPT_BIT(OPT_GUEST) | OPT_BIT(OPT_AUTOSTART) | OPT_BIT(OPT_START) | OPT_BIT(OPT_ALTERNATIVE) | \
          OPT_BIT(OPT_FROM_HOST))
 
+#define OPTS_TPM \
+        (OPT_BIT(OPT_UUID) | OPT_BIT(OPT_GUEST) | OPT_BIT(OPT_KEY_FILE) | OPT_BIT(OPT_PLATFORM_KEEP) | \
+         OPT_BIT(OPT_DENY))
+#define OPTS_TPM_NEW \
+        (OPT_BIT(OPT_EPHEMERAL) | OPT_BIT(OPT_ENCRYPTED) | OPT_BIT(OPT_PCR_BANKS) | OPT_BIT(OPT_PROFILE) | \
+         OPT_BIT(OPT_CA_CONFIG) | OPT_BIT(OPT_NO_CERTIFICATES))
+
 static const CliVerb verbs[] = {
         { "status", "", "the daemon, the host, and what is wrong", 0, 0, 0, verb_status },
         { "adapters", "", "crypto adapters of the host", 0, 0, 0, verb_adapters },
@@ -65,6 +72,36 @@ static const CliVerb verbs[] = {
         { "mdev-remove", "UUID", "remove a mediated device that mdev-create made", 1, 1, 0,
           verb_mdev_remove },
         { "mdev-list", "", "mediated devices, ours and others'", 0, 0, 0, verb_mdev_list },
+        { "guest-list", "", "libvirt's guests with their matrices and TPMs", 0, 0, 0, verb_guest_list },
+        { "guest-show", "GUEST", "all about one guest", 1, 1, 0, verb_guest_show },
+        { "guest-attach-matrix", "GUEST MATRIX [--no-live]", "give a guest a matrix, at once if it runs", 2,
+          2, OPT_BIT(OPT_NO_LIVE), verb_guest_attach_matrix },
+        { "guest-detach-matrix", "GUEST [--no-live]", "take a guest's matrix away", 1, 1,
+          OPT_BIT(OPT_NO_LIVE), verb_guest_detach_matrix },
+        { "guest-attach-tpm", "GUEST [--tpm NAME] [--model virtio|crb|tis]",
+          "give a guest a TPM; without --tpm one with the guest's name, defined if need be", 1, 1,
+          OPT_BIT(OPT_TPM) | OPT_BIT(OPT_MODEL), verb_guest_attach_tpm },
+        { "guest-detach-tpm", "GUEST", "take a guest's TPM away; its state is kept", 1, 1, 0,
+          verb_guest_detach_tpm },
+        { "tpm-define",
+          "NAME [--uuid U] [--guest GUEST] [--ephemeral] [--encrypted] [--key-file FILE] [--pcr-banks LIST]"
+          " [--profile PROFILE] [--ca-config FILE] [--no-certificates] [--platform-keep] [--deny CODES]",
+          "make a TPM", 1, 1, OPTS_TPM | OPTS_TPM_NEW, verb_tpm_define },
+        { "tpm-start", "NAME [--model virtio|crb|tis]", "start a TPM by hand", 1, 1, OPT_BIT(OPT_MODEL),
+          verb_tpm_start },
+        { "tpm-stop", "NAME", "stop a TPM that no guest runs with", 1, 1, 0, verb_tpm_stop },
+        { "tpm-undefine", "NAME [--wipe]", "forget a TPM; --wipe destroys its state", 1, 1,
+          OPT_BIT(OPT_WIPE), verb_tpm_undefine },
+        { "tpm-list", "", "TPMs", 0, 0, 0, verb_tpm_list },
+        { "tpm-show", "NAME", "all about one TPM, with what its device has counted", 1, 1, 0,
+          verb_tpm_show },
+        { "tpm-backup", "NAME FILE [--force]", "save a TPM that does not run, state and all", 2, 2,
+          OPT_BIT(OPT_FORCE), verb_tpm_backup },
+        { "tpm-restore", "FILE [--name NAME] [--uuid U] [--guest GUEST]", "make a TPM from a backup", 1, 1,
+          OPT_BIT(OPT_NAME) | OPT_BIT(OPT_UUID) | OPT_BIT(OPT_GUEST), verb_tpm_restore },
+        { "tpm-import",
+          "DIRECTORY NAME [--uuid U] [--guest GUEST] [--key-file FILE] [--platform-keep] [--deny CODES]",
+          "make a TPM from a copy of a state that libvirt made", 2, 2, OPTS_TPM, verb_tpm_import },
         {},
 };
 
@@ -91,20 +128,35 @@ static const struct option options[] = {
         { "domain", required_argument, NULL, OPT_DOMAIN },
         { "free", no_argument, NULL, OPT_FREE },
         { "owner", required_argument, NULL, OPT_OWNER },
+        { "no-live", no_argument, NULL, OPT_NO_LIVE },
+        { "tpm", required_argument, NULL, OPT_TPM },
+        { "model", required_argument, NULL, OPT_MODEL },
+        { "ephemeral", no_argument, NULL, OPT_EPHEMERAL },
+        { "encrypted", no_argument, NULL, OPT_ENCRYPTED },
+        { "key-file", required_argument, NULL, OPT_KEY_FILE },
+        { "pcr-banks", required_argument, NULL, OPT_PCR_BANKS },
+        { "profile", required_argument, NULL, OPT_PROFILE },
+        { "ca-config", required_argument, NULL, OPT_CA_CONFIG },
+        { "no-certificates", no_argument, NULL, OPT_NO_CERTIFICATES },
+        { "platform-keep", no_argument, NULL, OPT_PLATFORM_KEEP },
+        { "deny", required_argument, NULL, OPT_DENY },
+        { "wipe", no_argument, NULL, OPT_WIPE },
+        { "name", required_argument, NULL, OPT_NAME },
+        { "force", no_argument, NULL, OPT_FORCE },
         {},
 };
 
 static void print_help(FILE *f) {
         (void) fputs("guestcryptctl [--json] [--host=[USER@]HOST] [--no-ask-password] VERB\n\n"
-                     "Gives guests crypto queues of their own, and keeps them apart.\n\n",
+                     "Gives guests crypto queues and TPMs of their own, and keeps them apart.\n\n",
                      f);
         for (const CliVerb *v = verbs; v->name; v++)
                 (void) fprintf(f, "  %s%s%s\n        %s\n", v->name, *v->args ? " " : "", v->args, v->help);
-        (void) fputs(
-                "\nLIST: numbers in decimal or with 0x, and ranges: 1,3,0x10-0x13.\nNAME: a matrix's name or UUID.\n"
-                "Exit status: 0 done, 1 failed, 2 usage, 3 refused because of a conflict.\n"
-                "See guestcryptctl(1).\n",
-                f);
+        (void) fputs("\nLIST: numbers in decimal or with 0x, and ranges: 1,3,0x10-0x13.\n"
+                     "NAME, MATRIX, GUEST: a name or UUID. CODES: TPM command codes: 0x139,0x144.\n"
+                     "Exit status: 0 done, 1 failed, 2 usage, 3 refused because of a conflict.\n"
+                     "See guestcryptctl(1).\n",
+                     f);
 }
 
 static const char *option_name(int option) {

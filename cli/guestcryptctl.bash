@@ -2,8 +2,8 @@
 #
 # bash completion for guestcryptctl: verbs, options, and what the daemon has. bash-completion is not needed.
 
-_guestcryptctl_names() {
-        guestcryptctl list 2> /dev/null | sed -n '1!s/  .*//p'
+_guestcryptctl_names() { # [VERB]: the first column of its table, where names may have a space
+        guestcryptctl "${1:-list}" 2> /dev/null | sed -n '1!s/  .*//p'
 }
 
 _guestcryptctl_column() { # VERB COLUMN [COLUMN WANTED]: words of a column of a table
@@ -11,10 +11,11 @@ _guestcryptctl_column() { # VERB COLUMN [COLUMN WANTED]: words of a column of a 
 }
 
 _guestcryptctl() {
-        local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' words='' i n=0 args=()
+        local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' words='' files='' i n=0 args=()
         local global='--json --host= --no-ask-password --help --version'
         local sets='--adapters --domains --control'
         local define='--guest --autostart --start --alternative --from-host'
+        local tpm='--uuid --guest --key-file --platform-keep --deny'
         local -A options=(
                 [status]='' [adapters]='' [matrix]='' [list]='' [show]='' [dumpxml]='' [stop]='' [explain]='' [reconcile]=''
                 [reload]='' [watch]='' [mdev-types]='' [mdev-remove]='' [mdev-list]=''
@@ -22,11 +23,17 @@ _guestcryptctl() {
                 [check]="$sets --start --alternative --from-host --self" [define]="$sets $define --uuid" [define-xml]="$define"
                 [modify]="$sets --autostart --no-autostart" [start]='--from-host' [undefine]='--stop'
                 [mdev-create]='--uuid --attr'
+                [guest-list]='' [guest-show]='' [guest-attach-matrix]='--no-live' [guest-detach-matrix]='--no-live'
+                [guest-attach-tpm]='--tpm --model' [guest-detach-tpm]=''
+                [tpm-define]="$tpm --ephemeral --encrypted --pcr-banks --profile --ca-config --no-certificates"
+                [tpm-start]='--model' [tpm-stop]='' [tpm-undefine]='--wipe' [tpm-list]='' [tpm-show]=''
+                [tpm-backup]='--force' [tpm-restore]='--name --uuid --guest' [tpm-import]="$tpm"
         )
 
         for ((i = 1; i < COMP_CWORD; i++)); do
                 case ${COMP_WORDS[i]} in
                 --adapters | --domains | --control | --uuid | --guest | --self | --attr | --adapter | --domain | --owner | --host) ((i++)) ;;
+                --tpm | --model | --key-file | --pcr-banks | --profile | --ca-config | --deny | --name) ((i++)) ;;
                 -*) ;;
                 *) [ -n "$verb" ] && args+=("${COMP_WORDS[i]}") || verb=${COMP_WORDS[i]} ;;
                 esac
@@ -35,7 +42,12 @@ _guestcryptctl() {
 
         case $prev in
         --self | --owner) words=$(_guestcryptctl_names) ;;
-        --adapters | --domains | --control | --uuid | --guest | --attr | --adapter | --domain | --host) return ;;
+        --guest) words=$(_guestcryptctl_names guest-list) ;;
+        --tpm) words=$(_guestcryptctl_names tpm-list) ;;
+        --model) words='virtio crb tis' ;;
+        --pcr-banks) words='sha1 sha256 sha384 sha512' ;;
+        --key-file | --ca-config) files=-f ;;
+        --adapters | --domains | --control | --uuid | --attr | --adapter | --domain | --host | --profile | --deny | --name) return ;;
         *)
                 if [[ $cur == -* ]]; then
                         words="$global${verb:+ ${options[$verb]-}}"
@@ -47,13 +59,17 @@ _guestcryptctl() {
                         mdev-remove,0) words=$(_guestcryptctl_column mdev-list 1 5 yes) ;;
                         mdev-create,0) words=$(_guestcryptctl_column mdev-types 1) ;;
                         mdev-create,1) words=$(_guestcryptctl_column mdev-types 2 1 "${args[0]}") ;;
-                        define-xml,0) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+                        guest-show,0 | guest-attach-*,0 | guest-detach-*,0) words=$(_guestcryptctl_names guest-list) ;;
+                        guest-attach-matrix,1) words=$(_guestcryptctl_names) ;;
+                        tpm-start,0 | tpm-stop,0 | tpm-undefine,0 | tpm-show,0 | tpm-backup,0) words=$(_guestcryptctl_names tpm-list) ;;
+                        define-xml,0 | tpm-backup,1 | tpm-restore,0) files=-f ;;
+                        tpm-import,0) files=-d ;;
                         esac
                 fi
                 ;;
         esac
 
-        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen ${files:-} -W "$words" -- "$cur")
 }
 
 complete -F _guestcryptctl guestcryptctl

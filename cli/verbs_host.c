@@ -32,6 +32,9 @@ int verb_status(Cli *c, char **args) {
                        json_flag(o, "settled") ? "" : ", still settling");
         (void) fprintf(c->out, "%-18s %d\n", "matrices", (int) json_number(o, "n_matrices"));
         (void) fprintf(c->out, "%-18s %d\n", "mediated devices", (int) json_number(o, "n_mdevs"));
+        (void) fprintf(c->out, "%-18s %d\n", "guests", (int) json_number(o, "n_guests"));
+        (void) fprintf(c->out, "%-18s %d\n", "TPMs", (int) json_number(o, "n_tpms"));
+        (void) fprintf(c->out, "%-18s %s\n", "libvirt", json_text(o, "libvirt"));
         print_list(c, "adapters", o, "installed_adapters");
         print_list(c, "domains", o, "installed_domains");
         print_list(c, "control domains", o, "installed_control_domains");

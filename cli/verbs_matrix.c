@@ -71,7 +71,21 @@ static int find(Cli *c, const char *name, char **ret_path) {
         int r;
 
         r = cli_connect(c);
-        return r == CLI_DONE ? cli_matrix_path(c, name, ret_path) : r;
+        return r == CLI_DONE ? cli_path(c, "GetMatrix", name, ret_path) : r;
+}
+
+/* The guest that it is for, and what it does. It may be no guest of this host's libvirt. */
+static void print_guest(Cli *c, const char *name) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        CLEANUP(json_putp) json_object *guest = NULL;
+        const char *path;
+
+        if (*name && cli_lookup(c, "GetGuest", name, &reply) == CLI_DONE &&
+            !sd_bus_message_is_method_error(reply, NULL) && sd_bus_message_read(reply, "o", &path) > 0)
+                (void) cli_properties(c, path, CLI_INTERFACE("Guest"), &guest);
+
+        (void) fprintf(c->out, "%-18s %s%s%s\n", "guest", *name ? name : "-", guest ? ", " : "",
+                       json_text(guest, "state"));
 }
 
 static void print_matrix(Cli *c, json_object *o) {
@@ -92,7 +106,7 @@ static void print_matrix(Cli *c, json_object *o) {
         (void) fprintf(c->out, "%-18s %s\n", "state", json_text(o, "state"));
         for (size_t i = 0; i < ELEMENTS(lists); i++)
                 (void) fprintf(c->out, "%-18s %s\n", lists[i].title, json_list(o, lists[i].key, list));
-        (void) fprintf(c->out, "%-18s %s\n", "guest", *json_text(o, "owner") ? json_text(o, "owner") : "-");
+        print_guest(c, json_text(o, "owner"));
         (void) fprintf(c->out, "%-18s %d\n", "defined by uid", (int) json_number(o, "uid"));
         (void) fprintf(c->out, "%-18s %s\n", "flags", *flags_of(o, flags) ? flags : "-");
         for (size_t i = 0; problems && i < json_object_array_length(problems); i++)
@@ -173,28 +187,16 @@ static int append_sets(sd_bus_message *m, const ApMask sets[static 3]) {
         return r;
 }
 
-/* The options that were given, as a{sv}. */
 static int append_options(Cli *c, sd_bus_message *m) {
-        static const struct {
-                CliOption option;
-                const char *name;
-        } flags[] = { { OPT_AUTOSTART, "autostart" },
-                      { OPT_START, "start" },
-                      { OPT_ALTERNATIVE, "alternative" },
-                      { OPT_FROM_HOST, "from-host" },
-                      { OPT_STOP, "stop" } },
-          texts[] = { { OPT_GUEST, "guest" }, { OPT_SELF, "self" } };
-        int r;
+        static const CliSent sent[] = { { OPT_AUTOSTART, "autostart", SENT_TRUE },
+                                        { OPT_START, "start", SENT_TRUE },
+                                        { OPT_ALTERNATIVE, "alternative", SENT_TRUE },
+                                        { OPT_FROM_HOST, "from-host", SENT_TRUE },
+                                        { OPT_STOP, "stop", SENT_TRUE },
+                                        { OPT_GUEST, "guest", SENT_TEXT },
+                                        { OPT_SELF, "self", SENT_TEXT } };
 
-        r = sd_bus_message_open_container(m, 'a', "{sv}");
-        for (size_t i = 0; r >= 0 && i < ELEMENTS(flags); i++)
-                if (c->values[flags[i].option])
-                        r = sd_bus_message_append(m, "{sv}", flags[i].name, "b", 1);
-        for (size_t i = 0; r >= 0 && i < ELEMENTS(texts); i++)
-                if (c->values[texts[i].option])
-                        r = sd_bus_message_append(m, "{sv}", texts[i].name, "s", c->values[texts[i].option]);
-
-        return r < 0 ? r : sd_bus_message_close_container(m);
+        return cli_append_options(c, m, sent, ELEMENTS(sent));
 }
 
 int verb_check(Cli *c, char **args) {

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,8 +17,10 @@
 #include "base/conf.h"
 #include "base/log.h"
 #include "bus/bus.h"
-#include "engine/engine.h"
+#include "engine/engine_guest.h"
 #include "host/host.h"
+#include "virt/virt.h"
+#include "vtpm/vtpm.h"
 
 #define STATE_DIR "var/lib/guestcrypt"
 #define RUN_DIR   "run/guestcrypt"
@@ -27,6 +30,8 @@ typedef struct Daemon {
         sd_bus *sd_bus;
         Host *host;
         Engine *engine;
+        Vtpm *vtpm;
+        Virt *virt;
         Bus *bus;
         Conf conf;
         int root_fd;
@@ -50,7 +55,7 @@ static EngineConfig engine_config(const Conf *c) {
         };
 }
 
-/* Timeouts of the host are those of the start. */
+/* Timeouts of the host, libvirt and TPMs are those of the start. */
 static int reload(void *userdata) {
         Daemon *d = userdata;
         EngineConfig config;
@@ -104,8 +109,7 @@ static void on_ready(void *userdata) {
         log_info("guestcryptd " GUESTCRYPT_VERSION " is ready");
 }
 
-static int open_bus(Daemon *d) {
-        const BusConfig config = { .reload = reload, .userdata = d };
+static int connect_bus(Daemon *d) {
         int r;
 
         r = sd_bus_open_system(&d->sd_bus);
@@ -116,11 +120,65 @@ static int open_bus(Daemon *d) {
         r = sd_bus_set_exit_on_disconnect(d->sd_bus, 1);
         if (r >= 0)
                 r = sd_bus_attach_event(d->sd_bus, d->event, SD_EVENT_PRIORITY_NORMAL);
-        if (r >= 0)
-                r = bus_new(d->sd_bus, d->engine, &config, &d->bus);
+        if (r < 0)
+                log_error("Cannot listen to the system bus: %s", strerror(-r));
+        return r;
+}
+
+static int open_bus(Daemon *d) {
+        const BusConfig config = { .reload = reload, .userdata = d };
+        int r = bus_new(d->sd_bus, d->engine, &config, &d->bus);
+
         if (r < 0)
                 log_error("Cannot put our objects on the bus: %s", strerror(-r));
         return r;
+}
+
+/* Whoever QEMU runs as here. */
+static const char *tpm_group(const Conf *c) {
+        static const char *const usual[] = { "libvirt-qemu", "qemu" };
+
+        if (c->tpm_group[0])
+                return c->tpm_group;
+        for (size_t i = 0; i < ELEMENTS(usual); i++)
+                if (getgrnam(usual[i]))
+                        return usual[i];
+        return NULL;
+}
+
+/* A host that can have no TPMs has matrices all the same. */
+static void open_vtpm(Daemon *d, const char *program) {
+        bool systemd = faccessat(d->root_fd, "run/systemd/system", F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+        const VtpmConfig config = {
+                .root_fd = d->root_fd,
+                .state_dir = STATE_DIR,
+                .run_dir = RUN_DIR,
+                .group = tpm_group(&d->conf),
+                .uid_base = d->conf.tpm_uid_base,
+                .launcher = program,
+                .units = systemd ? d->sd_bus : NULL,
+                .max_tpms = d->conf.max_tpms,
+        };
+        int r;
+
+        r = vtpm_new(d->event, &config, engine_on_vtpm_event, d->engine, &d->vtpm);
+        if (r < 0)
+                log_error("Cannot have TPMs, going on without: %s", strerror(-r));
+        engine_set_vtpm(d->engine, d->vtpm);
+}
+
+/* Without libvirt its hook can still be answered. */
+static void open_virt(Daemon *d) {
+        const VirtConfig config = { .uri = d->conf.libvirt_uri };
+        int r;
+
+        if (strcmp(d->conf.libvirt_uri, CONF_NO_LIBVIRT) == 0)
+                return;
+
+        r = virt_child_new(d->event, &config, VIRT_PROGRAM, &engine_virt_events, d->engine, &d->virt);
+        if (r < 0)
+                log_error("Cannot talk to libvirt, going on without: %s", strerror(-r));
+        engine_set_virt(d->engine, d->virt);
 }
 
 static int open_host(Daemon *d, const char *program) {
@@ -201,9 +259,14 @@ static int run(Daemon *d, const char *program) {
         r = open_host(d, program);
         if (r < 0)
                 return r;
+        r = connect_bus(d);
+        if (r < 0)
+                return r;
         r = open_engine(d);
         if (r < 0)
                 return r;
+        open_vtpm(d, program);
+        open_virt(d);
         r = open_bus(d);
         if (r < 0)
                 return r;
@@ -221,6 +284,8 @@ static void daemon_close(Daemon *d) {
                 bus_flush_signals(d->bus);
         d->bus = bus_free(d->bus);
         d->engine = engine_free(d->engine);
+        d->virt = virt_free(d->virt);
+        d->vtpm = vtpm_free(d->vtpm);
         d->host = host_free(d->host);
         d->sd_bus = sd_bus_flush_close_unref(d->sd_bus);
         d->event = sd_event_unref(d->event);
@@ -240,18 +305,33 @@ static void help(void) {
 }
 
 int main(int argc, char *argv[]) {
-        enum { OPT_ROOT = 256, OPT_CONFIG, OPT_HOST_CHILD, OPT_INTROSPECT, OPT_VERSION, OPT_HELP };
+        enum {
+                OPT_ROOT = 256,
+                OPT_CONFIG,
+                OPT_HOST_CHILD,
+                OPT_TPM_JOB,
+                OPT_TPM_SWTPM,
+                OPT_TPM_DEVICE,
+                OPT_INTROSPECT,
+                OPT_VERSION,
+                OPT_HELP
+        };
         static const struct option options[] = {
                 { "root", required_argument, NULL, OPT_ROOT },
                 { "config", required_argument, NULL, OPT_CONFIG },
                 { "host-child", no_argument, NULL, OPT_HOST_CHILD }, /* how we start our own child */
+                { "tpm-job", required_argument, NULL,
+                  OPT_TPM_JOB }, /* how we, or systemd, start what a TPM needs */
+                { "tpm-swtpm", required_argument, NULL, OPT_TPM_SWTPM },
+                { "tpm-device", required_argument, NULL, OPT_TPM_DEVICE },
                 { "introspect", no_argument, NULL, OPT_INTROSPECT },
                 { "version", no_argument, NULL, OPT_VERSION },
                 { "help", no_argument, NULL, OPT_HELP },
                 {},
         };
         Daemon d = { .root_fd = -1, .config_path = CONF_PATH };
-        const char *root = "/";
+        int (*launch)(int root_fd, const char *uuid) = NULL;
+        const char *root = "/", *tpm = NULL;
         bool child = false;
         int r, c;
 
@@ -265,6 +345,18 @@ int main(int argc, char *argv[]) {
                         break;
                 case OPT_HOST_CHILD:
                         child = true;
+                        break;
+                case OPT_TPM_JOB:
+                        launch = vtpm_launch_job;
+                        tpm = optarg;
+                        break;
+                case OPT_TPM_SWTPM:
+                        launch = vtpm_launch_swtpm;
+                        tpm = optarg;
+                        break;
+                case OPT_TPM_DEVICE:
+                        launch = vtpm_launch_device;
+                        tpm = optarg;
                         break;
                 case OPT_INTROSPECT:
                         return bus_introspect(stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
@@ -283,13 +375,15 @@ int main(int argc, char *argv[]) {
         }
 
         if (child) /* these descriptors are host_child_new()'s */
-                return host_child_main(HOST_CHILD_SOCKET_FD, HOST_CHILD_ROOT_FD);
+                return host_child_main(HOST_CHILD_SOCKET_FD, HOST_CHILD_ROOT_FD, HOST_CHILD_PAGE_FD);
 
         d.root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (d.root_fd < 0) {
                 log_error("Cannot open '%s': %s", root, strerror(errno));
                 return EXIT_FAILURE;
         }
+        if (launch)
+                return launch(d.root_fd, tpm);
         r = run(&d, "/proc/self/exe");
         daemon_close(&d);
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

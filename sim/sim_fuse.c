@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -571,40 +570,43 @@ static const struct fuse_lowlevel_ops ops = {
         .fsync = sim_fsync,
 };
 
-static int serve(Front *f, int signal_fd) {
-        struct pollfd fds[] = {
-                { .fd = fuse_session_fd(f->session), .events = POLLIN },
-                { .fd = signal_fd, .events = POLLIN },
-        };
+static volatile sig_atomic_t ended;
+
+/* One that comes just before the read that it should interrupt is repeated. */
+static void on_signal(int signal) {
+        ended = 1;
+        (void) alarm(1);
+}
+
+static int serve(Front *f) {
+        struct pollfd p = { .fd = fuse_session_fd(f->session), .events = POLLIN };
         struct fuse_buf buf = {};
         int r = 0;
 
-        while (!fuse_session_exited(f->session)) {
-                if (poll(fds, ELEMENTS(fds), answer_delayed(f)) < 0) {
-                        if (errno == EINTR)
-                                continue;
-                        r = -errno;
-                        break;
-                }
-                if (fds[1].revents) {
-                        struct signalfd_siginfo info; /* taken, or it would hit when unblocked */
+        while (!ended && !fuse_session_exited(f->session)) {
+                int timeout = answer_delayed(f);
 
-                        if (read(signal_fd, &info, sizeof info) == (ssize_t) sizeof info)
+                /* without a delay the read waits by itself, which is one system call less for each request */
+                if (timeout >= 0) {
+                        r = poll(&p, 1, timeout);
+                        if (r < 0 && errno != EINTR) {
+                                r = -errno;
                                 break;
-                        continue;
+                        }
+                        if (r <= 0) {
+                                r = 0;
+                                continue;
+                        }
                 }
-                if (!fds[0].revents)
-                        continue;
                 r = fuse_session_receive_buf(f->session, &buf);
                 if (r == -EINTR || r == -EAGAIN)
                         continue;
                 if (r <= 0)
                         break; /* 0: unmounted */
                 fuse_session_process_buf(f->session, &buf);
-                r = 0;
         }
         free(buf.mem);
-        return r == -ENODEV ? 0 : r;
+        return r == -ENODEV || ended ? 0 : MIN(r, 0);
 }
 
 /* Nobody is left waiting for a host that ends. */
@@ -647,8 +649,9 @@ int sim_fuse_serve(Sim *sim, const char *mountpoint, int ready_fd) {
         /* others as root only: else fuse.conf would have to say user_allow_other */
         char *argv[] = { name, what, geteuid() == 0 ? others : NULL, NULL };
         struct fuse_args args = FUSE_ARGS_INIT(argv[2] ? 3 : 2, argv);
-        int signal_fd;
-        sigset_t signals, old;
+        static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGALRM };
+        const struct sigaction action = { .sa_handler = on_signal }; /* without SA_RESTART */
+        struct sigaction old[ELEMENTS(signals)];
         struct fuse_session *session;
         Front *f;
         int r;
@@ -658,20 +661,16 @@ int sim_fuse_serve(Sim *sim, const char *mountpoint, int ready_fd) {
                 return -ENOMEM;
         f->sim = sim;
         f->root = inode_get(f, "", 0);
-        (void) sigemptyset(&signals);
-        (void) sigaddset(&signals, SIGINT);
-        (void) sigaddset(&signals, SIGTERM);
-        (void) sigaddset(&signals, SIGHUP);
-        (void) sigprocmask(SIG_BLOCK, &signals, &old);
-        signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
-        f->session = f->root && signal_fd >= 0 ? fuse_session_new(&args, &ops, sizeof ops, f) : NULL;
+        for (size_t i = 0; i < ELEMENTS(signals); i++)
+                (void) sigaction(signals[i], &action, &old[i]);
+        f->session = f->root ? fuse_session_new(&args, &ops, sizeof ops, f) : NULL;
         r = -EIO; /* libfuse says why on stderr */
         if (f->session && fuse_session_mount(f->session, mountpoint) == 0) {
                 sim_set_done(sim, done, f);
                 if (ready_fd >= 0 && write(ready_fd, "ready\n", 6) != 6)
                         r = -errno;
                 else
-                        r = serve(f, signal_fd);
+                        r = serve(f);
                 sim_set_done(sim, NULL, NULL);
                 answer_all(f);
                 fuse_session_unmount(f->session);
@@ -680,10 +679,10 @@ int sim_fuse_serve(Sim *sim, const char *mountpoint, int ready_fd) {
         front_free(f);
         if (session)
                 fuse_session_destroy(session);
-        if (signal_fd >= 0)
-                (void) close(signal_fd);
         if (args.allocated)
                 fuse_opt_free_args(&args);
-        (void) sigprocmask(SIG_SETMASK, &old, NULL);
+        (void) alarm(0);
+        for (size_t i = 0; i < ELEMENTS(signals); i++)
+                (void) sigaction(signals[i], &old[i], NULL);
         return r;
 }

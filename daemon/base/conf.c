@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "base/conf.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -16,13 +17,13 @@
 #define CONF_FILE_MAX (64 * 1024)
 #define USEC_PER_SEC  UINT64_C(1000000)
 
-typedef enum KeyType { KEY_SECONDS, KEY_NUMBER, KEY_LOG_LEVEL } KeyType;
+typedef enum KeyType { KEY_SECONDS, KEY_NUMBER, KEY_LOG_LEVEL, KEY_TEXT } KeyType;
 
 static const struct {
         const char *name;
         KeyType type;
         size_t offset;
-        unsigned long min, max;
+        unsigned long min, max; /* TEXT: bytes at most */
 } keys[] = {
         { "RescanSec", KEY_SECONDS, offsetof(Conf, rescan_us), 1, 86400 },
         { "LockTimeoutSec", KEY_SECONDS, offsetof(Conf, lock_timeout_us), 1, 3600 },
@@ -32,6 +33,10 @@ static const struct {
         { "MaxMatricesPerUser", KEY_NUMBER, offsetof(Conf, max_matrices_per_user), 0, 65536 },
         { "MaxCallsPerCaller", KEY_NUMBER, offsetof(Conf, max_calls_per_caller), 1, 65536 },
         { "LogLevel", KEY_LOG_LEVEL, offsetof(Conf, log_level), LOG_EMERG, LOG_DEBUG },
+        { "LibvirtURI", KEY_TEXT, offsetof(Conf, libvirt_uri), 0, CONF_URI_MAX },
+        { "TpmGroup", KEY_TEXT, offsetof(Conf, tpm_group), 0, CONF_GROUP_MAX },
+        { "TpmUidBase", KEY_NUMBER, offsetof(Conf, tpm_uid_base), 1000, 4294000000 },
+        { "MaxTpms", KEY_NUMBER, offsetof(Conf, max_tpms), 1, 65536 },
 };
 
 static const char *const log_levels[] = { "emerg",   "alert",  "crit", "err",
@@ -89,7 +94,23 @@ static void set_value(Conf *c, size_t key, const void *value_of_type) {
                                         [KEY_NUMBER] = sizeof(unsigned),
                                         [KEY_LOG_LEVEL] = sizeof(int) };
 
-        memcpy((char *) c + keys[key].offset, value_of_type, sizes[keys[key].type]);
+        memcpy((char *) c + keys[key].offset, value_of_type,
+               keys[key].type == KEY_TEXT ? keys[key].max + 1 : sizes[keys[key].type]);
+}
+
+static void assign_text(Parser *p, size_t key, const char *s) {
+        char text[CONF_URI_MAX + 1] = "";
+        bool ok = strlen(s) <= keys[key].max;
+
+        static_assert(CONF_GROUP_MAX <= CONF_URI_MAX, "all of them fit");
+        for (const char *c = s; *c; c++)
+                ok &= !iscntrl((unsigned char) *c) && !isspace((unsigned char) *c);
+        if (!ok) {
+                warn(p, "%s=%s is too long, or has spaces, ignoring", keys[key].name, s);
+                return;
+        }
+        memcpy(text, s, strlen(s));
+        set_value(p->conf, key, text);
 }
 
 static void assign(Parser *p, size_t key, const char *s) {
@@ -101,6 +122,10 @@ static void assign(Parser *p, size_t key, const char *s) {
                 return;
         }
 
+        if (keys[key].type == KEY_TEXT) {
+                assign_text(p, key, s);
+                return;
+        }
         if (parse_value(key, s, &n) < 0) {
                 if (keys[key].type == KEY_LOG_LEVEL)
                         warn(p, "'%s' is no log level, ignoring", s);
@@ -119,6 +144,8 @@ static void assign(Parser *p, size_t key, const char *s) {
                 break;
         case KEY_LOG_LEVEL:
                 set_value(p->conf, key, &(int) { (int) n });
+                break;
+        case KEY_TEXT:
                 break;
         }
 }

@@ -9,10 +9,17 @@
 
 #define CONF_PATH "etc/guestcrypt/guestcrypt.conf" /* below the root; drop-ins: CONF_PATH.d/NAME.conf */
 
+#define CONF_URI_MAX    255
+#define CONF_GROUP_MAX  63
+#define CONF_NO_LIBVIRT "none"
+
 typedef struct Conf {
         uint64_t rescan_us, lock_timeout_us, step_timeout_us, scan_timeout_us;
         unsigned max_matrices, max_matrices_per_user, max_calls_per_caller;
-        int log_level; /* LOG_EMERG..LOG_DEBUG */
+        int log_level;                      /* LOG_EMERG..LOG_DEBUG */
+        char libvirt_uri[CONF_URI_MAX + 1]; /* CONF_NO_LIBVIRT: none is asked */
+        char tpm_group[CONF_GROUP_MAX + 1]; /* "": whichever there is */
+        unsigned tpm_uid_base, max_tpms;
 } Conf;
 
 #define CONF_DEFAULT \
@@ -23,7 +30,10 @@ typedef struct Conf {
                   .max_matrices = 16384, \
                   .max_matrices_per_user = 256, \
                   .max_calls_per_caller = 512, \
-                  .log_level = LOG_INFO })
+                  .log_level = LOG_INFO, \
+                  .libvirt_uri = "qemu:///system", \
+                  .tpm_uid_base = 1900000000, \
+                  .max_tpms = 1024 })
 
 /* @line counts from 1; @text is one line without newline. */
 typedef void (*conf_warn_t)(void *userdata, unsigned line, const char *text);

@@ -11,9 +11,31 @@
 #define AUTHZ_TIMEOUT_US (30 * UINT64_C(1000000))
 #define ASKS_PER_UID     512u
 
+/* What is there before the engine's events come. */
+static int count(Bus *b) {
+        CLEANUP(freep) Uuid *matrices = NULL, *guests = NULL, *tpms = NULL;
+        size_t n_matrices, n_guests, n_tpms = 0;
+        Vtpm *v = engine_vtpm(b->engine);
+        int r;
+
+        r = engine_list_matrices(b->engine, &matrices, &n_matrices);
+        if (r >= 0)
+                r = engine_list_guests(b->engine, &guests, &n_guests);
+        if (r >= 0 && v)
+                r = v->ops->list(v, &tpms, &n_tpms);
+        if (r < 0)
+                return r;
+
+        b->n_matrices = (unsigned) n_matrices;
+        b->n_guests = (unsigned) n_guests;
+        b->n_tpms = (unsigned) n_tpms;
+        return 0;
+}
+
 int bus_new(sd_bus *bus, Engine *e, const BusConfig *config, Bus **ret) {
-        CLEANUP(freep) Uuid *uuids = NULL;
-        size_t n;
+        static int (*const add[])(Bus * b) = { bus_objects_add, bus_manager_add, bus_hook_add,
+                                               bus_matrix_add,  bus_mdev_add,    bus_host_add,
+                                               bus_guest_add,   bus_tpm_add };
         Bus *b;
         int r;
 
@@ -21,18 +43,11 @@ int bus_new(sd_bus *bus, Engine *e, const BusConfig *config, Bus **ret) {
         if (r < 0)
                 return r;
 
-        r = engine_list_matrices(e, &uuids, &n);
-        if (r < 0)
-                return r;
-
         b = malloc(sizeof *b);
         if (!b)
                 return -ENOMEM;
 
-        *b = (Bus) { .bus = sd_bus_ref(bus),
-                     .event = sd_event_ref(sd_bus_get_event(bus)),
-                     .engine = e,
-                     .n_matrices = (unsigned) n };
+        *b = (Bus) { .bus = sd_bus_ref(bus), .event = sd_event_ref(sd_bus_get_event(bus)), .engine = e };
         b->object.bus = b;
         b->signals_tail = &b->signals;
         b->answers_tail = &b->answers;
@@ -43,15 +58,9 @@ int bus_new(sd_bus *bus, Engine *e, const BusConfig *config, Bus **ret) {
         if (b->config.max_asks_per_uid == 0)
                 b->config.max_asks_per_uid = ASKS_PER_UID;
 
-        r = bus_objects_add(b);
-        if (r >= 0)
-                r = bus_manager_add(b);
-        if (r >= 0)
-                r = bus_matrix_add(b);
-        if (r >= 0)
-                r = bus_mdev_add(b);
-        if (r >= 0)
-                r = bus_host_add(b);
+        r = count(b);
+        for (size_t i = 0; r >= 0 && i < ELEMENTS(add); i++)
+                r = add[i](b);
         if (r < 0) {
                 (void) bus_free(b);
                 return r;
@@ -102,16 +111,31 @@ int bus_add_objects(Bus *b, const char *kind, const char *interface, const sd_bu
         return 0;
 }
 
+static unsigned *counter_of(Bus *b, EngineObject object) {
+        switch (object) {
+        case ENGINE_MATRIX:
+                return &b->n_matrices;
+        case ENGINE_GUEST:
+                return &b->n_guests;
+        case ENGINE_TPM:
+                return &b->n_tpms;
+        default:
+                return NULL;
+        }
+}
+
 void bus_on_engine_event(void *userdata, const EngineKey *key, EngineChange change) {
         Bus *b = *(Bus **) userdata;
+        unsigned *n;
 
         if (!b)
                 return;
 
-        if (key->object == ENGINE_MATRIX && change == ENGINE_ADDED)
-                b->n_matrices++;
-        if (key->object == ENGINE_MATRIX && change == ENGINE_REMOVED)
-                b->n_matrices--;
+        n = counter_of(b, key->object);
+        if (n && change == ENGINE_ADDED)
+                ++*n;
+        if (n && change == ENGINE_REMOVED)
+                --*n;
 
         bus_signal(b, key, change);
 }
@@ -124,7 +148,8 @@ static const struct {
 } interfaces[] = {
         { BUS_INTERFACE("Manager"), bus_manager_vtable }, { BUS_INTERFACE("Matrix"), bus_matrix_vtable },
         { BUS_INTERFACE("Mdev"), bus_mdev_vtable },       { BUS_INTERFACE("Parent"), bus_parent_vtable },
-        { BUS_INTERFACE("Adapter"), bus_adapter_vtable },
+        { BUS_INTERFACE("Adapter"), bus_adapter_vtable }, { BUS_INTERFACE("Guest"), bus_guest_vtable },
+        { BUS_INTERFACE("Tpm"), bus_tpm_vtable },         { BUS_INTERFACE("Hook"), bus_hook_vtable },
 };
 
 static int on_introspected(sd_bus_message *m, void *userdata, sd_bus_error *error) {

@@ -189,6 +189,26 @@ static int answer(const Ask *a, const char *action, sd_bus_error *error) {
         }
 }
 
+/* Whether @uid may do everything. */
+static bool is_root(uid_t uid) {
+        return uid == 0 || uid == geteuid();
+}
+
+int authz_check_root(Bus *b, sd_bus_message *m, uid_t *ret_uid, sd_bus_error *error) {
+        uid_t uid;
+        int r;
+
+        r = sender_uid(b, m, &uid);
+        if (r < 0)
+                return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED, "The caller is gone");
+        if (!is_root(uid))
+                return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED, "Only root may call '%s'",
+                                         sd_bus_message_get_member(m));
+
+        *ret_uid = uid;
+        return 0;
+}
+
 int authz_check(Bus *b, sd_bus_message *m, const char *action, sd_bus_message_handler_t handler,
                 uid_t *ret_uid, sd_bus_error *error) {
         uid_t uid;
@@ -204,7 +224,7 @@ int authz_check(Bus *b, sd_bus_message *m, const char *action, sd_bus_message_ha
         if (r < 0)
                 return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED, "The caller is gone");
 
-        if (uid != 0 && uid != geteuid()) {
+        if (!is_root(uid)) {
                 if (!sd_bus_message_get_sender(m))
                         return denied(action, error); /* no name that polkit could look at */
                 return ask(b, m, action, handler, uid, error);

@@ -106,6 +106,43 @@ static int reply_failure(Call *c, int r, const Refusal *refusal) {
         return sd_bus_reply_method_error(c->message, &error);
 }
 
+static int reply_notes(Call *c, const char *const *notes) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        int r;
+
+        r = sd_bus_message_new_method_return(c->message, &reply);
+        if (r >= 0)
+                r = bus_append_texts(reply, notes);
+        if (r >= 0)
+                r = sd_bus_send(NULL, reply, NULL);
+
+        return r;
+}
+
+static int reply_counters(Call *c, const VtpmCounter *counters, size_t n) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        int r;
+
+        r = sd_bus_message_new_method_return(c->message, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "{st}");
+        for (size_t i = 0; r >= 0 && i < n; i++) {
+                r = sd_bus_message_open_container(reply, 'e', "st");
+                if (r >= 0)
+                        r = bus_append_text(reply, counters[i].name);
+                if (r >= 0)
+                        r = sd_bus_message_append_basic(reply, 't', &counters[i].value);
+                if (r >= 0)
+                        r = sd_bus_message_close_container(reply);
+        }
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        if (r >= 0)
+                r = sd_bus_send(NULL, reply, NULL);
+
+        return r;
+}
+
 /* A reply that cannot be sent is lost with the connection or the memory: nothing is left to tell the
  * caller with. */
 static void finish(Call *c, int r) {
@@ -125,6 +162,8 @@ void bus_call_done(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
                 return finish(c, reply_path(c, "matrix", uuid));
         if (c->reply == CALL_REPLY_MDEV)
                 return finish(c, reply_path(c, "mdev", uuid));
+        if (c->reply == CALL_REPLY_TPM)
+                return finish(c, reply_path(c, "tpm", uuid));
 
         finish(c, sd_bus_reply_method_return(c->message, NULL));
 }
@@ -137,6 +176,28 @@ void bus_call_reconciled(void *userdata, int r, const Refusal *refusal, const En
                 return finish(c, reply_failure(c, r, refusal));
 
         finish(c, reply_healed(c, healed, n));
+}
+
+void bus_call_noted(void *userdata, int r, const Refusal *refusal, const char *const *notes) {
+        Call *c = userdata;
+        Uuid guest;
+
+        if (bus_path_parse_uuid(sd_bus_message_get_path(c->message), "guest", &guest) >= 0)
+                bus_signal_flush_uuid(c->bus, guest);
+
+        finish(c, r != 0 ? reply_failure(c, r, refusal) : reply_notes(c, notes));
+}
+
+void bus_call_counters(void *userdata, int r, VtpmVerdict verdict, const char *text,
+                       const VtpmCounter *counters, size_t n) {
+        Call *c = userdata;
+
+        if (r == 0 && verdict == VTPM_DONE)
+                return finish(c, reply_counters(c, counters, n));
+        if (r == 0)
+                r = (int) engine_verdict_of_vtpm(verdict);
+
+        finish(c, reply_failure(c, r, &(Refusal) { .verdict = (Verdict) MAX(r, 0), .text = (char *) text }));
 }
 
 void bus_call_rescanned(void *userdata, int r) {
@@ -209,4 +270,21 @@ int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer,
 
 EngineCaller bus_caller(sd_bus_message *m, uid_t uid) {
         return (EngineCaller) { .uid = uid, .id = bus_sender(m) };
+}
+
+int bus_call_begin(Bus *b, sd_bus_message *m, const char *kind, const char *action,
+                   sd_bus_message_handler_t handler, Uuid *ret, EngineCaller *ret_caller,
+                   sd_bus_error *error) {
+        uid_t uid;
+        int r;
+
+        r = bus_path_parse_uuid(sd_bus_message_get_path(m), kind, ret);
+        if (r < 0)
+                return r;
+
+        r = authz_check(b, m, action, handler, &uid, error);
+        if (r > 0)
+                *ret_caller = bus_caller(m, uid);
+
+        return r;
 }

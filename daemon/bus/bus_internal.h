@@ -5,11 +5,15 @@
 
 #include "base/cleanup.h"
 #include "bus/bus.h"
+#include "engine/engine_guest.h"
 
 #define BUS_INTERFACE(name) BUS_NAME "." name
 
 /* Limits on what a client may send; everything longer is InvalidArgs. */
 #define BUS_STRING_MAX 255         /* bytes of a name, a guest, a parent, a type */
+#define BUS_TEXT_MAX   4095        /* bytes of a path, a profile */
+#define BUS_CODES_MAX  64          /* TPM commands that are denied; guestcrypt-tpm takes no more */
+#define BUS_UUIDS_MAX  64          /* mediated devices of a guest */
 #define BUS_XML_MAX    (64 * 1024) /* bytes of a definition */
 #define BUS_ATTRS_MAX  256         /* attributes of a new mdev */
 #define BUS_ATTR_MAX   1024        /* bytes of one attribute's value */
@@ -22,7 +26,7 @@ typedef struct Call Call;
 typedef struct Signal Signal;
 
 #define BUS_UID_CACHE   64
-#define BUS_KINDS       4
+#define BUS_KINDS       6
 #define BUS_ANSWERS_MAX 4 /* that are worked on at a time */
 
 /* Objects below BUS_ROOT/NAME, all alike. */
@@ -43,6 +47,8 @@ typedef struct BusObject {
         const HostMdev *mdev;
         const HostParent *parent;
         const HostCard *card;
+        EngineGuest guest;
+        VtpmView tpm;
 } BusObject;
 
 struct Bus {
@@ -51,9 +57,9 @@ struct Bus {
         Engine *engine;
         BusConfig config;
         BusObject object;
-        unsigned n_matrices;
+        unsigned n_matrices, n_guests, n_tpms;
 
-        sd_bus_slot *slots[16];
+        sd_bus_slot *slots[24];
         size_t n_slots;
         BusKind kinds[BUS_KINDS];
         size_t n_kinds;
@@ -100,12 +106,16 @@ const char *bus_error_name(Verdict verdict);
 #define AUTHZ_MANAGE_MDEV   BUS_NAME ".manage-mdev"
 #define AUTHZ_MANAGE_MATRIX BUS_NAME ".manage-matrix"
 #define AUTHZ_MANAGE_HOST   BUS_NAME ".manage-host"
+#define AUTHZ_MANAGE_TPM    BUS_NAME ".manage-tpm"
+#define AUTHZ_WIRE_GUEST    BUS_NAME ".wire-guest"
 
 /* Whether the sender of @m may do @action. 1: yes, *ret_uid says who it is; 0: polkit is asked, the
  * caller, which is @handler, is to return 1 and will be called again from its start, so nothing may have
  * changed before; < 0: no, @error is set. */
 int authz_check(Bus *b, sd_bus_message *m, const char *action, sd_bus_message_handler_t handler,
                 uid_t *ret_uid, sd_bus_error *error);
+/* Only root and whoever the daemon runs as; polkit is not asked. 0 or < 0: @error is set. */
+int authz_check_root(Bus *b, sd_bus_message *m, uid_t *ret_uid, sd_bus_error *error);
 void authz_free(Bus *b);
 
 /* ---- bus_read.c: arguments ---- */
@@ -117,9 +127,33 @@ int bus_read_string(sd_bus_message *m, const char *what, const char **ret, sd_bu
 /* "" is the null uuid; the null uuid's text is refused. */
 int bus_read_uuid(sd_bus_message *m, Uuid *ret, sd_bus_error *error);
 
+/* At most BUS_TEXT_MAX bytes; points into @m. */
+int bus_read_text(sd_bus_message *m, const char *what, const char **ret, sd_bus_error *error);
+/* The same, beginning with '/'. */
+int bus_read_path(sd_bus_message *m, const char *what, const char **ret, sd_bus_error *error);
+/* A regular file or a pipe that is open for @access (O_RDONLY, O_WRONLY); stays @m's. */
+int bus_read_fd(sd_bus_message *m, const char *what, int access, int *ret, sd_bus_error *error);
+
+/* Of a text for which "" stands for none. */
+static inline const char *bus_or_null(const char *s) {
+        return s && *s ? s : NULL;
+}
+
+typedef struct BusCodes {
+        const uint32_t *codes; /* in the message */
+        size_t n;
+} BusCodes;
+
+typedef struct BusUuids {
+        Uuid uuids[BUS_UUIDS_MAX];
+        size_t n;
+} BusUuids;
+
 typedef struct BusOption {
         const char *name;
-        char type; /* 'b' bool, 's' const char *, 'q' uint16_t */
+        /* 'b' bool, 'q' uint16_t, 's' const char *, 't' the same of up to BUS_TEXT_MAX bytes, 'p' the same as an absolute
+         * path, 'U' Uuid, 'M' TpmModel ("": NONE), 'C' BusCodes, 'D' BusUuids */
+        char type;
         void *ret;
         bool *ret_set; /* or NULL */
 } BusOption;
@@ -145,6 +179,8 @@ bool bus_path_is_object(const char *path);
 /* Room for @n paths, which sd-bus frees with the list, whatever was put in. 0 or -ENOMEM. */
 int bus_paths_new(size_t n, char ***ret);
 int bus_paths_set(char **paths, size_t i, const char *path);
+/* What an enumerator returns for the objects of these. */
+int bus_paths_of_uuids(const char *kind, const Uuid *uuids, size_t n, char ***ret);
 
 char *bus_path_uuid(const char *kind, Uuid uuid, char buf[static BUS_PATH_SIZE]);
 /* -EINVAL: not the path of such an object. */
@@ -152,7 +188,13 @@ int bus_path_parse_uuid(const char *path, const char *kind, Uuid *ret);
 
 /* ---- bus_call.c: calls that the engine answers later ---- */
 
-typedef enum CallReply { CALL_REPLY_EMPTY, CALL_REPLY_MATRIX, CALL_REPLY_MDEV, CALL_REPLY_HEALED } CallReply;
+typedef enum CallReply {
+        CALL_REPLY_EMPTY,
+        CALL_REPLY_MATRIX,
+        CALL_REPLY_MDEV,
+        CALL_REPLY_TPM,
+        CALL_REPLY_OTHER, /* what is no path, which another function than bus_call_done() replies */
+} CallReply;
 
 /* Keeps @m until the answer. NULL: out of memory. */
 Call *bus_call_new(Bus *b, sd_bus_message *m, CallReply reply);
@@ -167,11 +209,20 @@ void bus_call_done(void *userdata, int r, const Refusal *refusal, Uuid uuid);
 void bus_call_reconciled(void *userdata, int r, const Refusal *refusal, const EngineHealed *healed,
                          size_t n);
 void bus_call_rescanned(void *userdata, int r);
+/* engine_noted_t of a call to a guest's object, vtpm_counters_t */
+void bus_call_noted(void *userdata, int r, const Refusal *refusal, const char *const *notes);
+void bus_call_counters(void *userdata, int r, VtpmVerdict verdict, const char *text,
+                       const VtpmCounter *counters, size_t n);
 /* For questions about the host as it is now: has it scanned (for at most 40 ms), then runs @answer on the
  * rewound message. What a handler returns once its caller is authorised. */
 int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer, sd_bus_error *error);
 /* Reads the sender for the engine; points into @m. */
 EngineCaller bus_caller(sd_bus_message *m, uid_t uid);
+/* What the methods of an object of @kind begin with once their arguments are read. 1: go on; 0: as authz_check(); < 0:
+ * @error may be set. */
+int bus_call_begin(Bus *b, sd_bus_message *m, const char *kind, const char *action,
+                   sd_bus_message_handler_t handler, Uuid *ret, EngineCaller *ret_caller,
+                   sd_bus_error *error);
 
 /* ---- bus_answer.c: what is too much for one turn ---- */
 
@@ -231,7 +282,7 @@ const char *bus_card_mode(const HostCard *card); /* NULL: "unknown" */
 /* ---- bus_signal.c ---- */
 
 void bus_signal(Bus *b, const EngineKey *key, EngineChange change);
-/* Sends what waits about matrix and mdev @uuid: before a reply that names it. */
+/* Sends what waits about the matrix, mdev, guest or TPM @uuid: before a reply that names it. */
 void bus_signal_flush_uuid(Bus *b, Uuid uuid);
 /* Sends those that may go now, but not more than a turn of the loop has time for. */
 void bus_signal_some(Bus *b);
@@ -244,13 +295,27 @@ void bus_signal_free(Bus *b);
 /* ---- the interfaces ---- */
 
 extern const sd_bus_vtable bus_manager_vtable[], bus_matrix_vtable[], bus_mdev_vtable[], bus_parent_vtable[],
-        bus_adapter_vtable[];
+        bus_adapter_vtable[], bus_guest_vtable[], bus_tpm_vtable[], bus_hook_vtable[];
 
 /* Objects below BUS_ROOT/@kind. */
 int bus_add_objects(Bus *b, const char *kind, const char *interface, const sd_bus_vtable *vtable,
                     sd_bus_object_find_t find, sd_bus_node_enumerator_t enumerate);
 
+/* The matrix that is called @name or has that UUID; else @error is set. */
+int bus_find_matrix(Bus *b, const char *name, Uuid *ret, sd_bus_error *error);
+int bus_find_tpm(Bus *b, const char *name, Uuid *ret, sd_bus_error *error);
+
+/* The manager's methods about guests and TPMs, bus_guest.c and bus_tpm.c. */
+int bus_method_get_guest(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int bus_method_get_tpm(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int bus_method_define_tpm(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int bus_method_restore_tpm(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int bus_method_import_tpm(sd_bus_message *m, void *userdata, sd_bus_error *error);
+
 int bus_manager_add(Bus *b);
 int bus_matrix_add(Bus *b);
 int bus_mdev_add(Bus *b);
 int bus_host_add(Bus *b);
+int bus_guest_add(Bus *b);
+int bus_tpm_add(Bus *b);
+int bus_hook_add(Bus *b);

@@ -58,29 +58,43 @@ static int get_settled(sd_bus *bus, const char *path, const char *interface, con
 
 static int get_count(sd_bus *bus, const char *path, const char *interface, const char *property,
                      sd_bus_message *reply, void *userdata, sd_bus_error *error) {
-        Bus *b = bus_of(userdata);
-        uint32_t n = b->n_matrices;
+        const Bus *b = bus_of(userdata);
+        const struct {
+                const char *property;
+                uint32_t n;
+        } counts[] = {
+                { "NMatrices", b->n_matrices },
+                { "NMdevs", (uint32_t) engine_snapshot(b->engine)->n_mdevs },
+                { "NGuests", b->n_guests },
+                { "NTpms", b->n_tpms },
+        };
 
-        if (strcmp(property, "NMdevs") == 0)
-                n = (uint32_t) engine_snapshot(b->engine)->n_mdevs;
+        for (size_t i = 0; i < ELEMENTS(counts); i++)
+                if (strcmp(counts[i].property, property) == 0)
+                        return sd_bus_message_append_basic(reply, 'u', &counts[i].n);
 
-        return sd_bus_message_append_basic(reply, 'u', &n);
+        return -ENOENT;
+}
+
+static int get_libvirt(sd_bus *bus, const char *path, const char *interface, const char *property,
+                       sd_bus_message *reply, void *userdata, sd_bus_error *error) {
+        return sd_bus_message_append_basic(reply, 's', engine_libvirt(bus_of(userdata)->engine));
 }
 
 /* ---- questions ---- */
 
-static int find_self(Bus *b, const char *self, Uuid *ret, sd_bus_error *error) {
+int bus_find_matrix(Bus *b, const char *name, Uuid *ret, sd_bus_error *error) {
         CLEANUP(freep) char *line = NULL; /* it may be anything that a caller sent */
         int r;
 
-        if (!*self)
-                return 0;
+        if (!*name)
+                return bus_error_invalid(error, "a name or UUID must be given");
 
-        line = bus_line(self);
+        line = bus_line(name);
         if (!line)
                 return -ENOMEM;
 
-        r = engine_find_matrix(b->engine, self, ret);
+        r = engine_find_matrix(b->engine, name, ret);
         if (r == -EBADMSG)
                 return sd_bus_error_setf(
                         error, bus_error_name(VERDICT_BAD_RECORD),
@@ -126,7 +140,8 @@ static int answer_check_matrix(sd_bus_message *m, void *userdata, sd_bus_error *
         r = read_check(m, &check, &self, error);
         if (r < 0)
                 return r;
-        r = find_self(b, self, &check.self, error);
+        if (*self)
+                r = bus_find_matrix(b, self, &check.self, error);
         if (r < 0)
                 return r;
 
@@ -167,9 +182,7 @@ static int method_get_matrix(sd_bus_message *m, void *userdata, sd_bus_error *er
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        if (!*name)
-                return bus_error_invalid(error, "a name or UUID must be given");
-        r = find_self(b, name, &uuid, error);
+        r = bus_find_matrix(b, name, &uuid, error);
         if (r < 0)
                 return r;
 
@@ -412,7 +425,7 @@ static int method_reconcile(sd_bus_message *m, void *userdata, sd_bus_error *err
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_HEALED);
+        c = bus_call_new(b, m, CALL_REPLY_OTHER);
         if (!c)
                 return -ENOMEM;
 
@@ -497,6 +510,16 @@ const sd_bus_vtable bus_manager_vtable[] = {
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("GetMatrix", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", matrix),
                                 method_get_matrix, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetGuest", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", guest),
+                                bus_method_get_guest, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetTpm", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", tpm),
+                                bus_method_get_tpm, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("DefineTpm", SD_BUS_ARGS("s", name, "s", uuid, "a{sv}", options),
+                                SD_BUS_RESULT("o", tpm), bus_method_define_tpm, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("RestoreTpm", SD_BUS_ARGS("h", file, "s", name, "a{sv}", options),
+                                SD_BUS_RESULT("o", tpm), bus_method_restore_tpm, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ImportTpm", SD_BUS_ARGS("s", directory, "s", name, "a{sv}", options),
+                                SD_BUS_RESULT("o", tpm), bus_method_import_tpm, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("SetHostMasks", SD_BUS_ARGS("aq", adapters, "aq", domains, "a{sv}", options),
                                 SD_BUS_NO_RESULT, method_set_host_masks, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, method_reload,
@@ -515,6 +538,9 @@ const sd_bus_vtable bus_manager_vtable[] = {
         SD_BUS_PROPERTY("Settled", "b", get_settled, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("NMatrices", "u", get_count, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("NMdevs", "u", get_count, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("NGuests", "u", get_count, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("NTpms", "u", get_count, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Libvirt", "s", get_libvirt, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_VTABLE_END,
 };
 

@@ -79,23 +79,6 @@ static int get_problems(sd_bus *bus, const char *path, const char *interface, co
 
 /* ---- methods ---- */
 
-/* What all of them begin with once their arguments are read. 1: go on. */
-static int begin(Bus *b, sd_bus_message *m, const char *action, sd_bus_message_handler_t handler, Uuid *ret,
-                 EngineCaller *ret_caller, sd_bus_error *error) {
-        uid_t uid;
-        int r;
-
-        r = bus_path_parse_uuid(sd_bus_message_get_path(m), "matrix", ret);
-        if (r < 0)
-                return r;
-
-        r = authz_check(b, m, action, handler, &uid, error);
-        if (r > 0)
-                *ret_caller = bus_caller(m, uid);
-
-        return r;
-}
-
 static int method_start(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
         bool from_host = false;
@@ -109,7 +92,7 @@ static int method_start(sd_bus_message *m, void *userdata, sd_bus_error *error) 
         if (r < 0)
                 return r;
 
-        r = begin(b, m, AUTHZ_MANAGE_MATRIX, method_start, &uuid, &caller, error);
+        r = bus_call_begin(b, m, "matrix", AUTHZ_MANAGE_MATRIX, method_start, &uuid, &caller, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -133,7 +116,7 @@ static int method_stop(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         if (r < 0)
                 return r;
 
-        r = begin(b, m, AUTHZ_MANAGE_MATRIX, method_stop, &uuid, &caller, error);
+        r = bus_call_begin(b, m, "matrix", AUTHZ_MANAGE_MATRIX, method_stop, &uuid, &caller, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -161,7 +144,7 @@ static int method_modify(sd_bus_message *m, void *userdata, sd_bus_error *error)
         if (r < 0)
                 return r;
 
-        r = begin(b, m, AUTHZ_MANAGE_MATRIX, method_modify, &uuid, &caller, error);
+        r = bus_call_begin(b, m, "matrix", AUTHZ_MANAGE_MATRIX, method_modify, &uuid, &caller, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -186,7 +169,7 @@ static int method_undefine(sd_bus_message *m, void *userdata, sd_bus_error *erro
         if (r < 0)
                 return r;
 
-        r = begin(b, m, AUTHZ_MANAGE_MATRIX, method_undefine, &uuid, &caller, error);
+        r = bus_call_begin(b, m, "matrix", AUTHZ_MANAGE_MATRIX, method_undefine, &uuid, &caller, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -213,7 +196,7 @@ static int method_set_autostart(sd_bus_message *m, void *userdata, sd_bus_error 
         if (r < 0)
                 return r;
 
-        r = begin(b, m, AUTHZ_MANAGE_MATRIX, method_set_autostart, &uuid, &caller, error);
+        r = bus_call_begin(b, m, "matrix", AUTHZ_MANAGE_MATRIX, method_set_autostart, &uuid, &caller, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -258,7 +241,7 @@ static int method_explain(sd_bus_message *m, void *userdata, sd_bus_error *error
         Uuid uuid;
         int r;
 
-        r = begin(b, m, AUTHZ_INSPECT, method_explain, &uuid, &caller, error);
+        r = bus_call_begin(b, m, "matrix", AUTHZ_INSPECT, method_explain, &uuid, &caller, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -272,7 +255,7 @@ static int method_get_xml(sd_bus_message *m, void *userdata, sd_bus_error *error
         Uuid uuid;
         int r;
 
-        r = begin(b, m, AUTHZ_INSPECT, method_get_xml, &uuid, &caller, error);
+        r = bus_call_begin(b, m, "matrix", AUTHZ_INSPECT, method_get_xml, &uuid, &caller, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -347,7 +330,6 @@ static int find(sd_bus *bus, const char *path, const char *interface, void *user
 static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***ret, sd_bus_error *error) {
         CLEANUP(freep) Uuid *uuids = NULL;
         Bus *b = userdata;
-        char path[BUS_PATH_SIZE];
         size_t n;
         int r;
 
@@ -355,14 +337,7 @@ static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***re
                 return 0;
 
         r = engine_list_matrices(b->engine, &uuids, &n);
-        if (r < 0)
-                return r;
-
-        r = bus_paths_new(n, ret);
-        for (size_t i = 0; r >= 0 && i < n; i++)
-                r = bus_paths_set(*ret, i, bus_path_uuid("matrix", uuids[i], path));
-
-        return r < 0 ? r : 1;
+        return r < 0 ? r : bus_paths_of_uuids("matrix", uuids, n, ret);
 }
 
 int bus_matrix_add(Bus *b) {

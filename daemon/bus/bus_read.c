@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "bus/bus_internal.h"
 
@@ -46,35 +48,50 @@ int bus_read_matrix(sd_bus_message *m, ApMatrix *ret, sd_bus_error *error) {
         return bus_read_mask(m, "control domain", &ret->control, error);
 }
 
-static int check_length(const char *s, size_t max, const char *what, sd_bus_error *error) {
-        size_t n = strlen(s);
-
-        if (n > max)
-                return bus_error_invalid(error, "%s is %zu bytes long, at most %zu are allowed", what, n,
-                                         max);
-
-        return 0;
-}
-
-int bus_read_string(sd_bus_message *m, const char *what, const char **ret, sd_bus_error *error) {
+static int read_text(sd_bus_message *m, size_t max, const char *what, const char **ret,
+                     sd_bus_error *error) {
         const char *s;
+        size_t n;
         int r;
 
         r = sd_bus_message_read_basic(m, 's', &s);
         if (r < 0)
                 return r;
 
-        r = check_length(s, BUS_STRING_MAX, what, error);
+        n = strlen(s);
+        if (n > max)
+                return bus_error_invalid(error, "%s is %zu bytes long, at most %zu are allowed", what, n,
+                                         max);
+
+        *ret = s;
+        return 0;
+}
+
+int bus_read_string(sd_bus_message *m, const char *what, const char **ret, sd_bus_error *error) {
+        return read_text(m, BUS_STRING_MAX, what, ret, error);
+}
+
+int bus_read_text(sd_bus_message *m, const char *what, const char **ret, sd_bus_error *error) {
+        return read_text(m, BUS_TEXT_MAX, what, ret, error);
+}
+
+int bus_read_path(sd_bus_message *m, const char *what, const char **ret, sd_bus_error *error) {
+        const char *s;
+        int r;
+
+        r = bus_read_text(m, what, &s, error);
         if (r < 0)
                 return r;
+        if (*s != '/')
+                return bus_error_invalid(error, "%s must be a path that begins with '/', not '%s'", what, s);
 
         *ret = s;
         return 0;
 }
 
 int bus_read_uuid(sd_bus_message *m, Uuid *ret, sd_bus_error *error) {
-        const char *s;
         Uuid uuid = {};
+        const char *s;
         int r;
 
         r = bus_read_string(m, "uuid", &s, error);
@@ -90,41 +107,151 @@ int bus_read_uuid(sd_bus_message *m, Uuid *ret, sd_bus_error *error) {
         return 0;
 }
 
-static const char *type_name(char type) {
-        switch (type) {
+static int read_model(sd_bus_message *m, const char *what, TpmModel *ret, sd_bus_error *error) {
+        const char *s;
+        TpmModel model;
+        int r;
+
+        r = bus_read_string(m, what, &s, error);
+        if (r < 0)
+                return r;
+
+        model = tpm_model_from_name(s);
+        if (model == _TPM_MODEL_MAX)
+                return bus_error_invalid(error, "%s '%s' is none of virtio, crb and tis", what, s);
+
+        *ret = model;
+        return 0;
+}
+
+static int read_codes(sd_bus_message *m, const char *what, BusCodes *ret, sd_bus_error *error) {
+        const void *codes;
+        size_t size;
+        int r;
+
+        r = sd_bus_message_read_array(m, 'u', &codes, &size);
+        if (r < 0)
+                return r;
+        if (size / sizeof(uint32_t) > BUS_CODES_MAX)
+                return bus_error_invalid(error, "%s has %zu numbers, at most %d are allowed", what,
+                                         size / sizeof(uint32_t), BUS_CODES_MAX);
+
+        *ret = (BusCodes) { .codes = codes, .n = size / sizeof(uint32_t) };
+        return 0;
+}
+
+static int read_uuids(sd_bus_message *m, const char *what, BusUuids *ret, sd_bus_error *error) {
+        int r;
+
+        r = sd_bus_message_enter_container(m, 'a', "s");
+        if (r < 0)
+                return r;
+
+        ret->n = 0;
+        while ((r = sd_bus_message_at_end(m, 0)) == 0) {
+                if (ret->n == BUS_UUIDS_MAX)
+                        return bus_error_invalid(error, "%s has more than %d UUIDs", what, BUS_UUIDS_MAX);
+
+                r = bus_read_uuid(m, &ret->uuids[ret->n], error);
+                if (r < 0)
+                        return r;
+                if (uuid_is_null(ret->uuids[ret->n]))
+                        return bus_error_invalid(error, "%s has an empty UUID", what);
+                ret->n++;
+        }
+        if (r < 0)
+                return r;
+
+        return sd_bus_message_exit_container(m);
+}
+
+int bus_read_fd(sd_bus_message *m, const char *what, int access, int *ret, sd_bus_error *error) {
+        struct stat st;
+        int fd, flags, r;
+
+        r = sd_bus_message_read_basic(m, 'h', &fd);
+        if (r < 0)
+                return r;
+
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        flags = fcntl(fd, F_GETFL);
+        if (flags < 0)
+                return -errno;
+        if (flags & O_PATH || (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode)))
+                return bus_error_invalid(error, "%s must be an open regular file or pipe", what);
+        if ((flags & O_ACCMODE) != access && (flags & O_ACCMODE) != O_RDWR)
+                return bus_error_invalid(error, "%s must be open for %s", what,
+                                         access == O_RDONLY ? "reading" : "writing");
+
+        *ret = fd;
+        return 0;
+}
+
+/* ---- options ---- */
+
+static const struct {
+        char type;
+        const char *signature, *name;
+} types[] = {
+        { 'b', "b", "a boolean" },
+        { 'q', "q", "a 16-bit number" },
+        { 's', "s", "a string" },
+        { 't', "s", "a string" },
+        { 'p', "s", "a string" },
+        { 'U', "s", "a string" },
+        { 'M', "s", "a string" },
+        { 'C', "au", "an array of 32-bit numbers" },
+        { 'D', "as", "an array of strings" },
+};
+
+static int read_bool(sd_bus_message *m, bool *ret) {
+        int b, r;
+
+        r = sd_bus_message_read_basic(m, 'b', &b);
+        if (r > 0)
+                *ret = b;
+        return r;
+}
+
+static int read_typed(sd_bus_message *m, const BusOption *o, sd_bus_error *error) {
+        switch (o->type) {
         case 'b':
-                return "a boolean";
+                return read_bool(m, o->ret);
         case 'q':
-                return "a 16-bit number";
+                return sd_bus_message_read_basic(m, 'q', o->ret);
+        case 's':
+                return bus_read_string(m, o->name, o->ret, error);
+        case 't':
+                return bus_read_text(m, o->name, o->ret, error);
+        case 'p':
+                return bus_read_path(m, o->name, o->ret, error);
+        case 'U':
+                return bus_read_uuid(m, o->ret, error);
+        case 'M':
+                return read_model(m, o->name, o->ret, error);
+        case 'C':
+                return read_codes(m, o->name, o->ret, error);
         default:
-                return "a string";
+                return read_uuids(m, o->name, o->ret, error);
         }
 }
 
 static int read_value(sd_bus_message *m, const BusOption *option, sd_bus_error *error) {
-        const char signature[] = { option->type, '\0' };
-        int b, r;
+        size_t i = 0;
+        int r;
 
-        r = sd_bus_message_enter_container(m, 'v', signature);
+        while (i < ELEMENTS(types) && types[i].type != option->type)
+                i++;
+        assert(i < ELEMENTS(types));
+
+        r = sd_bus_message_enter_container(m, 'v', types[i].signature);
         if (r == -ENXIO)
-                return bus_error_invalid(error, "option '%s' must be %s", option->name,
-                                         type_name(option->type));
+                return bus_error_invalid(error, "option '%s' must be %s", option->name, types[i].name);
         if (r < 0)
                 return r;
 
-        switch (option->type) {
-        case 'b':
-                r = sd_bus_message_read_basic(m, 'b', &b);
-                if (r > 0)
-                        *(bool *) option->ret = b;
-                break;
-        case 'q':
-                r = sd_bus_message_read_basic(m, 'q', option->ret);
-                break;
-        default:
-                assert(option->type == 's');
-                r = bus_read_string(m, option->name, option->ret, error);
-        }
+        r = read_typed(m, option, error);
         if (r < 0)
                 return r;
 

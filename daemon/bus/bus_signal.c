@@ -90,7 +90,8 @@ static int emit(Bus *b, const Signal *s) {
                 return r;
 
         if (s->counts)
-                return sd_bus_emit_properties_changed(b->bus, path, interface, "NMatrices", "NMdevs", NULL);
+                return sd_bus_emit_properties_changed(b->bus, path, interface, "NMatrices", "NMdevs",
+                                                      "NGuests", "NTpms", NULL);
 
         switch (s->change) {
         case ENGINE_ADDED:
@@ -196,20 +197,24 @@ static EngineKey clean_key(const EngineKey *key) {
         }
 }
 
+static bool is_counted(EngineObject object) {
+        return object == ENGINE_MATRIX || object == ENGINE_MDEV || object == ENGINE_GUEST ||
+               object == ENGINE_TPM;
+}
+
 void bus_signal(Bus *b, const EngineKey *key, EngineChange change) {
         EngineKey clean = clean_key(key);
         int r;
 
         r = merge(b, &clean, change, false);
-        if (r >= 0 && change != ENGINE_CHANGED &&
-            (key->object == ENGINE_MATRIX || key->object == ENGINE_MDEV))
+        if (r >= 0 && change != ENGINE_CHANGED && is_counted(key->object))
                 r = merge(b, &(EngineKey) { .object = ENGINE_MANAGER }, ENGINE_CHANGED, true);
         if (r < 0)
                 log_warning("A change signal is lost: %s", strerror(-r));
 }
 
 void bus_signal_flush_uuid(Bus *b, Uuid uuid) {
-        static const EngineObject objects[] = { ENGINE_MATRIX, ENGINE_MDEV };
+        static const EngineObject objects[] = { ENGINE_MATRIX, ENGINE_MDEV, ENGINE_GUEST, ENGINE_TPM };
 
         for (size_t i = 0; i < ELEMENTS(objects); i++) {
                 Signal *s = find(b, &(EngineKey) { .object = objects[i], .uuid = uuid });

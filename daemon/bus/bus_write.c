@@ -128,3 +128,14 @@ int bus_paths_set(char **paths, size_t i, const char *path) {
         paths[i] = strdup(path);
         return paths[i] ? 0 : -ENOMEM;
 }
+
+int bus_paths_of_uuids(const char *kind, const Uuid *uuids, size_t n, char ***ret) {
+        char path[BUS_PATH_SIZE];
+        int r;
+
+        r = bus_paths_new(n, ret);
+        for (size_t i = 0; r >= 0 && i < n; i++)
+                r = bus_paths_set(*ret, i, bus_path_uuid(kind, uuids[i], path));
+
+        return r < 0 ? r : 1;
+}

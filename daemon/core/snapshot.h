@@ -51,6 +51,7 @@ typedef struct HostMdev {
         bool guest_known;  /* guest_adapters, guest_domains were read from the kernel */
         ApMatrix matrix;
         ApMask guest_adapters, guest_domains;
+        uint64_t read_us; /* host/'s own: when `matrix` was read from the kernel, 0 if it does not know */
 } HostMdev;
 
 typedef struct Snapshot {

@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "engine/engine_internal.h"
 
-#define FILE_JOBS_MAX   4
+#define FILE_JOBS_MAX   6
 #define REFRESH_US      (40 * UINT64_C(1000))
 #define STIR_US         (50 * UINT64_C(1000))   /* after a batch, if none follows */
 #define RETRY_US        (2 * UINT64_C(1000000)) /* after a scan that failed */
@@ -102,11 +102,13 @@ static void scan_now(Engine *e) {
 }
 
 void engine_host_changed(Engine *e) {
-        /* what we do ourselves stirs the host most: a batch that is under way brings its own view of it
-         * at its end */
-        if (e->executing && !e->fresh.first)
+        /* what we do ourselves stirs the host most: a batch that is under way, or will be as soon as its intents are
+         * on the disk, brings its own view of it at its end */
+        if ((e->executing || e->exec.first || e->commit.first || e->committing) && !e->fresh.first) {
                 e->stirred = true;
-        else
+                if (!e->executing)
+                        engine_stirred(e);
+        } else
                 scan_now(e);
 }
 
@@ -361,7 +363,9 @@ static int open_dirs(Engine *e, const char *state_dir, const char *run_dir) {
         if (run_fd < 0)
                 return run_fd;
         e->marks_fd = file_open_dir(run_fd, MARKS_DIR);
-        return MIN(e->marks_fd, 0);
+        if (e->marks_fd < 0)
+                return e->marks_fd;
+        return guests_load(e, run_fd);
 }
 
 static const char *what_of_bad(const StoreBad *bad) {
@@ -505,12 +509,15 @@ Engine *engine_free(Engine *e) {
         e->closing = true;
         sd_event_source_disable_unref(e->rescan_timer);
         sd_event_source_disable_unref(e->show_timer);
+        sd_event_source_disable_unref(e->begun_timer);
         sd_event_source_disable_unref(e->mdevctl_watch);
         sd_event_source_disable_unref(e->stir_timer);
         sd_event_source_disable_unref(e->gather_idle);
         sd_event_source_disable_unref(e->gather_timer);
+        guests_drain(e);
         op_drain(e);
         recover_free(e);
+        guests_free(e);
         while (e->waiters) {
                 Waiter *w = e->waiters;
 
@@ -758,6 +765,8 @@ const char *const *engine_problems(Engine *e) {
                               "Reconcile sets them",
                               ap_mask_format(&e->loaded.apmask, apmask),
                               ap_mask_format(&e->loaded.aqmask, aqmask));
+        if (r >= 0)
+                r = guests_general_problems(e, &lines);
 
         strv_free(e->problems);
         e->problems = lines;

@@ -253,6 +253,9 @@ static int decide_stop(Engine *e, Op *op, Refusal *reterr) {
         if (r != 0)
                 return r;
 
+        r = guests_need_not_held(e, op->uuid, op->for_guest, "matrix", m->rec.name, reterr);
+        if (r != 0)
+                return r;
         if (snapshot_find_mdev(e->snapshot, op->uuid)) {
                 r = need_not_in_use(e, op->uuid, "matrix", m->rec.name, reterr);
                 if (r != 0)
@@ -288,6 +291,12 @@ static int decide_modify(Engine *e, Op *op, Refusal *reterr) {
                 rec.matrix = op->target;
         if (op->autostart >= 0)
                 rec.autostart = op->autostart;
+        if (op->set_guest) {
+                free(rec.guest);
+                rec.guest = op->record.guest ? strdup(op->record.guest) : NULL;
+                if (op->record.guest && !rec.guest)
+                        return -ENOMEM;
+        }
         op->target = rec.matrix;
         same = ap_matrix_equal(&op->target, &m->rec.matrix);
         live = snapshot_find_mdev(e->snapshot, op->uuid);
@@ -324,6 +333,9 @@ static int decide_undefine(Engine *e, Op *op, Refusal *reterr) {
         if (e->scan_error < 0) /* it might be live */
                 return need_ap(e, false, reterr);
         r = need_matrix(e, op->uuid, &m, reterr);
+        if (r != 0)
+                return r;
+        r = guests_need_not_named(e, m, reterr);
         if (r != 0)
                 return r;
 
@@ -511,6 +523,9 @@ static int decide_remove(Engine *e, Op *op, Refusal *reterr) {
                         "mediated device %s was made by somebody else and is left alone; remove it with the tool that "
                         "made it",
                         text);
+        r = guests_need_not_held(e, op->uuid, (Uuid) {}, "mediated device", text, reterr);
+        if (r != 0)
+                return r;
         r = need_not_in_use(e, op->uuid, "mediated device", text, reterr);
         if (r != 0)
                 return r;

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* A look at the host and a write to the disk cost the same for one operation and for a hundred. A client that
- * does not wait for each answer sends many at once, but the loop hands them over one by one: what they need
- * in common is done when the loop has nothing more urgent, or has had enough time. */
+ * does not wait for each answer sends many at once, but the bus brings them one by one: what they need in
+ * common is done when nothing has come for a moment, or after enough time. Clients that wait for each answer
+ * would only lose that moment: where there is never more than one request, none is waited for. */
 
 #include "base/cleanup.h"
 #include "engine/engine_internal.h"
 
-#define GATHER_US (5 * UINT64_C(1000)) /* whoever sends all the time does not keep others waiting */
+#define GATHER_US   (5 * UINT64_C(1000)) /* whoever sends all the time does not keep others waiting */
+#define LINGER_US   UINT64_C(200)        /* from one request to the next, by way of the bus */
+#define SINGLES_MAX 3
 
-static void gather_end(Engine *e) {
+void gather_end(Engine *e) {
+        e->gather_singles = e->gathered > 1 ? 0 : e->gather_singles + 1;
+        e->gathered = 0;
         e->gather_idle = sd_event_source_disable_unref(e->gather_idle);
         e->gather_timer = sd_event_source_disable_unref(e->gather_timer);
         if (e->look_wanted) {
@@ -24,17 +29,31 @@ static int on_idle(sd_event_source *s, void *userdata) {
         return 0;
 }
 
+static int on_lingered(sd_event_source *s, uint64_t usec, void *userdata) {
+        gather_end(userdata);
+        return 0;
+}
+
 static int on_timer(sd_event_source *s, uint64_t usec, void *userdata) {
         gather_end(userdata);
         return 0;
 }
 
 static void gather(Engine *e) {
+        bool linger = e->gather_singles < SINGLES_MAX;
         int r;
 
-        if (e->gather_idle)
+        e->gathered++;
+        if (e->gather_idle) {
+                if (linger)
+                        (void) sd_event_source_set_time_relative(e->gather_idle, LINGER_US);
                 return;
-        r = sd_event_add_defer(e->event, &e->gather_idle, on_idle, e);
+        }
+        if (linger)
+                r = sd_event_add_time_relative(e->event, &e->gather_idle, CLOCK_MONOTONIC, LINGER_US, 1,
+                                               on_lingered, e);
+        else
+                r = sd_event_add_defer(e->event, &e->gather_idle, on_idle, e);
         if (r >= 0)
                 r = sd_event_source_set_priority(e->gather_idle, SD_EVENT_PRIORITY_NORMAL + 1);
         if (r >= 0)

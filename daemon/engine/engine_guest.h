@@ -12,11 +12,17 @@
 /* Given to virt_child_new() and vtpm_new() with the Engine as userdata. */
 extern const VirtEvents engine_virt_events;
 void engine_on_vtpm_event(void *userdata, Uuid uuid, VtpmChange change);
-/* Both stay the caller's and must outlive the engine; NULL: there is none. To be called right after engine_new(). */
+/* Both stay the caller's and must outlive the engine; NULL: there is none. To be called right after engine_new(). After
+ * engine_free() they are freed before the loop runs again. */
 void engine_set_virt(Engine *e, Virt *v);
 void engine_set_vtpm(Engine *e, Vtpm *v);
 
 /* ---- guests ---- */
+
+/* libvirt as seen from here: "connected", "disconnected" (engine_problems() says why), "none" (there is none to be asked). */
+const char *engine_libvirt(Engine *e);
+/* Why it is not connected, one line; NULL: it is, or nobody knows yet. Valid until the loop runs again. */
+const char *engine_libvirt_problem(Engine *e);
 
 /* A view of one guest; pointers are valid until the loop runs again. */
 typedef struct EngineGuest {

@@ -11,6 +11,7 @@
  *   engine_decide.c   what each kind of operation checks, claims and plans, and what it leaves behind
  *   engine_recover.c  what was in flight, adoption, autostart, reconcile
  *   engine_text.c     sentences for people
+ *   engine_guest*.c, engine_attach.c, engine_hold.c, engine_hook.c, engine_tpm.c   see engine_guest_internal.h
  *   intent.c          an operation as a line of the journal
  */
 
@@ -24,11 +25,12 @@
 
 #define ENGINE_CALLER_SIZE 32
 #define ENGINE_TRIES_MAX   4   /* plans made anew because the host had changed under them */
-#define ENGINE_BATCH_MAX   128 /* plans handed to the host at once */
+#define ENGINE_BATCH_MAX   64  /* plans handed to the host at once */
 #define ENGINE_COMMIT_MAX  256 /* operations in one commit */
 
 typedef struct Op Op;
 typedef struct Matrix Matrix;
+typedef struct Guests Guests;
 
 struct Matrix {
         Record rec;
@@ -61,7 +63,10 @@ struct Op {
         bool pending;     /* START: only if it still waits for its autostart */
         bool keep_matrix; /* MODIFY: only autostart changes */
         int autostart;    /* MODIFY: -1: as it is */
+        bool set_guest;   /* MODIFY: to that of `record` */
+        Uuid for_guest;   /* STOP: of what was started for it; it alone may hold it */
         bool fresh;       /* has been decided on a fresh scan */
+        bool shown;       /* its matrix has been shown with it */
         Plan plan;
         Plan undo;        /* UNDO: what brings the host back */
         bool claims_live; /* target holds a tentative claim on what is live */
@@ -149,7 +154,8 @@ struct Engine {
         size_t n_lazy_marks, allocated_lazy_marks;
         sd_event_source *lazy_timer, *checkpoint_timer, *files_timer;
         bool files_since; /* there has been a commit since the timer was set */
-        Op **executing;   /* the batch with the host */
+        unsigned files_put_off;
+        Op **executing; /* the batch with the host */
         size_t n_executing;
         size_t n_ops; /* in flight */
         Op **busy;    /* operations on mdevs without definition: at most one each */
@@ -163,8 +169,9 @@ struct Engine {
         uint64_t n_scans; /* begun */
         Waiter *waiters;
         sd_event_source *gather_idle, *gather_timer;
+        unsigned gathered, gather_singles; /* requests by now; gatherings of one, in a row */
         bool look_wanted;
-        sd_event_source *rescan_timer, *stir_timer, *show_timer, *mdevctl_watch;
+        sd_event_source *rescan_timer, *stir_timer, *show_timer, *begun_timer, *mdevctl_watch;
         Uuid show_next; /* the matrix at which showing all goes on */
         bool showing, show_again;
 
@@ -183,6 +190,8 @@ struct Engine {
         Resolving *resolving; /* what is being undone, at most one batch */
         void (*ready_cb)(void *userdata);
         void *ready_userdata;
+
+        Guests *guests; /* what is known of them; NULL: only while the engine is made */
 
         char **problems; /* of the whole */
         bool stuck_logged;
@@ -238,6 +247,7 @@ char **state_problems(Engine *e, const Matrix *m);
 void state_show(Engine *e, Matrix *m);
 /* The same for all, a little later. */
 void state_show_all_soon(Engine *e);
+void state_show_begun_soon(Engine *e); /* what is done by then is shown once, with its result */
 void state_emit(Engine *e, const EngineKey *key, EngineChange change);
 void state_emit_matrix(Engine *e, const Matrix *m, EngineChange change);
 void state_emit_manager(Engine *e);
@@ -267,6 +277,7 @@ void op_drain(Engine *e);
 /* A scan, or a commit, with all that the loop has at hand. */
 void gather_look(Engine *e);
 void gather_commit(Engine *e);
+void gather_end(Engine *e); /* what is wanted by now was gathered before */
 
 /* ---- engine_decide.c ---- */
 
@@ -308,6 +319,23 @@ void recover_masks_are_set(Engine *e);
 void recover_free(Engine *e);
 /* The largest matrix that may be found of an interrupted operation, if that can be read safely. */
 bool recover_vouch(const Intent *i, ApMatrix *ret);
+
+/* ---- engine_guest.c ---- */
+
+int guests_load(Engine *e, int run_fd);
+void guests_drain(Engine *e);
+void guests_free(Engine *e);
+/* Something about this matrix or mdev may be different; @names: also whether there is one. */
+void guests_matrix_changed(Engine *e, Uuid uuid, bool names);
+void guests_settled(Engine *e);
+/* Appends what is the matter with @m, or with the whole, because of guests. */
+int guests_matrix_problems(Engine *e, const Matrix *m, char ***lines);
+int guests_general_problems(Engine *e, char ***lines);
+/* Whether a guest but @but has, or is about to have, @uuid: IN_USE. */
+int guests_need_not_held(Engine *e, Uuid uuid, Uuid but, const char *what, const char *name,
+                         Refusal *reterr);
+/* The same for one that would have it when it is started. */
+int guests_need_not_named(Engine *e, const Matrix *m, Refusal *reterr);
 
 /* ---- engine_text.c ---- */
 

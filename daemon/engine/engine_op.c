@@ -19,6 +19,7 @@
 
 #define FILES_MAX           32 /* written in one go: what is to be durable waits for them */
 #define FILES_DELAY_US      (20 * UINT64_C(1000))
+#define FILES_PUT_OFF_MAX   250 /* times */
 #define LAZY_DELAY_US       (50 * UINT64_C(1000))
 #define LAZY_RETRY_US       (5 * UINT64_C(1000000)) /* while the disk takes nothing */
 #define CHECKPOINT_DELAY_US (5 * UINT64_C(1000000))
@@ -185,14 +186,11 @@ static void finish_refused(Engine *e, Op *op, int r, Refusal *refusal) {
 /* ---- decide ---- */
 
 static void proceed(Engine *e, Op *op) {
-        Matrix *m = state_find(e, op->uuid);
-
         op->phase = op->plan.n_steps > 0 ? OP_INTENT : OP_FINAL;
         if (op->phase == OP_INTENT)
                 op->id = ++e->last_op;
         push(&e->commit, op);
-        if (m)
-                state_show(e, m);
+        state_show_begun_soon(e);
         gather_commit(e);
 }
 
@@ -229,6 +227,7 @@ void op_begin(Engine *e, Op *op) {
 
 void op_decide_waiting(Engine *e) {
         OpQueue waiting = e->fresh;
+        bool decided = false;
 
         if (e->mdevctl_reading || e->mdevctl_wanted)
                 return;
@@ -241,7 +240,10 @@ void op_decide_waiting(Engine *e) {
                 }
                 op->fresh = true;
                 decide(e, op);
+                decided = true;
         }
+        if (decided && e->gather_idle)
+                gather_end(e);
 }
 
 /* ---- the disk ---- */
@@ -506,8 +508,10 @@ static void commit_done(Work *w, int r) {
         if (!e->closing) {
                 exec_pump(e);
                 op_commit(e);
-                if (job->files)
+                if (job->files && e->n_ops == 0)
                         write_files(e);
+                else if (job->files)
+                        files_soon(e);
                 else if (stored && job->n_entries > 0)
                         files_soon(e);
         }
@@ -567,10 +571,13 @@ static int on_files(sd_event_source *s, uint64_t usec, void *userdata) {
         Engine *e = userdata;
 
         e->files_timer = sd_event_source_disable_unref(e->files_timer);
-        if (e->files_since) /* there is still more coming */
+        /* while there is still more coming, or somebody waits for an answer; but not for ever */
+        if ((e->files_since || e->n_ops > 0) && e->files_put_off++ < FILES_PUT_OFF_MAX)
                 files_soon(e);
-        else
+        else {
+                e->files_put_off = 0;
                 write_files(e);
+        }
         return 0;
 }
 

@@ -458,6 +458,7 @@ static void settle(Engine *e) {
                 return;
         e->settled = true;
         state_emit_manager(e);
+        guests_settled(e);
 }
 
 static void on_autostarted(void *userdata, int r, const Refusal *refusal, Uuid uuid) {

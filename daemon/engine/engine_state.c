@@ -319,6 +319,8 @@ static int mdev_differs(Engine *e, Uuid uuid, EngineChange change, size_t *n) {
         e->host_differs = true;
         r = state_claim_live(e, uuid, NULL);
         state_emit(e, &key, change);
+        if (m && m->op) /* whose end shows it */
+                return r;
         if (m && (*n)++ < SHOWN_PER_TURN)
                 state_show(e, m);
         else if (m)
@@ -564,6 +566,8 @@ char **state_problems(Engine *e, const Matrix *m) {
                 r = add_guest_problems(e, m, &lines);
         if (r >= 0 && !m->op && !m->unresolved) /* which claim what it is to become, too */
                 r = add_conflict_problem(e, m, &lines);
+        if (r >= 0)
+                r = guests_matrix_problems(e, m, &lines);
 
         return r < 0 ? strv_free(lines) : lines;
 }
@@ -588,6 +592,7 @@ static uint64_t digest(Engine *e, const Matrix *m, char *const *problems) {
         h = digest_add(h, &view.state, sizeof view.state);
         h = digest_add(h, &view.autostart, sizeof view.autostart);
         h = digest_add(h, &view.in_use, sizeof view.in_use);
+        h = digest_add(h, view.guest, strlen(view.guest) + 1);
         for (; *problems; problems++)
                 h = digest_add(h, *problems, strlen(*problems) + 1);
         return h;
@@ -600,6 +605,7 @@ void state_show(Engine *e, Matrix *m) {
         if (!m->visible || e->closing)
                 return;
 
+        guests_matrix_changed(e, m->rec.uuid, false);
         problems = state_problems(e, m);
         if (!problems) /* out of memory: the next change shows it */
                 return;
@@ -643,6 +649,34 @@ static int on_show(sd_event_source *s, uint64_t usec, void *userdata) {
         return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
 }
 
+static int on_show_begun(sd_event_source *s, uint64_t usec, void *userdata) {
+        Engine *e = userdata;
+        unsigned n = 0;
+        int r;
+
+        for (size_t i = 0; i < e->n_matrices; i++) {
+                Matrix *m = e->by_uuid[i];
+
+                if (!m->op || m->op->shown)
+                        continue;
+                if (n++ == SHOWN_PER_TURN) {
+                        r = sd_event_source_set_time_relative(s, 0);
+                        return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+                }
+                m->op->shown = true;
+                state_show(e, m);
+        }
+
+        e->begun_timer = sd_event_source_disable_unref(e->begun_timer);
+        return 0;
+}
+
+void state_show_begun_soon(Engine *e) {
+        if (!e->begun_timer)
+                (void) sd_event_add_time_relative(e->event, &e->begun_timer, CLOCK_MONOTONIC, SHOW_DELAY_US,
+                                                  0, on_show_begun, e);
+}
+
 void state_show_all_soon(Engine *e) {
         if (e->show_timer) /* those that were shown already are shown once more */
                 e->show_again |= e->showing;
@@ -652,6 +686,9 @@ void state_show_all_soon(Engine *e) {
 }
 
 void state_emit(Engine *e, const EngineKey *key, EngineChange change) {
+        if (key->object == ENGINE_MATRIX || key->object == ENGINE_MDEV)
+                guests_matrix_changed(e, key->uuid,
+                                      key->object == ENGINE_MATRIX && change != ENGINE_CHANGED);
         if (e->event_cb && !e->closing)
                 e->event_cb(e->userdata, key, change);
 }

@@ -100,6 +100,7 @@ typedef struct HostConfig {
 /* What the child finds open. */
 #define HOST_CHILD_SOCKET_FD 3
 #define HOST_CHILD_ROOT_FD   4
+#define HOST_CHILD_PAGE_FD   5 /* host_page.h */
 
 /* The real one: starts @program (path of this binary, run as "PROGRAM --host-child", which is to call
  * host_child_main() with the descriptors above). When this process ends, a child in the middle of a plan
@@ -110,7 +111,7 @@ int host_child_new(sd_event *event, const HostConfig *config, const char *progra
                    void *userdata, Host **ret);
 
 /* The child's main: serves the socket @fd until it is closed. Returns the exit status. */
-int host_child_main(int fd, int root_fd);
+int host_child_main(int fd, int root_fd, int page_fd);
 
 typedef struct Sysfs Sysfs;
 /* In-process. @sysfs stays the caller's. @lock_dir_fd: directory that stands for /run/lock. A Sysfs call

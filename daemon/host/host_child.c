@@ -16,6 +16,7 @@
 #include "host/ap_lock.h"
 #include "host/host.h"
 #include "host/host_job.h"
+#include "host/host_page.h"
 #include "host/host_paths.h"
 #include "host/host_wire.h"
 #include "host/uevent.h"
@@ -32,16 +33,15 @@ typedef struct Child {
         struct Child *next;
         pid_t pid;
         int pid_fd, fd;
+        HostPage *page;
         sd_event_source *io, *exit;
         WireBuffer out;
         size_t sent;
         uint8_t *in;
         size_t in_size, in_capacity;
         uint64_t generation; /* of what it was told to know */
-        uint64_t since;      /* when it began what it does */
         bool hangs;          /* it missed its deadline */
-        bool in_details;     /* and did so in a scan */
-        char what[WIRE_WHAT_SIZE];
+        HostNote note;       /* in this */
 } Child;
 
 struct HostChild {
@@ -59,23 +59,20 @@ struct HostChild {
         Child *left;  /* the oldest last */
         HostJobs jobs;
         HostJob *running;
-        bool begun;  /* a plan of the running job has begun */
-        size_t plan; /* that one */
-        WirePhase phase;
         Snapshot *partial;
         HostKnown *known;
         size_t n_known;
         uint64_t generation;
-        char what[WIRE_WHAT_SIZE + 40];
+        char what[HOST_PAGE_WHAT_SIZE + 40];
 };
 
 #define CHILD(h) CONTAINER_OF(h, HostChild, host)
 
-static uint64_t now_us(const HostChild *h) {
-        uint64_t t = 0;
+static uint64_t now_us(void) {
+        struct timespec t;
 
-        (void) sd_event_now(h->event, CLOCK_MONOTONIC, &t);
-        return t;
+        (void) clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
 }
 
 static Child *child_free(Child *c) {
@@ -86,6 +83,7 @@ static Child *child_free(Child *c) {
         (void) sd_event_source_disable_unref(c->exit);
         (void) fd_close(c->pid_fd);
         (void) fd_close(c->fd);
+        (void) host_page_free(c->page);
         wire_buffer_clear(&c->out);
         free(c->in);
         free(c);
@@ -114,6 +112,7 @@ static int child_on_exit(sd_event_source *source, int fd, uint32_t events, void 
 static void child_leave(HostChild *h) {
         Child *c = TAKE(h->child);
 
+        host_page_close(c->page);
         (void) kill(c->pid, SIGKILL);
         c->io = sd_event_source_disable_unref(c->io);
         c->fd = fd_close(c->fd);
@@ -139,7 +138,7 @@ static unsigned children_hanging(const HostChild *h, const Child **ret_oldest) {
 
 static bool details_hang(const HostChild *h) {
         for (const Child *c = h->left; c; c = c->next)
-                if (c->hangs && c->in_details)
+                if (c->hangs && c->note.phase == HOST_PHASE_SCAN)
                         return true;
         return false;
 }
@@ -148,8 +147,10 @@ static int child_on_io(sd_event_source *source, int fd, uint32_t events, void *u
 
 static int child_spawn(HostChild *h) {
         char *argv[] = { h->program, (char *) "--host-child", NULL };
-        CLEANUP(fd_closep)
-        int theirs = -1, root = -1;
+        CLEANUP(fd_closep) int theirs = -1;
+        CLEANUP(fd_closep) int root = -1;
+        CLEANUP(fd_closep) int memory = -1;
+        CLEANUP(fd_closep) int page = -1;
         posix_spawn_file_actions_t actions;
         posix_spawnattr_t attributes;
         int pair[2], r;
@@ -171,12 +172,18 @@ static int child_spawn(HostChild *h) {
         c->pid_fd = -1;
         c->fd = pair[0];
         /* out of the way of the numbers that they will have there */
-        theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, HOST_CHILD_ROOT_FD + 1);
+        theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, HOST_CHILD_PAGE_FD + 1);
         r = theirs < 0 ? -errno : 0;
         (void) fd_close(pair[1]);
         if (r >= 0) {
-                root = fcntl(h->config.root_fd, F_DUPFD_CLOEXEC, HOST_CHILD_ROOT_FD + 1);
+                root = fcntl(h->config.root_fd, F_DUPFD_CLOEXEC, HOST_CHILD_PAGE_FD + 1);
                 r = root < 0 ? -errno : 0;
+        }
+        if (r >= 0)
+                r = host_page_new(&c->page, &memory);
+        if (r >= 0) {
+                page = fcntl(memory, F_DUPFD_CLOEXEC, HOST_CHILD_PAGE_FD + 1);
+                r = page < 0 ? -errno : 0;
         }
         if (r < 0) {
                 (void) child_free(c);
@@ -195,7 +202,9 @@ static int child_spawn(HostChild *h) {
         if (r == 0)
                 r = posix_spawn_file_actions_adddup2(&actions, root, HOST_CHILD_ROOT_FD);
         if (r == 0)
-                r = posix_spawn_file_actions_addclosefrom_np(&actions, HOST_CHILD_ROOT_FD + 1);
+                r = posix_spawn_file_actions_adddup2(&actions, page, HOST_CHILD_PAGE_FD);
+        if (r == 0)
+                r = posix_spawn_file_actions_addclosefrom_np(&actions, HOST_CHILD_PAGE_FD + 1);
         if (r == 0)
                 r = posix_spawnattr_setsigdefault(&attributes, &all);
         if (r == 0)
@@ -239,12 +248,22 @@ static int deadline_set(HostChild *h, uint64_t after_us) {
         return sd_event_source_set_enabled(h->timer, SD_EVENT_ONESHOT);
 }
 
-/* What the child does now, and until when. */
-static void phase_begin(HostChild *h, WirePhase phase, const char *what, uint64_t timeout_us) {
-        h->phase = phase;
-        h->child->since = now_us(h);
-        (void) snprintf(h->child->what, sizeof h->child->what, "%s", what);
-        (void) deadline_set(h, timeout_us);
+/* When to look at the page next: at the end of what is under way, unless what comes after it might have to end before. */
+static void watch(HostChild *h, uint64_t left_us) {
+        uint64_t shortest_us = MIN(h->config.step_timeout_us, h->config.scan_timeout_us);
+
+        (void) deadline_set(h, MIN(left_us, shortest_us));
+}
+
+static uint64_t note_limit(const HostChild *h, const HostNote *n) {
+        switch (n->phase) {
+        case HOST_PHASE_LOCK:
+                return h->config.lock_timeout_us + h->config.step_timeout_us;
+        case HOST_PHASE_STEP:
+                return h->config.step_timeout_us + MIN(n->allowance_us, UINT64_C(3600000000));
+        default:
+                return h->config.scan_timeout_us;
+        }
 }
 
 /* Ends the running job. The host may be gone when this returns. */
@@ -258,11 +277,30 @@ static void job_finish(HostChild *h, int r, Snapshot *s) {
         host_job_finish(j, r, s);
 }
 
-/* The child will not end its job: it hangs (-ETIME) or has died (-EHOSTDOWN). What a plan that had begun has
- * done is not known: STUCK either way. The host may be gone when this returns. */
+/* Takes the outcomes from the child's page. -EBADMSG: some make no sense, and nothing is known of those plans. */
+static int job_outcomes(HostChild *h, const Child *c) {
+        HostJob *j = h->running;
+        int result = 0;
+
+        for (size_t i = 0; i < j->n_plans; i++) {
+                int r = host_page_outcome(c->page, i, &j->outcomes[i]);
+
+                if (r < 0) {
+                        j->outcomes[i] = (HostOutcome) { .verdict = HOST_STUCK };
+                        result = r;
+                }
+        }
+        return result;
+}
+
+/* The child @c will not end its job: it hangs (-ETIME) or has died (-EHOSTDOWN). What a plan that had begun has
+ * done is not known: STUCK either way. Parts with the child; the host may be gone when this returns. */
 static void job_lost(HostChild *h, int error) {
+        Child *c = h->child;
         Snapshot *s = NULL;
         HostJob *j = h->running;
+
+        child_leave(h);
 
         if (!j->execute) {
                 s = TAKE(h->partial);
@@ -271,8 +309,7 @@ static void job_lost(HostChild *h, int error) {
                         error = 0;
                 }
         } else {
-                if (h->begun && j->outcomes[h->plan].verdict == HOST_SKIPPED)
-                        j->outcomes[h->plan].verdict = HOST_STUCK;
+                (void) job_outcomes(h, c);
                 for (size_t i = 0; i < j->n_plans; i++)
                         if (j->outcomes[i].verdict != HOST_SKIPPED)
                                 error = 0; /* there is something to tell */
@@ -286,13 +323,33 @@ static void child_lost(HostChild *h);
 
 static int host_on_deadline(sd_event_source *source, uint64_t usec, void *userdata) {
         HostChild *h = userdata;
+        uint64_t turn, now = now_us();
+        HostNote note;
         int r;
 
         if (!h->running || !h->child)
                 return 0;
 
-        log_debug("Process %d hangs in %s, left behind", (int) h->child->pid, h->child->what);
-        /* it can tell nothing more, so it begins nothing more; what it has told already counts */
+        r = host_page_look(h->child->page, &note, &turn);
+        if (r == -EBADMSG) {
+                child_lost(h);
+                return 0;
+        }
+        if (r >= 0) {
+                uint64_t until = MIN(note.since_us, now) + note_limit(h, &note);
+
+                if (now < until) {
+                        watch(h, until - now);
+                        return 0;
+                }
+        }
+        if (r < 0 || !host_page_stop(h->child->page, turn)) {
+                watch(h, UINT64_MAX);
+                return 0;
+        }
+
+        log_debug("Process %d hangs in %s, left behind", (int) h->child->pid, note.what);
+        /* it begins nothing more; what it has told already counts */
         (void) shutdown(h->child->fd, SHUT_RDWR);
         while (child_receive(h->child) >= 0)
                 ;
@@ -305,24 +362,22 @@ static int host_on_deadline(sd_event_source *source, uint64_t usec, void *userda
         }
 
         h->child->hangs = true;
-        h->child->in_details = h->phase == WIRE_PHASE_SCAN;
-        child_leave(h);
+        h->child->note = note;
         job_lost(h, -ETIME);
         return 0;
 }
 
 /* The child has ended or makes no sense. */
 static void child_lost(HostChild *h) {
-        child_leave(h);
         if (h->running)
                 job_lost(h, -EHOSTDOWN);
+        else
+                child_leave(h);
 }
 
 /* 0; 1: the job has ended, the host may be gone; -EBADMSG and other errors: the child makes no sense. */
 static int child_message(HostChild *h, WireType type, const uint8_t *message, size_t size) {
         HostJob *j = h->running;
-        WireBegin begin;
-        WireEnded ended;
         WireResult result;
         int r;
 
@@ -330,49 +385,12 @@ static int child_message(HostChild *h, WireType type, const uint8_t *message, si
                 return -EBADMSG;
 
         switch (type) {
-        case WIRE_BEGIN:
-                r = wire_get_begin(message, size, &begin);
-                if (r < 0)
-                        return r;
-                switch (begin.phase) {
-                case WIRE_PHASE_LOCK:
-                        phase_begin(h, begin.phase, begin.what,
-                                    h->config.lock_timeout_us + h->config.step_timeout_us);
-                        return 0;
-                case WIRE_PHASE_SCAN:
-                        phase_begin(h, begin.phase, begin.what, h->config.scan_timeout_us);
-                        return 0;
-                case WIRE_PHASE_STEP:
-                        if (!j->execute || begin.plan >= j->n_plans || begin.step >= PLAN_STEPS_MAX)
-                                return -EBADMSG;
-                        h->begun = true;
-                        h->plan = begin.plan;
-                        j->outcomes[begin.plan].step = begin.step;
-                        phase_begin(h, begin.phase, begin.what,
-                                    h->config.step_timeout_us +
-                                            MIN(begin.allowance_us, UINT64_C(3600000000)));
-                        return 0;
-                case _WIRE_PHASE_MAX:
-                        break;
-                }
-                return -EBADMSG;
-        case WIRE_ENDED:
-                r = wire_get_ended(message, size, &ended);
-                if (r < 0)
-                        return r;
-                if (!j->execute || ended.plan >= j->n_plans)
-                        return -EBADMSG;
-                j->outcomes[ended.plan] = ended.outcome;
-                h->begun = false;
-                phase_begin(h, WIRE_PHASE_SCAN, "scan", h->config.scan_timeout_us);
-                return 0;
         case WIRE_PARTIAL:
                 r = wire_get_snapshot(message, size, &result);
                 if (r < 0)
                         return r;
                 (void) snapshot_free(h->partial);
                 h->partial = result.snapshot;
-                phase_begin(h, WIRE_PHASE_SCAN, "reading mdev details", h->config.scan_timeout_us);
                 return 0;
         case WIRE_RESULT:
                 r = wire_get_snapshot(message, size, &result);
@@ -380,6 +398,13 @@ static int child_message(HostChild *h, WireType type, const uint8_t *message, si
                         return r;
                 if (!j->execute && result.error == 0 && !result.snapshot)
                         return -EBADMSG;
+                if (j->execute) {
+                        r = job_outcomes(h, h->child);
+                        if (r < 0) {
+                                (void) snapshot_free(result.snapshot);
+                                return r;
+                        }
+                }
                 job_finish(h, result.error, result.snapshot);
                 return 1;
         case WIRE_KNOW:
@@ -496,8 +521,13 @@ static int job_send(HostChild *h) {
                 .plans = h->running->plans,
                 .n_plans = h->running->n_plans,
         };
+        const HostNote start = { .phase = HOST_PHASE_SCAN, .what = "start" };
         int r;
 
+        host_page_reset(c->page, h->running->n_plans);
+        if (host_page_begin(c->page, &start) <
+            0) /* it was too late with the last job, and is gone or will be */
+                return -ECONNRESET;
         if (c->generation != h->generation) {
                 r = wire_put_know(&c->out, h->known, h->n_known);
                 if (r < 0)
@@ -508,8 +538,7 @@ static int job_send(HostChild *h) {
         if (r < 0)
                 return r;
 
-        h->begun = false;
-        phase_begin(h, WIRE_PHASE_SCAN, "start", h->config.scan_timeout_us);
+        watch(h, UINT64_MAX);
         return child_send(c);
 }
 
@@ -581,8 +610,8 @@ static unsigned host_stuck(Host *host, const char **ret_what) {
         unsigned n = children_hanging(h, &oldest);
 
         if (oldest && ret_what) {
-                (void) snprintf(h->what, sizeof h->what, "%s for %llu s", oldest->what,
-                                (unsigned long long) (now_us(h) - oldest->since) / 1000000);
+                (void) snprintf(h->what, sizeof h->what, "%s for %llu s", oldest->note.what,
+                                (unsigned long long) (now_us() - oldest->note.since_us) / 1000000);
                 *ret_what = h->what;
         }
         return n;

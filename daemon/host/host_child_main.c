@@ -25,14 +25,22 @@
 #include "host/ap_lock.h"
 #include "host/host.h"
 #include "host/host_execute.h"
+#include "host/host_page.h"
 #include "host/host_paths.h"
 #include "host/host_scan.h"
 #include "host/host_wire.h"
 #include "host/uevent.h"
 
+#define STIRRED_US 1000000 /* an mdev is announced before it is linked everywhere */
+#define RECENT_US  100000 /* as old as the first readings of a large host are at the end of a batch, anyway */
+#define LISTED_US  25000000 /* so that the slow rescan always lists */
+
 typedef struct ChildMain {
         int fd, root_fd, lock_fd, uevent_fd;
-        bool moved; /* the AP bus has sent events since `previous`: it is to be listed */
+        HostPage *page;
+        bool moved;          /* the AP bus has sent events since `previous`: it is to be listed */
+        uint64_t stirred_us; /* when somebody else was last heard to make or remove mdevs */
+        uint64_t listed_us;  /* when mdevs were last listed */
         Sysfs *sysfs;
         Snapshot *previous;
         WireKnow known;
@@ -83,37 +91,77 @@ static int child_send(ChildMain *c) {
         return 0;
 }
 
-static int child_say_begin(ChildMain *c, const WireBegin *b) {
+/* Nothing begins when the daemon has gone or has given this process up. */
+static int child_note(ChildMain *c, const HostNote *n) {
+        struct pollfd p = { .fd = c->fd, .events = POLLRDHUP };
         int r;
 
-        r = wire_put_begin(&c->out, b);
-        return r < 0 ? r : child_send(c);
+        r = poll(&p, 1, 0);
+        if (r < 0 && errno != EINTR)
+                return -errno;
+        if (r > 0)
+                return -ECONNRESET;
+        return host_page_begin(c->page, n);
 }
 
 static int child_begin(void *userdata, const HostAccess *a) {
-        WireBegin b = { .phase = WIRE_PHASE_STEP,
-                        .plan = (uint32_t) a->plan,
-                        .step = (uint32_t) a->step,
-                        .allowance_us = a->allowance_us };
+        HostNote n = {
+                .phase = HOST_PHASE_STEP, .plan = a->plan, .step = a->step, .allowance_us = a->allowance_us
+        };
 
-        (void) snprintf(b.what, sizeof b.what, "%s", a->what);
-        return child_say_begin(userdata, &b);
+        (void) snprintf(n.what, sizeof n.what, "%s", a->what);
+        return child_note(userdata, &n);
 }
 
 static int child_ended(void *userdata, size_t plan, const HostOutcome *o) {
+        static const HostNote scan = { .phase = HOST_PHASE_SCAN, .what = "scan" };
         ChildMain *c = userdata;
-        int r;
 
-        r = wire_put_ended(&c->out, (uint32_t) plan, o);
-        return r < 0 ? r : child_send(c);
+        host_page_ended(c->page, plan, o);
+        return child_note(c, &scan);
 }
 
 static int child_risky(void *userdata, const Snapshot *s) {
+        static const HostNote details = { .phase = HOST_PHASE_SCAN, .what = "reading mdev details" };
         ChildMain *c = userdata;
         int r;
 
         r = wire_put_snapshot(&c->out, WIRE_PARTIAL, 0, s);
-        return r < 0 ? r : child_send(c);
+        if (r >= 0)
+                r = child_send(c);
+        return r < 0 ? r : child_note(c, &details);
+}
+
+/* What is heard after a job, but for what the job has done itself. */
+typedef struct Own {
+        const Plan *plans;
+        const HostOutcome *outcomes;
+        size_t n;
+        bool *heard;
+} Own;
+
+static bool child_is_own(void *userdata, Uuid uuid, bool added) {
+        Own *own = userdata;
+
+        for (size_t i = 0; i < own->n; i++) {
+                const Plan *p = &own->plans[i];
+
+                if (own->heard[i] || own->outcomes[i].verdict != HOST_DONE || !uuid_equal(p->uuid, uuid))
+                        continue;
+                for (size_t k = 0; k < p->n_steps; k++)
+                        if (p->steps[k].type == (added ? PLAN_CREATE : PLAN_REMOVE))
+                                return own->heard[i] = true;
+        }
+        return false;
+}
+
+static void child_listen(ChildMain *c, Own *own) {
+        UeventNews news = {};
+
+        uevent_take(c->uevent_fd, own ? child_is_own : NULL, own, &news);
+        c->moved |= news.ap;
+        if (news.mdevs)
+                c->stirred_us = host_scan_now_us();
 }
 
 /* Ends the job; @s is kept for the next scan. */
@@ -125,27 +173,21 @@ static int child_result(ChildMain *c, int error, Snapshot *s) {
                 (void) snapshot_free(c->previous);
                 c->previous = s;
                 c->moved = false;
-        }
+        } else
+                c->listed_us = 0;
         return r < 0 ? r : child_send(c);
-}
-
-static uint64_t now_us(void) {
-        struct timespec t;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
 }
 
 /* 0: had; 1: not in time; -ECONNRESET: the daemon has gone. */
 static int child_lock(ChildMain *c, uint64_t timeout_us, pid_t *ret_holder) {
-        uint64_t until = now_us() + timeout_us;
+        uint64_t until = host_scan_now_us() + timeout_us;
 
         for (;;) {
                 struct pollfd p = { .fd = c->fd, .events = POLLRDHUP };
                 int r;
 
                 r = ap_lock_try(c->lock_fd, ret_holder);
-                if (r <= 0 || now_us() >= until)
+                if (r <= 0 || host_scan_now_us() >= until)
                         return r;
 
                 r = poll(&p, 1, AP_LOCK_POLL_US / 1000);
@@ -156,35 +198,58 @@ static int child_lock(ChildMain *c, uint64_t timeout_us, pid_t *ret_holder) {
         }
 }
 
-static int child_scan(ChildMain *c, const HostScanner *scanner, const WireJob *job) {
-        const WireBegin scan = { .phase = WIRE_PHASE_SCAN, .what = "scan" };
+/* For a scan that begins now: what is heard during it counts for the next one. */
+static HostScanner child_scanner(ChildMain *c, const WireJob *job) {
+        bool basic = job->depth == HOST_SCAN_BASIC;
+        uint64_t now = host_scan_now_us();
+        HostScanner scanner = { .sysfs = c->sysfs,
+                                .risky = child_risky,
+                                .userdata = c,
+                                .previous = c->previous,
+                                .known = c->known.known,
+                                .n_known = c->known.n,
+                                .careful = job->careful };
+
+        child_listen(c, NULL);
+        scanner.quiet = !c->moved && basic;
+        scanner.quiet_mdevs = now - c->listed_us < LISTED_US && now > c->stirred_us + STIRRED_US && basic;
+        if (!scanner.quiet_mdevs)
+                c->listed_us = now;
+        if (job->execute) /* the kernel refuses what it misses; a question is answered by what is there now */
+                scanner.recent_us = now - RECENT_US;
+        return scanner;
+}
+
+static int child_scan(ChildMain *c, const WireJob *job) {
+        static const HostNote scan = { .phase = HOST_PHASE_SCAN, .what = "scan" };
+        HostScanner scanner;
         Snapshot *s = NULL;
         int r;
 
-        r = child_say_begin(c, &scan);
+        r = child_note(c, &scan);
         if (r < 0)
                 return r;
-        r = host_scan(scanner, job->depth, &s);
+        scanner = child_scanner(c, job);
+        r = host_scan(&scanner, job->depth, &s);
         return child_result(c, r, s);
 }
 
-static int child_execute(ChildMain *c, const HostScanner *scanner, const WireJob *job) {
-        const WireBegin lock = { .phase = WIRE_PHASE_LOCK, .what = "wait for the AP lock" };
-        const WireBegin scan = { .phase = WIRE_PHASE_SCAN, .what = "scan" };
-        HostExecution x = { .scanner = *scanner,
-                            .root_fd = c->root_fd,
-                            .begin = child_begin,
-                            .ended = child_ended,
-                            .userdata = c };
+static int child_execute(ChildMain *c, const WireJob *job) {
+        static const HostNote lock = { .phase = HOST_PHASE_LOCK, .what = "wait for the AP lock" };
+        static const HostNote scan = { .phase = HOST_PHASE_SCAN, .what = "scan" };
+        HostExecution x = {
+                .root_fd = c->root_fd, .begin = child_begin, .ended = child_ended, .userdata = c
+        };
         CLEANUP(freep)
         HostOutcome *outcomes = calloc(job->n_plans + 1, sizeof *outcomes);
         Snapshot *after = NULL;
         pid_t holder = 0;
+        Own own;
         int r;
 
         if (!outcomes)
                 return child_result(c, -ENOMEM, NULL);
-        r = child_say_begin(c, &lock);
+        r = child_note(c, &lock);
         if (r < 0)
                 return r;
         r = child_lock(c, job->lock_timeout_us, &holder);
@@ -203,15 +268,24 @@ static int child_execute(ChildMain *c, const HostScanner *scanner, const WireJob
                 return child_result(c, 0, NULL);
         }
 
-        r = child_say_begin(c, &scan);
-        if (r >= 0)
+        r = child_note(c, &scan);
+        if (r >= 0) {
+                x.scanner = child_scanner(c, job); /* the lock may have taken its time */
                 r = host_execute(&x, job->plans, job->n_plans, outcomes, &after);
+        }
         (void) ap_lock_release(c->lock_fd, getpid());
-        return child_result(c, r, after); /* fails if the daemon has gone */
+        r = child_result(c, r, after); /* fails if the daemon has gone */
+
+        own = (Own) { .plans = job->plans,
+                      .outcomes = outcomes,
+                      .n = job->n_plans,
+                      .heard = calloc(job->n_plans + 1, sizeof *own.heard) };
+        child_listen(c, own.heard ? &own : NULL);
+        free(own.heard);
+        return r;
 }
 
 static int child_handle(ChildMain *c, WireType type, const uint8_t *message, size_t size) {
-        HostScanner scanner = { .sysfs = c->sysfs, .risky = child_risky, .userdata = c };
         WireJob job;
         WireKnow known;
         int r;
@@ -228,18 +302,9 @@ static int child_handle(ChildMain *c, WireType type, const uint8_t *message, siz
                 r = wire_get_job(message, size, &job);
                 if (r < 0)
                         return r;
-                /* before the scan: what comes during it counts for the next one */
-                c->moved |= uevent_take_ap(c->uevent_fd);
-                scanner.previous = c->previous;
-                scanner.quiet = !c->moved && job.depth == HOST_SCAN_BASIC;
-                scanner.known = c->known.known;
-                scanner.n_known = c->known.n;
-                scanner.careful = job.careful;
-                r = job.execute ? child_execute(c, &scanner, &job) : child_scan(c, &scanner, &job);
+                r = job.execute ? child_execute(c, &job) : child_scan(c, &job);
                 wire_job_clear(&job);
                 return r;
-        case WIRE_BEGIN:
-        case WIRE_ENDED:
         case WIRE_PARTIAL:
         case WIRE_RESULT:
         case _WIRE_TYPE_MAX:
@@ -288,9 +353,13 @@ static int child_serve(ChildMain *c) {
         }
 }
 
-int host_child_main(int fd, int root_fd) {
+int host_child_main(int fd, int root_fd, int page_fd) {
         static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE };
-        ChildMain c = { .fd = fd, .root_fd = root_fd, .lock_fd = -1, .uevent_fd = -1 };
+        ChildMain c = { .fd = fd,
+                        .root_fd = root_fd,
+                        .lock_fd = -1,
+                        .uevent_fd = -1,
+                        .stirred_us = host_scan_now_us() };
         CLEANUP(fd_closep) int sys_fd = -1;
         int r;
 
@@ -298,8 +367,12 @@ int host_child_main(int fd, int root_fd) {
                 (void) signal(ignored[i], SIG_IGN);
         files_raise();
 
-        sys_fd = openat(root_fd, HOST_PATH_SYS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        r = ret_errno(sys_fd);
+        r = host_page_map(page_fd, &c.page);
+        (void) fd_close(page_fd);
+        if (r >= 0) {
+                sys_fd = openat(root_fd, HOST_PATH_SYS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                r = ret_errno(sys_fd);
+        }
         if (r >= 0)
                 r = c.lock_fd = file_open_dir(root_fd, HOST_PATH_LOCK_DIR);
         if (r >= 0)
@@ -312,6 +385,7 @@ int host_child_main(int fd, int root_fd) {
                 r = child_serve(&c);
 
         (void) sysfs_free(c.sysfs);
+        (void) host_page_free(c.page);
         (void) snapshot_free(c.previous);
         free(c.known.known);
         wire_buffer_clear(&c.out);

@@ -125,11 +125,15 @@ static int rescan(const HostScanner *first, Snapshot **s) {
  * the wider ones of masks and of types that share their instances are read. */
 static int follow(StepContext *c, const Plan *p) {
         bool queues = false;
+        HostMdev *m;
         int r;
 
         r = plan_apply(p, c->s);
         if (r < 0)
                 return r;
+        m = snapshot_find_mdev(c->s, p->uuid);
+        if (m)
+                m->read_us = c->looked_us;
 
         for (size_t i = 0; i < p->n_steps; i++) {
                 const PlanStep *step = &p->steps[i];
@@ -164,7 +168,9 @@ int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcom
         r = rescan(&scanner, &s);
         if (r < 0)
                 return r;
-        scanner.quiet = false; /* what we do ourselves may move queues */
+        /* what we do ourselves moves both, and what has to be looked at again is not what was read before */
+        scanner.quiet = scanner.quiet_mdevs = false;
+        scanner.recent_us = 0;
 
         for (size_t i = 0; i < n; i++) {
                 StepContext c = { .execution = x, .sysfs = scanner.sysfs, .s = s, .plan = i };

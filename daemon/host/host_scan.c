@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "host/host_matrix.h"
@@ -15,6 +16,13 @@
 
 /* Something that was just listed is gone: begin again. Never leaves this file. */
 #define SCAN_AGAIN (-ERESTART)
+
+uint64_t host_scan_now_us(void) {
+        struct timespec t;
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
+}
 
 static int gone_is_again(int r) {
         return r == -ENOENT || r == -ENODEV || r == -ENXIO || r == -ENOTDIR ? SCAN_AGAIN : r;
@@ -565,6 +573,51 @@ static int mdev_compare(const void *a, const void *b) {
         return uuid_compare(((const HostMdev *) a)->uuid, ((const HostMdev *) b)->uuid);
 }
 
+static int copy_array(void *ret, size_t *ret_n, const void *array, size_t n, size_t size) {
+        void *copy = calloc(n + 1, size);
+
+        if (!copy)
+                return -ENOMEM;
+        if (n > 0)
+                memcpy(copy, array, n * size);
+
+        *(void **) ret = copy;
+        *ret_n = n;
+        return 0;
+}
+
+/* 1: as @old has it; 0: it is to be listed. */
+static int scan_same_mdevs(Sysfs *sysfs, const Snapshot *old, Snapshot *s) {
+        int r;
+
+        r = copy_array(&s->parents, &s->n_parents, old->parents, old->n_parents, sizeof *s->parents);
+        if (r >= 0)
+                r = copy_array(&s->types, &s->n_types, old->types, old->n_types, sizeof *s->types);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < s->n_types; i++) {
+                r = type_available(sysfs, s, &s->types[i]);
+                if (r < 0 && r != SCAN_AGAIN)
+                        return r;
+                if (r == SCAN_AGAIN || s->types[i].available != old->types[i].available) {
+                        free(TAKE(s->parents));
+                        free(TAKE(s->types));
+                        s->n_parents = s->n_types = 0;
+                        return 0;
+                }
+        }
+
+        r = copy_array(&s->mdevs, &s->n_mdevs, old->mdevs, old->n_mdevs, sizeof *s->mdevs);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < s->n_mdevs; i++)
+                s->mdevs[i] = (HostMdev) { .uuid = old->mdevs[i].uuid,
+                                           .type = old->mdevs[i].type,
+                                           .ap = old->mdevs[i].ap };
+        s->vfio_ap = old->vfio_ap;
+        return 1;
+}
+
 static int scan_mdev_list(Sysfs *sysfs, Snapshot *s) {
         size_t n = 0;
         int r;
@@ -679,11 +732,22 @@ static int scan_matrix(const HostScanner *c, const Snapshot *s, HostMdev *m, boo
 
 static int scan_matrices(const HostScanner *c, Snapshot *s) {
         for (size_t i = 0; i < s->n_mdevs; i++) {
+                HostMdev *m = &s->mdevs[i];
+                const HostMdev *before =
+                        c->recent_us && c->previous ? snapshot_find_mdev(c->previous, m->uuid) : NULL;
                 int r;
 
-                if (!s->mdevs[i].ap)
+                if (!m->ap)
                         continue;
-                r = scan_matrix(c, s, &s->mdevs[i], false);
+                if (before && before->matrix_known && before->read_us > c->recent_us) {
+                        m->matrix = before->matrix;
+                        m->matrix_known = true;
+                        m->read_us = before->read_us;
+                        continue;
+                }
+
+                m->read_us = host_scan_now_us();
+                r = scan_matrix(c, s, m, false);
                 if (r < 0)
                         return r;
         }
@@ -817,7 +881,9 @@ static int scan_once(const HostScanner *c, HostScan depth, Snapshot **ret) {
         r = scan_ap(c, s);
         if (r < 0)
                 return r;
-        r = scan_mdev_list(c->sysfs, s);
+        r = c->quiet_mdevs && c->previous ? scan_same_mdevs(c->sysfs, c->previous, s) : 0;
+        if (r == 0)
+                r = scan_mdev_list(c->sysfs, s);
         if (r < 0)
                 return r;
 
@@ -863,10 +929,13 @@ static int scan_once(const HostScanner *c, HostScan depth, Snapshot **ret) {
 }
 
 int host_scan(const HostScanner *c, HostScan depth, Snapshot **ret) {
+        HostScanner scanner = *c;
         int r = SCAN_AGAIN;
 
-        for (unsigned i = 0; i < TRIES_MAX && r == SCAN_AGAIN; i++)
-                r = scan_once(c, depth, ret);
+        for (unsigned i = 0; i < TRIES_MAX && r == SCAN_AGAIN; i++) {
+                r = scan_once(&scanner, depth, ret);
+                scanner.quiet_mdevs = false;
+        }
 
         return r == SCAN_AGAIN ? -EAGAIN : r;
 }

@@ -20,6 +20,10 @@ typedef struct HostScanner {
         /* The AP bus has sent no event since `previous`: up to 65,536 queues are not listed, and cards
          * not read again while masks, configuration and number of bound queues are the same. */
         bool quiet;
+        /* Nor has the mdev core: parents, types and mdevs are not listed while each type has as many instances left. */
+        bool quiet_mdevs;
+        /* Not 0: what `previous` has read since then (CLOCK_MONOTONIC) is not read again. */
+        uint64_t recent_us;
         const HostKnown *known; /* by uuid */
         size_t n_known;
         bool careful; /* leave out all that can hang; then detail_stuck is set if that was anything */
@@ -32,6 +36,9 @@ typedef struct HostScanner {
 /* 0, or -errno: -EBADMSG, masks or maxima are not what a kernel writes; -EAGAIN, the host did not hold
  * still; SYSFS_NEVER. */
 int host_scan(const HostScanner *c, HostScan depth, Snapshot **ret);
+
+/* CLOCK_MONOTONIC, as the scanner's times are. */
+uint64_t host_scan_now_us(void);
 
 /* Reads again which queues are there, bound to vfio_ap and overridden, and the masks. */
 int host_scan_queues(Sysfs *sysfs, Snapshot *s);

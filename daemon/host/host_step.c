@@ -432,9 +432,10 @@ static int assign_look(StepContext *c, const Plan *p, const ApMatrix *want) {
         if (r < 0)
                 return r;
 
-        if (c->s->has_ap_config)
+        if (c->s->has_ap_config) {
+                c->looked_us = host_scan_now_us();
                 r = host_matrix_read(c->sysfs, path, want, &now);
-        else if (ap_matrix_n_queues(want) >= HOST_MATRIX_QUEUES_MAX)
+        } else if (ap_matrix_n_queues(want) >= HOST_MATRIX_QUEUES_MAX)
                 return 0; /* the results of the writes must do */
         else {
                 r = access_begin(c, "read", path, 0);

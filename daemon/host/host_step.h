@@ -17,14 +17,15 @@ typedef struct StepContext {
         Sysfs *sysfs;
         Snapshot *s; /* the host before the plan */
         size_t plan, step;
-        ApMatrix assigned; /* attribute by attribute: what the mdev has of us by now */
-        bool assigning;    /* and that `assigned` means something */
-        bool made;         /* we have made the mdev */
-        bool removed;      /* we have removed it */
-        bool wrote;        /* a write was made */
-        bool step_wrote;   /* the caller resets it: one was made since */
-        bool stopped;      /* begin() said so */
-        bool changed;      /* the caller's: the host is not as the plan or its absence would have it */
+        ApMatrix assigned;  /* attribute by attribute: what the mdev has of us by now */
+        bool assigning;     /* and that `assigned` means something */
+        uint64_t looked_us; /* when the mdev was last seen to have what it should, as HostMdev's read_us */
+        bool made;          /* we have made the mdev */
+        bool removed;       /* we have removed it */
+        bool wrote;         /* a write was made */
+        bool step_wrote;    /* the caller resets it: one was made since */
+        bool stopped;       /* begin() said so */
+        bool changed;       /* the caller's: the host is not as the plan or its absence would have it */
 } StepContext;
 
 /* 0, STEP_CHANGED, STEP_IN_USE, -errno of the write, SYSFS_NEVER, or what begin() said. */

@@ -305,68 +305,6 @@ int wire_get_job(const uint8_t *message, size_t size, WireJob *ret) {
         return 0;
 }
 
-int wire_put_begin(WireBuffer *b, const WireBegin *begin) {
-        Writer w = message_begin(b, WIRE_BEGIN);
-
-        put_u32(&w, begin->phase);
-        put_u32(&w, begin->plan);
-        put_u32(&w, begin->step);
-        put_u64(&w, begin->allowance_us);
-        put_string(&w, begin->what);
-        return message_end(&w);
-}
-
-int wire_get_begin(const uint8_t *message, size_t size, WireBegin *ret) {
-        Reader r = content(message, size);
-        WireBegin begin;
-
-        begin.phase = (WirePhase) get_limited(&r, _WIRE_PHASE_MAX - 1);
-        begin.plan = get_u32(&r);
-        begin.step = get_u32(&r);
-        begin.allowance_us = get_u64(&r);
-        get_string(&r, begin.what, sizeof begin.what);
-        if (finished(&r) < 0)
-                return -EBADMSG;
-
-        *ret = begin;
-        return 0;
-}
-
-int wire_put_ended(WireBuffer *b, uint32_t plan, const HostOutcome *o) {
-        Writer w = message_begin(b, WIRE_ENDED);
-
-        put_u32(&w, plan);
-        put_u32(&w, o->verdict);
-        put_u32(&w, o->plan);
-        put_bool(&w, o->has_apqn);
-        put_bytes(&w, &o->apqn.adapter, 1);
-        put_bytes(&w, &o->apqn.domain, 1);
-        put_u32(&w, (uint32_t) -o->error);
-        put_u32(&w, (uint32_t) o->step);
-        put_u32(&w, (uint32_t) o->holder);
-        return message_end(&w);
-}
-
-int wire_get_ended(const uint8_t *message, size_t size, WireEnded *ret) {
-        Reader r = content(message, size);
-        WireEnded ended = {};
-
-        ended.plan = get_u32(&r);
-        ended.outcome.verdict = (HostVerdict) get_limited(&r, _HOST_VERDICT_MAX - 1);
-        ended.outcome.plan = (PlanVerdict) get_limited(&r, _PLAN_VERDICT_MAX - 1);
-        ended.outcome.has_apqn = get_bool(&r);
-        get_bytes(&r, &ended.outcome.apqn.adapter, 1);
-        get_bytes(&r, &ended.outcome.apqn.domain, 1);
-        ended.outcome.error = -(int) get_limited(&r, 4095);
-        ended.outcome.step = get_u32(&r);
-        ended.outcome.holder = (pid_t) get_limited(&r, INT32_MAX);
-        if (finished(&r) < 0)
-                return -EBADMSG;
-
-        *ret = ended;
-        return 0;
-}
-
 static void put_snapshot(Writer *w, const Snapshot *s) {
         const bool flags[] = { s->ap,           s->vfio_ap,           s->has_ap_config,
                                s->has_override, s->bindings_complete, s->detailed,

@@ -2,24 +2,22 @@
 #pragma once
 
 /* host_wire - the messages between daemon and disposable child over a stream socket: a length and a type,
- * then the content, in the machine's byte order, since both ends are one binary. Decoding trusts nothing. */
+ * then the content, in the machine's byte order, since both ends are one binary. Decoding trusts nothing.
+ * What is under way is in the page that both share (host_page.h). */
 
 #include "core/plan.h"
 #include "core/snapshot.h"
-#include "host/host.h"
+#include "host/host_page.h"
 
 #define WIRE_MESSAGE_MAX (64u << 20)
 #define WIRE_HEADER_SIZE 8
-#define WIRE_WHAT_SIZE   600
-#define WIRE_PLANS_MAX   4096
+#define WIRE_PLANS_MAX   HOST_PAGE_PLANS_MAX
 
 typedef enum WireType {
         WIRE_KNOW,    /* to the child: HostKnown, replaces what it has */
         WIRE_JOB,     /* to the child */
-        WIRE_BEGIN,   /* from the child: something begins that may hang */
-        WIRE_ENDED,   /* a plan has ended */
-        WIRE_PARTIAL, /* what is known before reading what may hang */
-        WIRE_RESULT,  /* the job has ended */
+        WIRE_PARTIAL, /* from the child: what is known before reading what may hang */
+        WIRE_RESULT,  /* the job has ended; the outcomes are in the page */
         _WIRE_TYPE_MAX
 } WireType;
 
@@ -31,20 +29,6 @@ typedef struct WireJob {
         Plan *plans;
         size_t n_plans;
 } WireJob;
-
-typedef enum WirePhase { WIRE_PHASE_LOCK, WIRE_PHASE_SCAN, WIRE_PHASE_STEP, _WIRE_PHASE_MAX } WirePhase;
-
-typedef struct WireBegin {
-        WirePhase phase;
-        uint32_t plan, step;   /* STEP */
-        uint64_t allowance_us; /* STEP */
-        char what[WIRE_WHAT_SIZE];
-} WireBegin;
-
-typedef struct WireEnded {
-        uint32_t plan;
-        HostOutcome outcome;
-} WireEnded;
 
 typedef struct WireResult {
         int error;          /* 0 or -errno */
@@ -67,8 +51,6 @@ void wire_buffer_clear(WireBuffer *b);
 /* Append one message. 0, -ENOMEM or -EMSGSIZE; then nothing is appended. */
 int wire_put_know(WireBuffer *b, const HostKnown *known, size_t n);
 int wire_put_job(WireBuffer *b, const WireJob *job);
-int wire_put_begin(WireBuffer *b, const WireBegin *begin);
-int wire_put_ended(WireBuffer *b, uint32_t plan, const HostOutcome *outcome);
 int wire_put_snapshot(WireBuffer *b, WireType partial_or_result, int error, const Snapshot *s);
 
 /* Looks at the first @size bytes received. 0: more are needed; else the size of the whole message; -EBADMSG:
@@ -78,8 +60,6 @@ ssize_t wire_peek(const uint8_t *data, size_t size, WireType *ret_type);
 /* Decode the content of one whole message. 0, -EBADMSG or -ENOMEM; then *ret is untouched. */
 int wire_get_know(const uint8_t *message, size_t size, WireKnow *ret);
 int wire_get_job(const uint8_t *message, size_t size, WireJob *ret);
-int wire_get_begin(const uint8_t *message, size_t size, WireBegin *ret);
-int wire_get_ended(const uint8_t *message, size_t size, WireEnded *ret);
 int wire_get_snapshot(const uint8_t *message, size_t size, WireResult *ret); /* PARTIAL and RESULT */
 
 void wire_job_clear(WireJob *job);

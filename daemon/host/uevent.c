@@ -17,8 +17,7 @@
 struct Uevent {
         int fd;
         sd_event_source *io, *timer;
-        bool waiting;  /* the timer runs */
-        uint64_t last; /* when it last ended, CLOCK_MONOTONIC */
+        uint64_t last; /* when the timer last ended, CLOCK_MONOTONIC */
         uevent_changed_t changed;
         void *userdata;
 };
@@ -62,29 +61,54 @@ bool uevent_matters(const char *message, size_t size) {
         return false;
 }
 
+/* The value of @key ("ACTION="), NULL if there is none. */
+static const char *uevent_value(const char *message, size_t size, const char *key) {
+        for (const char *p = message, *end = message + size; p < end;) {
+                size_t n = strnlen(p, (size_t) (end - p));
+
+                if (n == (size_t) (end - p))
+                        return NULL;
+                if (strncmp(p, key, strlen(key)) == 0)
+                        return p + strlen(key);
+                p += n + 1;
+        }
+        return NULL;
+}
+
+void uevent_read(const char *message, size_t size, uevent_own_t own, void *userdata, UeventNews *news) {
+        static const char *const vfio[] = { "vfio", "vfio-dev", NULL }, *const none[] = { NULL };
+        const char *action, *path, *subsystem, *name;
+        Uuid uuid;
+
+        if (uevent_is_of(message, size, ap_subsystems, ap_paths)) {
+                news->ap = true;
+                return;
+        }
+        /* what follows an mdev into VFIO says nothing new */
+        if (!uevent_matters(message, size) || uevent_is_of(message, size, vfio, none))
+                return;
+
+        action = uevent_value(message, size, "ACTION=");
+        path = uevent_value(message, size, "DEVPATH=");
+        subsystem = uevent_value(message, size, "SUBSYSTEM=");
+        name = path ? strrchr(path, '/') : NULL;
+        if (action && name && subsystem && strcmp(subsystem, "mdev") == 0) {
+                bool added = strcmp(action, "add") == 0;
+
+                if (strcmp(action, "bind") == 0 || strcmp(action, "unbind") == 0)
+                        return;
+                if (own && (added || strcmp(action, "remove") == 0) && uuid_parse(name + 1, &uuid) >= 0 &&
+                    own(userdata, uuid, added))
+                        return;
+        }
+        news->mdevs = true;
+}
+
 static uint64_t now_us(void) {
         struct timespec t;
 
         (void) clock_gettime(CLOCK_MONOTONIC, &t);
         return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
-}
-
-static int uevent_on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
-        Uevent *u = userdata;
-
-        u->waiting = false;
-        u->last = now_us();
-        u->changed(u->userdata);
-        return 0;
-}
-
-static void uevent_notice(Uevent *u) {
-        if (u->waiting)
-                return;
-
-        u->waiting = sd_event_source_set_time(u->timer, MAX(now_us() + UEVENT_COALESCE_US,
-                                                            u->last + UEVENT_PERIOD_US)) >= 0 &&
-                     sd_event_source_set_enabled(u->timer, SD_EVENT_ONESHOT) >= 0;
 }
 
 /* The kernel sends as port 0 and as root; anybody may send to the group in his own name. */
@@ -124,6 +148,19 @@ static int uevent_receive(int fd, char data[static MESSAGE_MAX], size_t *ret_siz
         return !(m.msg_flags & MSG_TRUNC) && is_from_kernel(&m, &from);
 }
 
+/* Until the timer ends nobody asks what else there is: it would only be a wakeup for each. */
+static int uevent_notice(Uevent *u) {
+        int r;
+
+        r = sd_event_source_set_time(u->timer,
+                                     MAX(now_us() + UEVENT_COALESCE_US, u->last + UEVENT_PERIOD_US));
+        if (r >= 0)
+                r = sd_event_source_set_enabled(u->timer, SD_EVENT_ONESHOT);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(u->io, SD_EVENT_OFF);
+        return r;
+}
+
 static int uevent_on_io(sd_event_source *source, int fd, uint32_t events, void *userdata) {
         Uevent *u = userdata;
 
@@ -133,25 +170,43 @@ static int uevent_on_io(sd_event_source *source, int fd, uint32_t events, void *
                 int r = uevent_receive(fd, data, &size);
 
                 if (r == -ENOBUFS || (r > 0 && uevent_matters(data, size)))
-                        uevent_notice(u);
-                else if (r < 0)
+                        return uevent_notice(u);
+                if (r < 0)
                         return r == -EAGAIN || r == -EINTR ? 0 : r;
         }
 }
 
-bool uevent_take_ap(int fd) {
-        bool ap = false;
+static int uevent_on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
+        char data[MESSAGE_MAX];
+        Uevent *u = userdata;
+        size_t size;
+        int r;
 
+        /* all that came meanwhile is told by the same call; a real error is the next one's to report */
+        do
+                r = uevent_receive(u->fd, data, &size);
+        while (r >= 0 || r == -ENOBUFS || r == -EINTR);
+        u->last = now_us();
+        r = sd_event_source_set_enabled(u->io, SD_EVENT_ON);
+        u->changed(u->userdata);
+        return r;
+}
+
+void uevent_take(int fd, uevent_own_t own, void *userdata, UeventNews *news) {
         for (;;) {
                 char data[MESSAGE_MAX];
                 size_t size;
                 int r = uevent_receive(fd, data, &size);
 
                 if (r == -EAGAIN)
-                        return ap;
-                if (r < 0 && r != -ENOBUFS && r != -EINTR) /* deaf: whatever may have happened */
-                        return true;
-                ap |= r == -ENOBUFS || (r > 0 && uevent_is_of(data, size, ap_subsystems, ap_paths));
+                        return;
+                if (r > 0)
+                        uevent_read(data, size, own, userdata, news);
+                else if (r < 0 && r != -EINTR) {
+                        *news = (UeventNews) { .ap = true, .mdevs = true };
+                        if (r != -ENOBUFS) /* deaf: whatever may have happened */
+                                return;
+                }
         }
 }
 

@@ -233,7 +233,7 @@ static int read_guest(Conn *c, virDomainPtr d, VirtGuest *g) {
         return r;
 }
 
-static void look(Conn *c, virDomainPtr d) {
+static bool look(Conn *c, virDomainPtr d) {
         CLEANUP(virt_guest_clear) VirtGuest g = {};
         int r;
 
@@ -242,20 +242,29 @@ static void look(Conn *c, virDomainPtr d) {
                 r = tell(c, &g);
         if (r < 0)
                 _exit(1); /* no memory: the daemon starts another */
+        return r == 0;
 }
 
-void conn_refresh(Conn *c, Uuid guest) {
+bool conn_refresh(Conn *c, Uuid guest, bool asked) {
         Known *k = known_find(c, guest);
         virDomainPtr d;
+        bool done;
 
         if (!conn_libvirt(c))
-                return;
+                return false;
+        if (k && asked)
+                free(TAKE(k->told));
         d = virDomainLookupByUUID(c->libvirt, guest.b);
-        if (d) {
-                look(c, d);
-                (void) virDomainFree(d);
-        } else if (k && virGetLastErrorCode() == VIR_ERR_NO_DOMAIN)
-                known_remove(c, k);
+        if (!d) {
+                done = virGetLastErrorCode() == VIR_ERR_NO_DOMAIN;
+                if (k && done)
+                        known_remove(c, k);
+                return done;
+        }
+
+        done = look(c, d);
+        (void) virDomainFree(d);
+        return done;
 }
 
 /* All of them; those that are not there any more are gone. */
@@ -273,7 +282,7 @@ static int list(Conn *c) {
                 Uuid id;
                 Known *k;
 
-                look(c, all[i]);
+                (void) look(c, all[i]);
                 /* one that could not be read now is there all the same */
                 if (virDomainGetUUID(all[i], id.b) == 0 && (k = known_find(c, id)))
                         k->seen = true;
@@ -324,7 +333,7 @@ static void on_dirty(int timer, void *userdata) {
                 return;
         }
         /* one a turn, so that the daemon's calls come between */
-        conn_refresh(c, c->dirty[--c->n_dirty]);
+        (void) conn_refresh(c, c->dirty[--c->n_dirty], false);
 }
 
 static int on_lifecycle(virConnectPtr l, virDomainPtr d, int event, int detail, void *userdata) {

@@ -22,8 +22,9 @@ const char *conn_uri(const Conn *c);
 /* Ends the process if nobody listens any more. */
 void conn_send(Conn *c, json_object *message);
 
-/* Reads the guest anew and tells of it if that changed anything. */
-void conn_refresh(Conn *c, Uuid guest);
+/* Reads the guest anew and tells of it, where it was not @asked for only if that changed anything: who asks may believe
+ * otherwise by now. false: it could not be read. */
+bool conn_refresh(Conn *c, Uuid guest, bool asked);
 
 /* libvirt's last error as one line, with its code; valid until the next call. */
 const char *conn_error(Conn *c);

@@ -59,10 +59,9 @@ static int serve(Main *m, const json_object *call) {
                         return r;
                 virt_change(m->conn, guest, &edit, say_begun, m, &outcome);
                 /* what has become of it is known before the answer */
-                conn_refresh(m->conn, guest);
+                (void) conn_refresh(m->conn, guest, true);
         } else if (strcmp(kind, "refresh") == 0) {
-                conn_refresh(m->conn, guest);
-                if (!conn_libvirt(m->conn))
+                if (!conn_refresh(m->conn, guest, true))
                         outcome.verdict = VIRT_UNAVAILABLE;
         } else
                 return -EBADMSG;

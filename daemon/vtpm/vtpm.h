@@ -2,7 +2,7 @@
 #pragma once
 
 /* vtpm - a TPM's life: its definition and state on disk, swtpm and the device process, their sockets. All asynchronous;
- * completions and events run from the loop, completions exactly once for each accepted call, never before it has returned.
+ * completions and events run from the loop, completions exactly once for each accepted call (but for vtpm_free()), never before it has returned.
  *
  *   STATE/tpms/UUID/tpm.json     the definition; a directory without it is no TPM (a creation that did not end: removed)
  *   STATE/tpms/UUID/state/       swtpm's, owned by the TPM's own uid, 0700
@@ -39,11 +39,12 @@ typedef struct VtpmSpec {
         Uuid uuid;         /* null: a new one */
         const char *guest; /* meant for this guest, or NULL */
         bool ephemeral;
-        bool encrypted;         /* state is encrypted with a key of its own, made at creation... */
-        const char *key_file;   /* ... or with the key in this file (32 bytes, or 64 hex digits); or NULL */
-        const char *pcr_banks;  /* "sha256" (default), "sha1,sha256", ... */
-        const char *profile;    /* swtpm's, where it has profiles (0.10); or NULL */
-        const char *ca_config;  /* swtpm_setup's configuration (certificate authority); NULL: the system's */
+        bool encrypted;        /* state is encrypted with a key of its own, made at creation... */
+        const char *key_file;  /* ... or with the key in this file (32 bytes, or 64 hex digits); or NULL */
+        const char *pcr_banks; /* "sha256" (default), "sha1,sha256", ... */
+        const char *profile;   /* swtpm's, where it has profiles (0.10); or NULL */
+        const char *
+                ca_config; /* swtpm_setup's configuration (certificate authority); NULL: our own authority */
         bool no_certificates;   /* neither EK nor platform certificate */
         bool platform_keep;     /* leave the platform hierarchy to the guest's firmware */
         const uint32_t *denied; /* TPM commands that the guest may not send (virtio only) */
@@ -130,18 +131,19 @@ typedef struct VtpmConfig {
         const char *run_dir;   /* "run/guestcrypt" */
         const char *group;     /* of QEMU's user: "libvirt-qemu", "qemu"; NULL or "": root's */
         uid_t uid_base;        /* TPMs get uids from here on: default 1900000000 */
-        const char *
-                launcher; /* program that starts one: "PROGRAM --tpm-swtpm=UUID", "PROGRAM --tpm-device=UUID" */
-        void *units;      /* sd_bus * to systemd's manager; NULL: processes of our own */
+        /* program that starts one: "PROGRAM --root=. --tpm-job=UUID", --tpm-swtpm=, --tpm-device= */
+        const char *launcher;
+        void *units;       /* sd_bus * to systemd's manager; NULL: processes of our own */
         unsigned max_tpms; /* default 1024 */
 } VtpmConfig;
 
 /* Loads definitions, adopts what runs. Blocks while it reads them. 0 or -errno. */
 int vtpm_new(sd_event *event, const VtpmConfig *config, vtpm_event_t event_cb, void *userdata, Vtpm **ret);
-/* What runs goes on. Accepts NULL; returns NULL. */
+/* What runs goes on; completions that are due are not called any more. Accepts NULL; returns NULL. */
 Vtpm *vtpm_free(Vtpm *v);
 
-/* What the launcher does: takes the lock, makes the sockets, gives up rights, becomes swtpm or the device. Returns only on
- * error, the exit status. */
+/* What the launcher does for each: a job makes, copies or removes a TPM on disk; the others take the lock, make the sockets, give up
+ * rights, and become swtpm or the device: they return only on error. The exit status. */
+int vtpm_launch_job(int root_fd, const char *uuid);
 int vtpm_launch_swtpm(int root_fd, const char *uuid);
 int vtpm_launch_device(int root_fd, const char *uuid);

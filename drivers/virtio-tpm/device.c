@@ -378,6 +378,11 @@ int device_start(Device *d) {
         return 0;
 }
 
+void device_hold(Device *d) {
+        d->s->running = 0;
+        RECORD();
+}
+
 uint16_t device_stop(Device *d) {
         DeviceState *s = d->s;
 

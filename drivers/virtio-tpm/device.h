@@ -94,6 +94,9 @@ void device_machine_reset(Device *d);
 /* Starts or goes on with the ring; -EINVAL, -EFAULT: it is none, the device stays stopped. */
 int device_start(Device *d);
 
+/* Nothing of the guest's memory is touched until the next device_start(): what is in flight stays so, its answer waits. */
+void device_hold(Device *d);
+
 /* Stops without a reset. What is in flight goes on, detached. Returns the index at which the ring is to be started again. */
 uint16_t device_stop(Device *d);
 

@@ -153,15 +153,41 @@ static int config_read(Pci *p, size_t offset, uint8_t *to, size_t size) {
         return 0;
 }
 
+static void try_start(Pci *p) {
+        DeviceState *d = p->device->s;
+        int r;
+
+        if (!p->s->queue_enable || !(d->status & VIRTIO_CONFIG_S_DRIVER_OK) ||
+            !(d->status & VIRTIO_CONFIG_S_FEATURES_OK) || d->running || d->broken)
+                return;
+        if (!(p->s->config[PCI_COMMAND] & PCI_COMMAND_MASTER))
+                return; /* then neither memory nor interrupts, which are writes to memory too, are a function's to touch */
+
+        d->ring.desc = p->s->desc;
+        d->ring.avail = p->s->avail;
+        d->ring.used = p->s->used;
+        d->ring.size = p->s->queue_size;
+        r = device_start(p->device);
+        if (r == -EINVAL)
+                report(LOG_WARNING, "the guest's ring has no possible size or place; not started");
+}
+
 static int config_write(Pci *p, size_t offset, const uint8_t *from, size_t size) {
+        bool command = offset <= PCI_COMMAND && offset + size > PCI_COMMAND;
         uint32_t region, at;
         size_t n;
+
+        /* Before the bit is gone: at whatever instruction the process ends, no ring runs without it. */
+        if (command && !(from[PCI_COMMAND - offset] & PCI_COMMAND_MASTER))
+                device_hold(p->device);
 
         for (size_t i = 0; i < size; i++) {
                 uint8_t mask = config_writable((unsigned) (offset + i)), *byte = &p->s->config[offset + i];
 
                 *byte = (uint8_t) ((*byte & ~mask) | (from[i] & mask));
         }
+        if (command)
+                try_start(p);
 
         if (offset == WINDOW_DATA) {
                 n = window(p, &region, &at);
@@ -235,23 +261,6 @@ void pci_init(Pci *p, PciState *s, Device *device, bool resume) {
 void pci_done(Pci *p) {
         for (unsigned i = 0; i < PCI_VECTORS; i++)
                 pci_set_vector(p, i, -1);
-}
-
-static void try_start(Pci *p) {
-        DeviceState *d = p->device->s;
-        int r;
-
-        if (!p->s->queue_enable || !(d->status & VIRTIO_CONFIG_S_DRIVER_OK) ||
-            !(d->status & VIRTIO_CONFIG_S_FEATURES_OK) || d->running || d->broken)
-                return;
-
-        d->ring.desc = p->s->desc;
-        d->ring.avail = p->s->avail;
-        d->ring.used = p->s->used;
-        d->ring.size = p->s->queue_size;
-        r = device_start(p->device);
-        if (r == -EINVAL)
-                report(LOG_WARNING, "the guest's ring has no possible size or place; not started");
 }
 
 void pci_memory_changed(Pci *p) {

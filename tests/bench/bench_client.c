@@ -19,16 +19,17 @@
 
 #include "base/cleanup.h"
 
-#define BUS_NAME   "org.guestcrypt1"
-#define BUS_ROOT   "/org/guestcrypt1"
-#define MANAGER    BUS_NAME ".Manager"
-#define MATRIX     BUS_NAME ".Matrix"
-#define PROPERTIES "org.freedesktop.DBus.Properties"
-#define PAIRS      127 /* of adapters 1..254; adapter 0 is the host's */
-#define MATRICES   (PAIRS * 128)
-#define TIMEOUT_US (600 * UINT64_C(1000000))
-#define UUID_SIZE  37
-#define ARGS_MAX   32
+#define BUS_NAME      "org.guestcrypt1"
+#define BUS_ROOT      "/org/guestcrypt1"
+#define MANAGER       BUS_NAME ".Manager"
+#define MATRIX        BUS_NAME ".Matrix"
+#define PROPERTIES    "org.freedesktop.DBus.Properties"
+#define PAIRS         127 /* of adapters 1..254; adapter 0 is the host's */
+#define MATRICES      (PAIRS * 128)
+#define TIMEOUT_US    (600 * UINT64_C(1000000))
+#define UUID_SIZE     37
+#define ARGS_MAX      32
+#define LATENCIES_MAX 100000
 
 typedef struct Shape {
         uint16_t adapters[2], domains[2];
@@ -199,23 +200,26 @@ static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return 0;
 }
 
-/* @n calls, at most @window of them without an answer. */
-static void call_many(sd_bus *bus, const char *name, size_t n, size_t window) {
-        const Verb *verb = NULL;
-        Flight f = { .verb = name };
-        double start;
-
+static const Verb *find_verb(const char *name) {
         for (size_t i = 0; i < ELEMENTS(verbs); i++)
                 if (strcmp(verbs[i].name, name) == 0)
-                        verb = &verbs[i];
-        if (!verb)
-                fail(name, -EINVAL, NULL);
-        f.count_objects = verb->make == make_list;
+                        return verbs + i;
+        fail(name, -EINVAL, NULL);
+}
 
+/* @n calls, at most @window of them without an answer. */
+static void call_many(sd_bus *bus, const char *name, size_t n, size_t window) {
+        const Verb *verb = find_verb(name);
+        Flight f = { .verb = name, .count_objects = verb->make == make_list };
+        const char *unique;
+        double start;
+        int r;
+
+        r = sd_bus_get_unique_name(bus, &unique); /* returns when there is a connection */
+        if (r < 0)
+                fail("bus", r, NULL);
         start = now();
         for (size_t i = 0; i < n || f.in_flight > 0;) {
-                int r;
-
                 while (i < n && f.in_flight < window) {
                         CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL;
                         Shape s = shape(i++);
@@ -237,6 +241,39 @@ static void call_many(sd_bus *bus, const char *name, size_t n, size_t window) {
         if (f.count_objects)
                 (void) printf(" %zu", f.n_objects);
         (void) printf("\n");
+}
+
+static int ascending(const void *a, const void *b) {
+        double x = *(const double *) a, y = *(const double *) b;
+
+        return (x > y) - (x < y);
+}
+
+/* One call after the other for @seconds, with @pause_ms between two; prints how many there were, and the median, the 99th of a hundred
+ * and the longest time. */
+static void latency(sd_bus *bus, const char *name, double seconds, unsigned pause_ms) {
+        static double times[LATENCIES_MAX];
+        const Verb *verb = find_verb(name);
+        double start = now();
+        size_t n = 0;
+
+        while (n < LATENCIES_MAX && (n == 0 || now() - start < seconds)) {
+                CLEANUP(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+                CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
+                Shape s = shape(n);
+                double begin = now();
+                int r;
+
+                r = verb->make(bus, &s, &m);
+                if (r >= 0)
+                        r = sd_bus_call(bus, m, TIMEOUT_US, &error, &reply);
+                if (r < 0)
+                        fail(name, r, &error);
+                times[n++] = now() - begin;
+                (void) usleep(pause_ms * 1000);
+        }
+        qsort(times, n, sizeof *times, ascending);
+        (void) printf("%zu %.6f %.6f %.6f\n", n, times[n / 2], times[n * 99 / 100], times[n - 1]);
 }
 
 /* ---- starting programs ---- */
@@ -363,6 +400,7 @@ static int usage(void) {
         (void) fprintf(
                 stderr,
                 "usage: bench_client define|define-auto|check|start|stop|undefine|list|property N WINDOW\n"
+                "       bench_client latency SECONDS PAUSE-MS check|list|property\n"
                 "       bench_client launch COMMAND [ARGUMENT]...\n"
                 "       bench_client run N LIMIT COMMAND [ARGUMENT]...\n"
                 "       bench_client json N DIRECTORY auto|manual\n");
@@ -391,6 +429,8 @@ int main(int argc, char *argv[]) {
                 fail("bus", r, NULL);
         if (strcmp(verb, "launch") == 0 && argc > 2)
                 launch(bus, argv + 2);
+        else if (strcmp(verb, "latency") == 0 && argc == 5)
+                latency(bus, argv[4], strtod(argv[2], NULL), (unsigned) strtoul(argv[3], NULL, 10));
         else if (argc == 4)
                 call_many(bus, verb, n, strtoul(argv[3], NULL, 10));
         else

@@ -11,7 +11,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "engine/engine_internal.h"
+#include "engine/engine_guest_internal.h"
 #include "sim/sim_sysfs.h"
 
 #define DEADLINE_US (20 * UINT64_C(1000000))
@@ -308,7 +308,7 @@ static bool is_busy(const Env *env) {
         const Engine *e = env->engine;
 
         if (env->changed || e->n_ops > 0 || e->committing || e->executing || e->scanning || e->scan_wanted ||
-            e->mdevctl_reading || e->waiters || e->n_autostarting > 0 || e->healing)
+            e->mdevctl_reading || e->waiters || e->n_autostarting > 0 || e->healing || e->guests->saving)
                 return true;
         for (size_t i = 0; i < e->n_unresolved; i++)
                 if (e->unresolved[i].busy)

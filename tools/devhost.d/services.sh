@@ -64,7 +64,50 @@ daemon_end() {
         until_true 30 daemon_gone "$pid" || die "guestcryptd does not end"
 }
 
+# Of the emulators only one for each architecture with TPMs or matrices is left, since libvirt needs seconds to find out what
+# each can do. That it remembers in the cache, from one simulated host to the next.
+emulators_prepare() {
+        local name known wrapper=$top/tools/devhost.d/emulator-s390x
+
+        [ ! -e /usr/bin/qemu-system-s390x.real ] || return 0
+        known=$(echo "${DEVHOST_LIBVIRT_ROOT-}" && dpkg-query -W -f '${Package} ${Version}\n' 'libvirt-daemon*' 'qemu-system-*' && stat -c %z "$wrapper")
+        known=$cache/libvirt-capabilities-$(sha256sum <<< "$known" | cut -c 1-8)
+        if mkdir -p "$known" 2> /dev/null; then
+                mkdir -p /var/cache/libvirt/qemu/capabilities
+                mount --bind "$known" /var/cache/libvirt/qemu/capabilities
+        fi
+
+        for name in /usr/bin/qemu-system-*; do
+                case $name in
+                */qemu-system-x86_64 | */qemu-system-s390x) ;;
+                *) rm "$name" ;;
+                esac
+        done
+        : > /usr/bin/qemu-system-s390x.real
+        mount --bind /usr/bin/qemu-system-s390x /usr/bin/qemu-system-s390x.real
+        mount --bind "$wrapper" /usr/bin/qemu-system-s390x
+
+        # A kernel that waits for interrupts which never come: larl, lpswe, the PSW.
+        mkdir -p /var/lib/libvirt/images
+        printf '\xc0\x10\0\0\0\x08\xb2\xb2\x10\0\7\7\7\7\7\7\x03\x02\0\x01\x80\0\0\0\0\0\0\0\0\0\0\0' > /var/lib/libvirt/images/idle-s390x
+
+        # The nodes of the first VFIO groups: devtmpfs would make each with its group.
+        for name in {0..31}; do
+                mknod -m 600 /dev/vfio/"$name" c 1 3
+        done
+}
+
+libvirt_run() {
+        if [ "$DEVHOST_LIBVIRT" = new ]; then
+                . "$top/tools/devhost.d/libvirt-new.sh"
+                libvirt_new_run
+        else
+                libvirtd --daemon
+        fi
+}
+
 libvirt_start() {
+        emulators_prepare
         mkdir -p /var/{lib,log,cache}/libvirt /run/libvirt
         # Its own defaults want a user, cgroups and a log daemon that are not there.
         printf '%s\n' 'user = "root"' 'group = "root"' 'dynamic_ownership = 0' 'remember_owner = 0' \
@@ -72,13 +115,26 @@ libvirt_start() {
                 > /etc/libvirt/qemu.conf
         printf '%s\n' 'auth_unix_ro = "none"' 'auth_unix_rw = "none"' \
                 'log_outputs = "2:file:/var/log/libvirt/libvirtd.log"' > /etc/libvirt/libvirtd.conf
-        libvirtd --daemon 2> /run/log/libvirtd || { cat /run/log/libvirtd >&2; die "libvirtd does not start"; }
+        libvirt_run 2> /run/log/libvirtd || { cat /run/log/libvirtd >&2; die "libvirtd does not start"; }
 }
 
-libvirt_stop() {
+# libvirt_end SIGNAL: its guests go on
+libvirt_end() {
         local pid
 
         pid=$(cat /run/libvirtd.pid)
-        kill "$pid"
+        kill -"$1" "$pid"
         until_true 30 daemon_gone "$pid" || die "libvirtd does not end"
+}
+
+# guests_end: as a power cut ends them
+guests_end() {
+        local file pid
+
+        for file in /run/libvirt/qemu/*.pid; do
+                [ -e "$file" ] || continue
+                pid=$(cat "$file")
+                ! kill -KILL "$pid" 2> /dev/null || until_true 30 daemon_gone "$pid"
+        done
+        rm -rf /run/libvirt
 }

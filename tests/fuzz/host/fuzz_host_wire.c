@@ -32,8 +32,6 @@ static void result(const uint8_t *message, size_t size, WireType type) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-        WireBegin begin;
-        WireEnded ended;
         WireKnow know;
         WireJob job;
         WireType type;
@@ -50,12 +48,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         case WIRE_JOB:
                 if (wire_get_job(data, (size_t) n, &job) >= 0)
                         wire_job_clear(&job);
-                break;
-        case WIRE_BEGIN:
-                (void) wire_get_begin(data, (size_t) n, &begin);
-                break;
-        case WIRE_ENDED:
-                (void) wire_get_ended(data, (size_t) n, &ended);
                 break;
         case WIRE_PARTIAL:
         case WIRE_RESULT:

@@ -32,7 +32,7 @@ daemon_start
 
 # usage
 expect 2 "unknown verb 'frob'" ctl frob
-expect 2 "unknown verb 'tpm-list'" ctl tpm-list
+expect 2 "unknown verb 'tpm-lost'" ctl tpm-lost
 expect 2 'a verb is needed' ctl
 expect 2 "'list' has no option --start" ctl list --start
 expect 2 'missing argument' ctl show

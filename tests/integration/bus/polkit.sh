@@ -45,6 +45,11 @@ expect 1 'Access denied' user_call games "${define[@]}" games-1 '' 1 5 1 16 0 0
 expect 1 "'org.guestcrypt1.manage-matrix' needs authentication" user_call nobody "${define[@]}" nobody-1 '' 1 5 1 16 0 0
 expect 1 "'org.guestcrypt1.manage-mdev' needs" user_call nobody CreateMdev 'sssa(ss)a{sv}' mtty mtty-1 '' 0 0
 expect 1 "'org.guestcrypt1.manage-host' needs" user_call nobody SetHostMasks 'aqaqa{sv}' 1 0 1 0 0
+expect 1 "'org.guestcrypt1.manage-tpm' needs" user_call nobody DefineTpm 'ssa{sv}' x '' 0
+expect 1 'Access denied' user_call games GetTpm s x
+# libvirt's hook is root's, whatever polkit says
+expect 1 'Access denied' as daemon busctl --address="$address" call org.guestcrypt1 /org/guestcrypt1 org.guestcrypt1.Hook \
+        Event 'sssssa{sv}' prepare begin - vm1 c2010203-0405-0607-0809-0a0b0c0d0eab 0
 expect 0 '^a\(qqss\) 0' user_call nobody CheckMatrix 'aqaqaqa{sv}' 1 5 1 16 0 0
 expect 1 'Access denied' user_call games CheckMatrix 'aqaqaqa{sv}' 1 5 1 16 0 0
 path=$(user_call nobody GetMatrix s daemon-1 | cut -d'"' -f2)

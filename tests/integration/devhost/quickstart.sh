@@ -6,4 +6,4 @@ set -euo pipefail
 top=$(cd "${0%/*}/../../.." && pwd)
 . "$top/tests/lib/common.sh"
 need_root
-exec "$top/tools/quickstart"
+exec "$top/tools/quickstart" --no-tpm

@@ -4,6 +4,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/pci_regs.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
 #include <linux/virtio_ring.h>
@@ -304,6 +305,8 @@ static int start_vfio(Vmm *v) {
 
         clear_ring(v);
         r = vmm_put(v, 0, VIRTIO_PCI_COMMON_STATUS, 0, 1);
+        if (r >= 0)
+                r = vmm_put(v, 7, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
         if (r >= 0)
                 r = vmm_put(v, 0, VIRTIO_PCI_COMMON_STATUS, 3, 1);
         for (unsigned i = 0; r >= 0 && i < 2; i++) {

@@ -33,7 +33,8 @@ static void test_keys(void **state) {
 
         conf_parse(
                 "# a comment\n[Manager]\nRescanSec=60\n LockTimeoutSec = 1 \nStepTimeoutSec=2\nScanTimeoutSec=3\n"
-                ";\n\nMaxMatrices=4\nMaxMatricesPerUser=0\nMaxCallsPerCaller=6\nLogLevel=debug",
+                ";\n\nMaxMatrices=4\nMaxMatricesPerUser=0\nMaxCallsPerCaller=6\nLogLevel=debug\n"
+                "LibvirtURI = test:///default \nTpmGroup=kvm\nTpmUidBase=2000000000\nMaxTpms=7",
                 &c, on_warning, &w);
         assert_int_equal(w.n, 0);
         assert_int_equal(c.rescan_us, 60000000);
@@ -44,6 +45,13 @@ static void test_keys(void **state) {
         assert_int_equal(c.max_matrices_per_user, 0);
         assert_int_equal(c.max_calls_per_caller, 6);
         assert_int_equal(c.log_level, LOG_DEBUG);
+        assert_string_equal(c.libvirt_uri, "test:///default");
+        assert_string_equal(c.tpm_group, "kvm");
+        assert_int_equal(c.tpm_uid_base, 2000000000);
+        assert_int_equal(c.max_tpms, 7);
+        conf_parse("[Manager]\nLibvirtURI=\nTpmGroup=\n", &c, on_warning, &w);
+        assert_string_equal(c.libvirt_uri, "qemu:///system");
+        assert_string_equal(c.tpm_group, "");
 
         conf_parse("[Manager]\nLogLevel=4\nRescanSec=\n", &c, on_warning, &w);
         assert_int_equal(c.log_level, LOG_WARNING);
@@ -66,6 +74,11 @@ static void test_what_is_wrong_is_told_and_ignored(void **state) {
                 { "too much", "[Manager]\nMaxMatrices=99999999999999999999\n", "MaxMatrices=", 2 },
                 { "level", "[Manager]\nLogLevel=loud\n", "'loud' is no log level", 2 },
                 { "level number", "[Manager]\nLogLevel=8\n", "'8' is no log level", 2 },
+                { "uid", "[Manager]\nTpmUidBase=0\n", "TpmUidBase=0 is no number", 2 },
+                { "spaces", "[Manager]\nLibvirtURI=a b\n", "LibvirtURI=a b is too long, or has spaces", 2 },
+                { "long",
+                  "[Manager]\nTpmGroup=abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijkl\n",
+                  "is too long", 2 },
                 { "no section", "RescanSec=5\n", "not in section [Manager]", 1 },
                 { "other section", "[Frob]\n", "unknown section '[Frob]'", 1 },
                 { "no assignment", "[Manager]\nRescanSec\n", "'RescanSec' is no assignment", 2 },

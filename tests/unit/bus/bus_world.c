@@ -200,6 +200,10 @@ sd_bus_message *call_of(const Method *method, const char *sender) {
 
 void add_objects(void) {
         static EngineMatrix matrix;
+        static const char *const problems[] = { "bad \xff line", "another", NULL };
+        static const uint32_t denied[] = { 0x126, 0x139 };
+        static EngineGuest guest;
+        static VtpmView tpm;
         HostMdev mdev = { .uuid = uuid1, .ap = true, .matrix_known = true };
 
         matrix = (EngineMatrix) {
@@ -209,6 +213,37 @@ void add_objects(void) {
         ap_mask_set(&matrix.matrix.domains, 0x47);
         fake.matrices = &matrix;
         fake.n_matrices = 1;
+
+        guest = (EngineGuest) { .uuid = uuid1,
+                                .name = "vm1",
+                                .state = "running",
+                                .persistent = true,
+                                .active = true,
+                                .matrix = "payments-1",
+                                .live_matrix = "",
+                                .tpm = "vm1",
+                                .live_tpm = "old",
+                                .tpm_model = TPM_MODEL_VIRTIO,
+                                .live_tpm_model = TPM_MODEL_CRB,
+                                .problems = problems };
+        fake.guests = &guest;
+        fake.n_guests = 1;
+        tpm = (VtpmView) { .uuid = uuid1,
+                           .spec = { .name = "vm1",
+                                     .guest = "vm1",
+                                     .encrypted = true,
+                                     .pcr_banks = "sha256",
+                                     .denied = denied,
+                                     .n_denied = ELEMENTS(denied),
+                                     .owner = USER },
+                           .state = VTPM_RUNNING,
+                           .model = TPM_MODEL_VIRTIO,
+                           .uid = 1900000001,
+                           .device_socket = "/run/guestcrypt/tpm/x/device.sock",
+                           .swtpm_socket = "/run/guestcrypt/tpm/x/swtpm.sock",
+                           .problems = problems };
+        fake.tpms = &tpm;
+        fake.n_tpms = 1;
 
         fake.snapshot->parents = calloc(1, sizeof *fake.snapshot->parents);
         fake.snapshot->types = calloc(1, sizeof *fake.snapshot->types);
@@ -236,4 +271,103 @@ unsigned heard(const char *what) {
         for (unsigned i = 0; i < w.n_signals; i++)
                 n += strcmp(w.signals[i], what) == 0;
         return n;
+}
+
+void returns_path(sd_bus_message *m, const char *want) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = succeeds(m);
+        const char *path;
+
+        assert_true(sd_bus_message_read(reply, "o", &path) > 0);
+        assert_string_equal(path, want);
+}
+
+/* ---- what holds for every method ---- */
+
+void check_methods_reach_the_engine(const Method *methods, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                fake.asked = NULL;
+                (void) sd_bus_message_unref(succeeds(call_of(&methods[i], NULL)));
+                assert_string_equal(fake.asked, methods[i].asked);
+                assert_int_equal(fake.uid, 0);
+                assert_string_equal(fake.caller, "peer");
+        }
+        assert_int_equal(w.n_asked, 0); /* root is let through */
+}
+
+/* As docs/api.md has them. */
+static const int errnos[_VERDICT_MAX] = {
+        [VERDICT_OVERLAP] = EADDRINUSE,
+        [VERDICT_HOST_OWNED] = EADDRNOTAVAIL,
+        [VERDICT_NOT_INSTALLED] = ENODEV,
+        [VERDICT_LIMIT_HIT] = E2BIG,
+        [VERDICT_NO_SUCH_MATRIX] = ENOENT,
+        [VERDICT_NO_SUCH_MDEV] = ENOENT,
+        [VERDICT_NO_SUCH_PARENT] = ENXIO,
+        [VERDICT_NO_INSTANCES] = EUSERS,
+        [VERDICT_EXISTS] = EEXIST,
+        [VERDICT_IN_USE] = EBUSY,
+        [VERDICT_BAD_STATE] = EALREADY,
+        [VERDICT_CONFIG_LOCKED] = ETIMEDOUT,
+        [VERDICT_STUCK] = ETIME,
+        [VERDICT_NOT_OURS] = EPERM,
+        [VERDICT_BAD_RECORD] = EBADMSG,
+        [VERDICT_BACKEND] = EHOSTDOWN,
+        [VERDICT_KERNEL] = EIO,
+        [VERDICT_NO_SUCH_GUEST] = ENOENT,
+        [VERDICT_NO_SUCH_TPM] = ENOENT,
+        [VERDICT_LIBVIRT] = EREMOTEIO,
+        [VERDICT_TPM] = EREMOTEIO,
+        [VERDICT_UNSUPPORTED] = EOPNOTSUPP,
+        [VERDICT_INVALID] = EINVAL,
+};
+
+void check_errors_have_names(const Method *methods, size_t n) {
+        for (Verdict v = VERDICT_OK + 1; v < _VERDICT_MAX; v++) {
+                for (size_t i = 0; i < n; i++) {
+                        fake.at_once = (int) v;
+                        fails(call_of(&methods[i], NULL), bus_error_name(v), FAKE_TEXT);
+                        fake.at_once = 0;
+                        fake.later = (int) v;
+                        fails(call_of(&methods[i], NULL), bus_error_name(v), FAKE_TEXT);
+                        fake.later = 0;
+                }
+                assert_int_equal(sd_bus_error_get_errno(
+                                         &(sd_bus_error) { .name = bus_error_name(v), .message = "" }),
+                                 errnos[v]);
+        }
+}
+
+void check_broken_is_an_errno(const Method *methods, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                fake.at_once = -ENOSPC;
+                fails(call_of(&methods[i], NULL), "System.Error.ENOSPC",
+                      " failed inside guestcryptd (ENOSPC: ");
+                fake.at_once = 0;
+                fake.later = -EIO;
+                fails(call_of(&methods[i], NULL), SD_BUS_ERROR_IO_ERROR,
+                      " failed inside guestcryptd (EIO: ");
+                fake.later = 0;
+        }
+}
+
+void check_polkit_decides(const Method *methods, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                fake.asked = NULL;
+                w.polkit = "no";
+                fails(call_of(&methods[i], ":1.u5"), SD_BUS_ERROR_ACCESS_DENIED, methods[i].action);
+                assert_string_equal(w.action, methods[i].action);
+                assert_string_equal(w.subject, ":1.u5");
+                w.polkit = "challenge";
+                fails(call_of(&methods[i], ":1.u5"), SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED,
+                      methods[i].action);
+                w.polkit = "gone";
+                fails(call_of(&methods[i], ":1.u5"), SD_BUS_ERROR_ACCESS_DENIED, "polkit did not answer");
+                assert_null(fake.asked); /* nothing was done before the answer */
+
+                w.polkit = "yes";
+                (void) sd_bus_message_unref(succeeds(call_of(&methods[i], ":1.u5")));
+                assert_string_equal(fake.asked, methods[i].asked);
+                assert_int_equal(fake.uid, USER);
+                assert_string_equal(fake.caller, ":1.u5");
+        }
 }

@@ -23,6 +23,8 @@
 #define UUID1_PATH "c2010203_0405_0607_0809_0a0b0c0d0eab"
 #define MATRIX1    BUS_ROOT "/matrix/" UUID1_PATH
 #define MDEV1      BUS_ROOT "/mdev/" UUID1_PATH
+#define GUEST1     BUS_ROOT "/guest/" UUID1_PATH
+#define TPM1       BUS_ROOT "/tpm/" UUID1_PATH
 
 extern const Uuid uuid1;
 
@@ -72,6 +74,17 @@ sd_bus_message *call_of(const Method *method, const char *sender);
 void append_matrix(sd_bus_message *m);
 void append_options(sd_bus_message *m);
 void append_nothing(sd_bus_message *m);
+
+/* Consumes @m, whose reply is to be this path. */
+void returns_path(sd_bus_message *m, const char *want);
+
+/* ---- what holds for every method; the objects are there ---- */
+
+void check_methods_reach_the_engine(const Method *methods, size_t n);
+/* Each verdict under its name, at once and later. */
+void check_errors_have_names(const Method *methods, size_t n);
+void check_broken_is_an_errno(const Method *methods, size_t n);
+void check_polkit_decides(const Method *methods, size_t n);
 
 /* One of each kind. */
 void add_objects(void);

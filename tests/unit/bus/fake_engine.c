@@ -9,34 +9,36 @@
 
 FakeEngine fake;
 
-typedef struct Later {
-        engine_done_t done;
-        engine_reconciled_t reconciled;
-        void (*plain)(void *userdata, int r);
-        void *userdata;
-} Later;
-
 static int on_turn(sd_event_source *s, void *userdata) {
-        CLEANUP(freep) Later *l = userdata;
-        Refusal refusal = { .verdict = (Verdict) MAX(fake.later, 0),
+        CLEANUP(freep) FakeLater *l = userdata;
+        Refusal refusal = { .verdict = (Verdict) MAX(l->result, 0),
                             .error = fake.kernel_errno,
                             .text = (char *) FAKE_TEXT };
+        const VtpmCounter counters[] = { { "commands", 17 }, { "errors", UINT64_MAX } };
         const EngineHealed healed[] = { { .name = "payments-1", .what = "started again" } };
 
         sd_event_source_unref(s);
         if (l->done)
-                l->done(l->userdata, fake.later, fake.later > 0 ? &refusal : NULL, fake.uuid);
+                l->done(l->userdata, l->result, l->result > 0 ? &refusal : NULL, fake.uuid);
         if (l->reconciled)
-                l->reconciled(l->userdata, fake.later, fake.later > 0 ? &refusal : NULL, healed,
-                              fake.later == 0);
+                l->reconciled(l->userdata, l->result, l->result > 0 ? &refusal : NULL, healed,
+                              l->result == 0);
+        if (l->noted)
+                l->noted(l->userdata, l->result, l->result > 0 ? &refusal : NULL,
+                         l->result == 0 ? fake.notes : NULL);
+        if (l->counters) /* the verdicts are taken as they are, see engine_verdict_of_vtpm() */
+                l->counters(l->userdata, MIN(l->result, 0), (VtpmVerdict) MAX(l->result, 0),
+                            l->result > 0 ? FAKE_TEXT : NULL, counters, ELEMENTS(counters));
         if (l->plain)
-                l->plain(l->userdata, fake.later);
+                l->plain(l->userdata, l->result);
         return 0;
 }
 
-static int begin(const char *asked, const EngineCaller *c, Later l, Refusal *reterr) {
+int fake_begin(const char *asked, const EngineCaller *c, FakeLater l, Refusal *reterr) {
+        bool spared = fake.refuse && strcmp(fake.refuse, asked) != 0;
+        int at_once = spared ? 0 : fake.at_once;
         sd_event_source *s;
-        Later *copy;
+        FakeLater *copy;
 
         fake.asked = asked;
         fake.n_asked++;
@@ -44,18 +46,21 @@ static int begin(const char *asked, const EngineCaller *c, Later l, Refusal *ret
                 fake.uid = c->uid;
                 (void) snprintf(fake.caller, sizeof fake.caller, "%s", c->id);
         }
+        if (fake.on_asked)
+                fake.on_asked(asked);
 
-        if (fake.at_once > 0)
-                *reterr = (Refusal) { .verdict = (Verdict) fake.at_once,
+        if (at_once > 0)
+                *reterr = (Refusal) { .verdict = (Verdict) at_once,
                                       .error = fake.kernel_errno,
                                       .text = strdup(FAKE_TEXT) };
-        if (fake.at_once != 0)
-                return fake.at_once;
+        if (at_once != 0)
+                return at_once;
         if (fake.hang)
                 return 0;
 
         copy = malloc(sizeof *copy);
         *copy = l;
+        copy->result = spared ? 0 : fake.later;
         return sd_event_add_defer(fake.event, &s, on_turn, copy);
 }
 
@@ -70,47 +75,47 @@ static void keep(const EngineDefine *d) {
 int engine_define(Engine *e, const EngineDefine *d, const EngineCaller *c, engine_done_t done, void *u,
                   Refusal *reterr) {
         keep(d);
-        return begin("define", c, (Later) { .done = done, .userdata = u }, reterr);
+        return fake_begin("define", c, (FakeLater) { .done = done, .userdata = u }, reterr);
 }
 
 int engine_define_xml(Engine *e, const char *xml, size_t size, const EngineDefine *d, const EngineCaller *c,
                       engine_done_t done, void *u, Refusal *reterr) {
         keep(d);
         fake.xml_size = size;
-        return begin("define_xml", c, (Later) { .done = done, .userdata = u }, reterr);
+        return fake_begin("define_xml", c, (FakeLater) { .done = done, .userdata = u }, reterr);
 }
 
 int engine_start(Engine *e, Uuid uuid, bool from_host, const EngineCaller *c, engine_done_t done, void *u,
                  Refusal *reterr) {
         fake.asked_uuid = uuid;
         fake.flag = from_host;
-        return begin("start", c, (Later) { .done = done, .userdata = u }, reterr);
+        return fake_begin("start", c, (FakeLater) { .done = done, .userdata = u }, reterr);
 }
 
 int engine_stop(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done, void *u, Refusal *reterr) {
         fake.asked_uuid = uuid;
-        return begin("stop", c, (Later) { .done = done, .userdata = u }, reterr);
+        return fake_begin("stop", c, (FakeLater) { .done = done, .userdata = u }, reterr);
 }
 
 int engine_modify(Engine *e, Uuid uuid, const ApMatrix *m, const EngineCaller *c, engine_done_t done,
                   void *u, Refusal *reterr) {
         fake.asked_uuid = uuid;
         fake.matrix = *m;
-        return begin("modify", c, (Later) { .done = done, .userdata = u }, reterr);
+        return fake_begin("modify", c, (FakeLater) { .done = done, .userdata = u }, reterr);
 }
 
 int engine_undefine(Engine *e, Uuid uuid, bool stop, const EngineCaller *c, engine_done_t done, void *u,
                     Refusal *reterr) {
         fake.asked_uuid = uuid;
         fake.flag = stop;
-        return begin("undefine", c, (Later) { .done = done, .userdata = u }, reterr);
+        return fake_begin("undefine", c, (FakeLater) { .done = done, .userdata = u }, reterr);
 }
 
 int engine_set_autostart(Engine *e, Uuid uuid, bool autostart, const EngineCaller *c, engine_done_t done,
                          void *u, Refusal *reterr) {
         fake.asked_uuid = uuid;
         fake.flag = autostart;
-        return begin("set_autostart", c, (Later) { .done = done, .userdata = u }, reterr);
+        return fake_begin("set_autostart", c, (FakeLater) { .done = done, .userdata = u }, reterr);
 }
 
 int engine_create_mdev(Engine *e, const char *parent, const char *type, Uuid uuid, const EngineAttr *attrs,
@@ -118,23 +123,23 @@ int engine_create_mdev(Engine *e, const char *parent, const char *type, Uuid uui
         fake.asked_uuid = uuid;
         fake.n_attrs = n_attrs;
         (void) snprintf(fake.name, sizeof fake.name, "%s/%s", parent, type);
-        return begin("create_mdev", c, (Later) { .done = done, .userdata = u }, reterr);
+        return fake_begin("create_mdev", c, (FakeLater) { .done = done, .userdata = u }, reterr);
 }
 
 int engine_remove_mdev(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_t done, void *u,
                        Refusal *reterr) {
         fake.asked_uuid = uuid;
-        return begin("remove_mdev", c, (Later) { .done = done, .userdata = u }, reterr);
+        return fake_begin("remove_mdev", c, (FakeLater) { .done = done, .userdata = u }, reterr);
 }
 
 int engine_set_host_masks(Engine *e, const ApMask *adapters, const ApMask *domains, const EngineCaller *c,
                           engine_done_t done, void *u, Refusal *reterr) {
         fake.matrix = (ApMatrix) { .adapters = *adapters, .domains = *domains };
-        return begin("set_host_masks", c, (Later) { .done = done, .userdata = u }, reterr);
+        return fake_begin("set_host_masks", c, (FakeLater) { .done = done, .userdata = u }, reterr);
 }
 
 int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done, void *u, Refusal *reterr) {
-        return begin("reconcile", c, (Later) { .reconciled = done, .userdata = u }, reterr);
+        return fake_begin("reconcile", c, (FakeLater) { .reconciled = done, .userdata = u }, reterr);
 }
 
 int engine_admit(Engine *e, const char *caller, Refusal *reterr) {
@@ -154,19 +159,19 @@ void engine_discharge(Engine *e, const char *caller) {
 int engine_rescan(Engine *e, void (*done)(void *, int), void *u) {
         Refusal unused = {};
 
-        return begin("rescan", NULL, (Later) { .plain = done, .userdata = u }, &unused);
+        return fake_begin("rescan", NULL, (FakeLater) { .plain = done, .userdata = u }, &unused);
 }
 
 int engine_refresh(Engine *e, void (*done)(void *, int), void *u) {
         sd_event_source *s;
-        Later *copy = malloc(sizeof *copy);
+        FakeLater *copy = malloc(sizeof *copy);
 
         fake.n_refreshed++;
         if (fake.hang) {
                 free(copy);
                 return 0;
         }
-        *copy = (Later) { .plain = done, .userdata = u };
+        *copy = (FakeLater) { .plain = done, .userdata = u, .result = fake.later };
         return sd_event_add_defer(fake.event, &s, on_turn, copy);
 }
 

@@ -3,14 +3,17 @@
 
 /* fake_engine - stands in for engine/ below the bus: keeps what it was asked, answers what it is told to. */
 
-#include "engine/engine.h"
+#include "engine/engine_guest.h"
+
+#define FAKE_CODES 64
 
 typedef struct FakeEngine {
         sd_event *event;
 
         /* what it answers */
-        int at_once; /* 0: accept; else this, with a refusal if > 0 */
-        int later;   /* then done() with this, from the loop */
+        int at_once;        /* 0: accept; else this, with a refusal if > 0 */
+        int later;          /* then done() with this, from the loop */
+        const char *refuse; /* only this function does so; NULL: all */
         bool no_ap;
         int kernel_errno; /* of refusals: negative */
         bool hang;        /* done() is never called */
@@ -23,6 +26,15 @@ typedef struct FakeEngine {
         const char *const *problems;
         unsigned max_calls;       /* 0: no limit */
         void (*on_get)(size_t i); /* matrix i has just been looked at */
+        EngineGuest *guests;
+        size_t n_guests;
+        VtpmView *tpms;
+        size_t n_tpms;
+        bool no_vtpm;
+        const char *libvirt; /* NULL: connected */
+        const char *libvirt_problem;
+        void (*on_asked)(const char *asked);
+        const char *const *notes;
 
         /* what it was asked last */
         const char *asked; /* name of the function; NULL: nothing */
@@ -37,7 +49,29 @@ typedef struct FakeEngine {
         char caller[64];
         size_t n_attrs, xml_size;
         unsigned n_refreshed, n_admitted;
+        Uuid asked_other; /* the matrix or TPM that a guest gets */
+        TpmModel model;
+        VtpmSpec spec; /* its strings are in texts, as are the hook's */
+        uint32_t denied[FAKE_CODES];
+        EngineHook hook;
+        Uuid mdevs[4];
+        char texts[8][300];
+        char bytes[64]; /* that were read from a descriptor */
 } FakeEngine;
+
+/* What is called from the loop. */
+typedef struct FakeLater {
+        engine_done_t done;
+        engine_reconciled_t reconciled;
+        engine_noted_t noted;
+        vtpm_counters_t counters;
+        void (*plain)(void *userdata, int r);
+        void *userdata;
+        int result;
+} FakeLater;
+
+/* What all requests do. */
+int fake_begin(const char *asked, const EngineCaller *c, FakeLater l, Refusal *reterr);
 
 #define FAKE_TEXT "queue 05.0047 is held by definition 'payments-1'"
 

@@ -57,25 +57,9 @@ static const Method changing[] = {
           append_options },
 };
 
-static void returns_path(sd_bus_message *m, const char *want) {
-        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = succeeds(m);
-        const char *path;
-
-        assert_true(sd_bus_message_read(reply, "o", &path) > 0);
-        assert_string_equal(path, want);
-}
-
 static void test_methods_reach_the_engine(void **state) {
         add_objects();
-
-        for (size_t i = 0; i < ELEMENTS(changing); i++) {
-                fake.asked = NULL;
-                (void) sd_bus_message_unref(succeeds(call_of(&changing[i], NULL)));
-                assert_string_equal(fake.asked, changing[i].asked);
-                assert_int_equal(fake.uid, 0);
-                assert_string_equal(fake.caller, "peer");
-        }
-        assert_int_equal(w.n_asked, 0); /* root is let through */
+        check_methods_reach_the_engine(changing, ELEMENTS(changing));
 }
 
 static void test_define_arguments(void **state) {
@@ -99,65 +83,14 @@ static void test_define_arguments(void **state) {
         assert_int_equal(fake.n_attrs, 1);
 }
 
-/* As docs/api.md has them. */
-static const int errnos[_VERDICT_MAX] = {
-        [VERDICT_OVERLAP] = EADDRINUSE,
-        [VERDICT_HOST_OWNED] = EADDRNOTAVAIL,
-        [VERDICT_NOT_INSTALLED] = ENODEV,
-        [VERDICT_LIMIT_HIT] = E2BIG,
-        [VERDICT_NO_SUCH_MATRIX] = ENOENT,
-        [VERDICT_NO_SUCH_MDEV] = ENOENT,
-        [VERDICT_NO_SUCH_PARENT] = ENXIO,
-        [VERDICT_NO_INSTANCES] = EUSERS,
-        [VERDICT_EXISTS] = EEXIST,
-        [VERDICT_IN_USE] = EBUSY,
-        [VERDICT_BAD_STATE] = EALREADY,
-        [VERDICT_CONFIG_LOCKED] = ETIMEDOUT,
-        [VERDICT_STUCK] = ETIME,
-        [VERDICT_NOT_OURS] = EPERM,
-        [VERDICT_BAD_RECORD] = EBADMSG,
-        [VERDICT_BACKEND] = EHOSTDOWN,
-        [VERDICT_KERNEL] = EIO,
-        [VERDICT_NO_SUCH_GUEST] = ENOENT,
-        [VERDICT_NO_SUCH_TPM] = ENOENT,
-        [VERDICT_LIBVIRT] = EREMOTEIO,
-        [VERDICT_TPM] = EREMOTEIO,
-        [VERDICT_UNSUPPORTED] = EOPNOTSUPP,
-        [VERDICT_INVALID] = EINVAL,
-};
-
-/* Each verdict under its name, at once and later, from every method. */
 static void test_errors_have_names(void **state) {
         add_objects();
-
-        for (Verdict v = VERDICT_OK + 1; v < _VERDICT_MAX; v++) {
-                for (size_t i = 0; i < ELEMENTS(changing); i++) {
-                        fake.at_once = (int) v;
-                        fails(call_of(&changing[i], NULL), bus_error_name(v), FAKE_TEXT);
-                        fake.at_once = 0;
-                        fake.later = (int) v;
-                        fails(call_of(&changing[i], NULL), bus_error_name(v), FAKE_TEXT);
-                        fake.later = 0;
-                }
-                assert_int_equal(sd_bus_error_get_errno(
-                                         &(sd_bus_error) { .name = bus_error_name(v), .message = "" }),
-                                 errnos[v]);
-        }
+        check_errors_have_names(changing, ELEMENTS(changing));
 }
 
 static void test_broken_is_an_errno(void **state) {
         add_objects();
-
-        for (size_t i = 0; i < ELEMENTS(changing); i++) {
-                fake.at_once = -ENOSPC;
-                fails(call_of(&changing[i], NULL), "System.Error.ENOSPC",
-                      " failed inside guestcryptd (ENOSPC: ");
-                fake.at_once = 0;
-                fake.later = -EIO;
-                fails(call_of(&changing[i], NULL), SD_BUS_ERROR_IO_ERROR,
-                      " failed inside guestcryptd (EIO: ");
-                fake.later = 0;
-        }
+        check_broken_is_an_errno(changing, ELEMENTS(changing));
 }
 
 static void test_kernel_errors_tell_the_errno(void **state) {
@@ -443,26 +376,7 @@ static void test_paths(void **state) {
 
 static void test_polkit_decides(void **state) {
         add_objects();
-
-        for (size_t i = 0; i < ELEMENTS(changing); i++) {
-                fake.asked = NULL;
-                w.polkit = "no";
-                fails(call_of(&changing[i], ":1.u5"), SD_BUS_ERROR_ACCESS_DENIED, changing[i].action);
-                assert_string_equal(w.action, changing[i].action);
-                assert_string_equal(w.subject, ":1.u5");
-                w.polkit = "challenge";
-                fails(call_of(&changing[i], ":1.u5"), SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED,
-                      changing[i].action);
-                w.polkit = "gone";
-                fails(call_of(&changing[i], ":1.u5"), SD_BUS_ERROR_ACCESS_DENIED, "polkit did not answer");
-                assert_null(fake.asked); /* nothing was done before the answer */
-
-                w.polkit = "yes";
-                (void) sd_bus_message_unref(succeeds(call_of(&changing[i], ":1.u5")));
-                assert_string_equal(fake.asked, changing[i].asked);
-                assert_int_equal(fake.uid, USER);
-                assert_string_equal(fake.caller, ":1.u5");
-        }
+        check_polkit_decides(changing, ELEMENTS(changing));
         fails(call_of(&changing[0], ":1.x9"), SD_BUS_ERROR_ACCESS_DENIED, "gone");
 }
 

@@ -15,6 +15,8 @@ complain() {
 guestcryptctl() { # what the completion asks
         case $1 in
         list) printf 'NAME  STATE\npayments-1  started\naudit-1  defined\n' ;;
+        guest-list) printf 'NAME  STATE\nvm1  running\nvm2  shutoff\n' ;;
+        tpm-list) printf 'NAME  STATE\nvm1  running\nspare  defined\n' ;;
         mdev-types) printf 'PARENT  TYPE\nmatrix  vfio_ap-passthrough\nmtty  mtty-1\nmtty  mtty-2\n' ;;
         esac
 }
@@ -46,4 +48,14 @@ done
 [ "$(complete_words mdev-create mtty '')" = 'mtty-1 mtty-2' ] || complain "types of a parent are not completed"
 [[ "$(complete_words -- 2>&1)" == "--json "*"--version" ]] || complain "options before a verb are not completed"
 [ -z "$(complete_words define x --adapters '')" ] || complain "something is offered for a list"
+[ "$(complete_words guest-attach-matrix '')" = 'vm1 vm2' ] || complain "guests are not completed"
+[ "$(complete_words guest-attach-matrix vm1 p)" = payments-1 ] || complain "matrices for a guest are not completed"
+[ "$(complete_words guest-attach-tpm vm1 --tpm s)" = spare ] || complain "TPMs for a guest are not completed"
+[ "$(complete_words define x --guest '')" = 'vm1 vm2' ] || complain "guests of an option are not completed"
+[ "$(complete_words tpm-start --model '')" = 'virtio crb tis' ] || complain "models are not completed"
+[ "$(complete_words tpm-start --model crb s)" = spare ] || complain "TPMs after an option are not completed"
+[ "$(cd "$top" && complete_words tpm-restore meson.b)" = meson.build ] || complain "files are not completed"
+[ "$(cd "$top" && complete_words tpm-define x --key-file meson.b)" = meson.build ] || complain "files of an option are not completed"
+[ "$(cd "$top" && complete_words tpm-backup vm1 meson.b)" = meson.build ] || complain "a file to write is not completed"
+[ "$(cd "$top" && complete_words tpm-import dbu)" = dbus ] || complain "directories are not completed"
 exit $failed

@@ -90,37 +90,11 @@ static void test_snapshot(void **state) {
         (void) snapshot_free(s);
 }
 
-static void test_small(void **state) {
-        const HostOutcome outcome = { .verdict = HOST_KERNEL,
-                                      .has_apqn = true,
-                                      .apqn = { 5, 0x47 },
-                                      .error = -EADDRINUSE,
-                                      .step = 3,
-                                      .holder = 77 };
-        const WireBegin begin = { WIRE_PHASE_STEP, 2, 5, 1000, "write of a/b" };
+static void test_know(void **state) {
         HostKnown known[3] = { { .uuid = { { 1 } } }, { .uuid = { { 2 } } }, { .uuid = { { 3 } } } };
         WireBuffer b = {};
-        WireEnded ended;
-        WireBegin again;
         WireKnow know;
 
-        assert_int_equal(wire_put_ended(&b, 9, &outcome), 0);
-        assert_int_equal(wire_get_ended(b.data, b.size, &ended), 0);
-        assert_int_equal(ended.plan, 9);
-        assert_int_equal(ended.outcome.verdict, HOST_KERNEL);
-        assert_int_equal(ended.outcome.error, -EADDRINUSE);
-        assert_int_equal(ended.outcome.step, 3);
-        assert_int_equal(ended.outcome.holder, 77);
-        assert_true(ended.outcome.has_apqn && ended.outcome.apqn.adapter == 5 &&
-                    ended.outcome.apqn.domain == 0x47);
-
-        b.size = 0;
-        assert_int_equal(wire_put_begin(&b, &begin), 0);
-        assert_int_equal(wire_get_begin(b.data, b.size, &again), 0);
-        assert_int_equal(again.step, 5);
-        assert_string_equal(again.what, begin.what);
-
-        b.size = 0;
         assert_int_equal(wire_put_know(&b, known, 3), 0);
         assert_int_equal(wire_get_know(b.data, b.size, &know), 0);
         assert_int_equal(know.n, 3);
@@ -205,7 +179,7 @@ static void test_garbage(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_snapshot),
-                cmocka_unit_test(test_small),
+                cmocka_unit_test(test_know),
                 cmocka_unit_test(test_job),
                 cmocka_unit_test(test_garbage),
         };

@@ -11,10 +11,17 @@ need systemd-analyze
 t=$(mktemp -d)
 trap 'rm -r "$t"' EXIT
 # the program is not installed yet; nothing else may differ
-sed "s#^ExecStart=.*#ExecStart=$build/daemon/guestcryptd#" "$build/systemd/guestcryptd.service" > "$t/guestcryptd.service"
-out=$(systemd-analyze verify --man=no "$t/guestcryptd.service" 2>&1) || { echo "$out"; exit 1; }
-! grep -F guestcryptd.service <<< "$out" || exit 1
+units=(guestcryptd.service guestcrypt-tpm-job@.service guestcrypt-swtpm@.service guestcrypt-tpm@.service)
+for unit in "${units[@]}"; do
+        sed "s#^ExecStart=[^ ]*#ExecStart=$build/daemon/guestcryptd#" "$build/systemd/$unit" > "$t/$unit"
+done
+for unit in "${units[@]}"; do
+        out=$(systemd-analyze verify --man=no "$t/${unit/@/@x}" 2>&1) || { echo "$out"; exit 1; }
+        ! grep -F "$unit" <<< "$out" || exit 1
+done
 
 systemd-analyze security --help | grep -e --offline > /dev/null || skip "systemd-analyze cannot judge files"
-systemd-analyze security --offline=true --threshold=25 --no-pager "$t/guestcryptd.service" > "$t/out" || { cat "$t/out"; exit 1; }
-tail -n 1 "$t/out"
+for unit in "${units[@]}"; do
+        systemd-analyze security --offline=true --threshold=25 --no-pager "$t/${unit/@/@x}" > "$t/out" || { cat "$t/out"; exit 1; }
+        tail -n 1 "$t/out"
+done

@@ -610,6 +610,80 @@ static void test_full_vector(void **state) {
         (void) close(pipes[1]);
 }
 
+/* A function that is no bus master touches no memory and interrupts nobody, whatever else it is told; nothing is lost of what it has. */
+static void test_bus_master(void **state) {
+        enum { OFF = PCI_COMMAND_MEMORY, ON = PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER };
+        static uint8_t before[VMM_SIZE];
+        uint8_t response[64], header[8];
+        uint32_t head, length;
+
+        assert_int_equal(vmm_start(&h.vmm), 0);
+        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
+                                     HARNESS_MS),
+                         28);
+        assert_true(vmm_interrupts(&h.vmm) > 0);
+
+        /* a request is not taken */
+        assert_int_equal(vmm_put(&h.vmm, 7, PCI_COMMAND, OFF, 2), 0);
+        vmm_submit(&h.vmm, get_random, sizeof get_random, 64);
+        memcpy(before, h.vmm.memory, VMM_SIZE);
+        assert_int_equal(vmm_put(&h.vmm, 0, VIRTIO_PCI_COMMON_STATUS, 15, 1), 0);
+        assert_int_equal(vmm_put(&h.vmm, 7, PCI_COMMAND + 1, PCI_COMMAND_INTX_DISABLE >> 8, 1), 0);
+        harness_restart(&h);
+        assert_int_equal(vmm_kick(&h.vmm), 0);
+        harness_pump(&h);
+        assert_int_equal(h.tpm.n_commands, 1);
+        assert_memory_equal(before, h.vmm.memory, VMM_SIZE);
+
+        /* until it may, without another doorbell; the bit can be part of a longer write */
+        assert_int_equal(vmm_read(&h.vmm, 7, 0, header, sizeof header), 0);
+        header[PCI_COMMAND] = ON;
+        h.tpm.fault = FAKE_TPM_HELD;
+        assert_int_equal(vmm_write(&h.vmm, 7, 0, header, sizeof header), 0);
+        harness_pump(&h);
+        assert_int_equal(h.tpm.n_commands, 2);
+
+        /* the answer comes while it may not */
+        memcpy(before, h.vmm.memory, VMM_SIZE);
+        (void) vmm_interrupts(&h.vmm);
+        header[PCI_COMMAND] = OFF;
+        assert_int_equal(vmm_write(&h.vmm, 7, 0, header, sizeof header), 0);
+        h.tpm.fault = FAKE_TPM_GOOD;
+        harness_pump(&h);
+        assert_int_equal(h.service.device.s->phase, DEVICE_DONE);
+        harness_restart(&h);
+        assert_int_equal(vmm_kick(&h.vmm), 0);
+        harness_pump(&h);
+        assert_memory_equal(before, h.vmm.memory, VMM_SIZE);
+        assert_int_equal(vmm_interrupts(&h.vmm), 0);
+
+        /* it is given, once, and the TPM has seen its command once */
+        assert_int_equal(vmm_put(&h.vmm, 7, PCI_COMMAND, ON, 2), 0);
+        assert_int_equal(vmm_wait_used(&h.vmm, HARNESS_MS, &head, &length), 1);
+        assert_int_equal(length, 28);
+        assert_true(vmm_interrupts(&h.vmm) > 0);
+        assert_int_equal(h.tpm.n_commands, 2);
+        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
+                                     HARNESS_MS),
+                         28);
+        assert_int_equal(h.tpm.n_commands, 3);
+
+        /* one that nobody fetched is not the next driver's, even if that one asks for the same */
+        h.tpm.fault = FAKE_TPM_HELD;
+        vmm_submit(&h.vmm, get_random, sizeof get_random, 64);
+        harness_pump(&h);
+        assert_int_equal(vmm_put(&h.vmm, 7, PCI_COMMAND, OFF, 2), 0);
+        h.tpm.fault = FAKE_TPM_GOOD;
+        harness_pump(&h);
+        assert_int_equal(h.tpm.n_commands, 4);
+        assert_int_equal(vmm_reset(&h.vmm), 0);
+        assert_int_equal(vmm_start_ring(&h.vmm), 0);
+        assert_int_equal(vmm_command(&h.vmm, get_random, sizeof get_random, response, sizeof response,
+                                     HARNESS_MS),
+                         28);
+        assert_int_equal(h.tpm.n_commands, 5);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_messages, setup, teardown),
@@ -622,6 +696,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_window, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_status, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_ring_places, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_bus_master, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_slow_reader, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_again, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_killed, setup, teardown),

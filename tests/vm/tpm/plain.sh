@@ -6,7 +6,7 @@
 # usage: plain.sh ROOT amd64|s390x WORK
 #
 # The tests run in the guest's root file system, but on this machine, with network and mounts of their own; an s390x one
-# through qemu-user. WORK/tree is what the guest has as /foreign; what is made goes into WORK/work.
+# through WORK/emulator/usr/bin/qemu-s390x. WORK/tree is what the guest has as /foreign; what is made goes into WORK/work.
 set -euo pipefail
 top=$(cd "${0%/*}/../../.." && pwd)
 . "$top/tests/lib/common.sh"
@@ -17,19 +17,18 @@ if [ -z "${GUESTCRYPT_PLAIN:-}" ]; then
                 --propagation private "$0" "$@"
 fi
 
-root=$1 arch=$2 tree=$3/tree work=$3/work
+root=$1 arch=$2 tree=$3/tree emulator=$3/emulator/usr/bin/qemu-s390x work=$3/work
 mkdir "$work"
 mount -t tmpfs work "$work"
 mkdir "$work"/{state,root}
 
 if [ "$arch" = s390x ]; then
-        need qemu-s390x-static
         mount -t binfmt_misc binfmt /proc/sys/fs/binfmt_misc
         # An ELF header: 64 bits, big-endian, machine 22. F: the interpreter is opened here and now.
         printf ':s390x:M::%s:%s:%s:F' \
                 '\x7fELF\x02\x02\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x16' \
                 '\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff' \
-                "$(command -v qemu-s390x-static)" > /proc/sys/fs/binfmt_misc/register
+                "$emulator" > /proc/sys/fs/binfmt_misc/register
 fi
 
 # Device nodes cannot be made in a user name space; those of this machine have to do.

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "host/host_page.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+
+#define TURN_STOPPED UINT64_MAX
+#define LOOKS_MAX    16 /* while the child goes on */
+
+typedef struct PageOutcome {
+        _Atomic(uint32_t) verdict; /* written last */
+        HostOutcome rest;
+} PageOutcome;
+
+struct HostPage {
+        _Atomic(uint64_t) turn;
+        HostNote notes[2]; /* the one that counts is at `turn` modulo 2 */
+        PageOutcome outcomes[HOST_PAGE_PLANS_MAX];
+};
+
+static uint64_t now_us(void) {
+        struct timespec t;
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
+}
+
+int host_page_map(int fd, HostPage **ret) {
+        HostPage *p = mmap(NULL, sizeof *p, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+        if (p == MAP_FAILED)
+                return -errno;
+
+        *ret = p;
+        return 0;
+}
+
+int host_page_new(HostPage **ret, int *ret_fd) {
+        CLEANUP(fd_closep) int fd = -1;
+        int r;
+
+        fd = memfd_create("guestcrypt-host", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        if (fd < 0)
+                return -errno;
+        if (ftruncate(fd, sizeof(HostPage)) < 0)
+                return -errno;
+        if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+                return -errno;
+        r = host_page_map(fd, ret);
+        if (r < 0)
+                return r;
+
+        *ret_fd = TAKE_FD(fd);
+        return 0;
+}
+
+HostPage *host_page_free(HostPage *p) {
+        if (p)
+                (void) munmap(p, sizeof *p);
+        return NULL;
+}
+
+void host_page_reset(HostPage *p, size_t n_plans) {
+        for (size_t i = 0; i < n_plans && i < HOST_PAGE_PLANS_MAX; i++) {
+                p->outcomes[i].rest = (HostOutcome) {};
+                atomic_store(&p->outcomes[i].verdict, HOST_SKIPPED);
+        }
+}
+
+int host_page_begin(HostPage *p, const HostNote *note) {
+        uint64_t turn = atomic_load(&p->turn);
+        HostNote *next;
+
+        if (turn == TURN_STOPPED)
+                return -ECANCELED;
+
+        next = &p->notes[(turn + 1) % 2];
+        next->phase = note->phase;
+        next->plan = note->plan;
+        next->step = note->step;
+        next->since_us = now_us();
+        next->allowance_us = note->allowance_us;
+        memcpy(next->what, note->what, strnlen(note->what, sizeof note->what - 1) + 1);
+
+        /* before it may have begun */
+        if (note->phase == HOST_PHASE_STEP && note->plan < HOST_PAGE_PLANS_MAX) {
+                p->outcomes[note->plan].rest.step = note->step;
+                atomic_store(&p->outcomes[note->plan].verdict, HOST_STUCK);
+        }
+        return atomic_compare_exchange_strong(&p->turn, &turn, turn + 1) ? 0 : -ECANCELED;
+}
+
+void host_page_ended(HostPage *p, size_t plan, const HostOutcome *o) {
+        if (plan >= HOST_PAGE_PLANS_MAX)
+                return;
+
+        p->outcomes[plan].rest = *o;
+        atomic_store(&p->outcomes[plan].verdict, o->verdict);
+}
+
+int host_page_look(const HostPage *p, HostNote *ret, uint64_t *ret_turn) {
+        uint64_t turn = atomic_load(&p->turn);
+        HostNote note;
+
+        for (unsigned i = 0;; i++) {
+                uint64_t before = turn;
+
+                note = p->notes[turn % 2];
+                atomic_thread_fence(memory_order_seq_cst);
+                turn = atomic_load(&p->turn);
+                if (turn == before)
+                        break;
+                if (i == LOOKS_MAX)
+                        return -EAGAIN;
+        }
+        note.what[sizeof note.what - 1] = '\0';
+        if ((unsigned) note.phase >= _HOST_PHASE_MAX)
+                return -EBADMSG;
+
+        *ret = note;
+        *ret_turn = turn;
+        return 0;
+}
+
+bool host_page_stop(HostPage *p, uint64_t turn) {
+        return atomic_compare_exchange_strong(&p->turn, &turn, TURN_STOPPED);
+}
+
+void host_page_close(HostPage *p) {
+        atomic_store(&p->turn, TURN_STOPPED);
+}
+
+int host_page_outcome(const HostPage *p, size_t plan, HostOutcome *ret) {
+        HostOutcome o;
+
+        if (plan >= HOST_PAGE_PLANS_MAX)
+                return -EBADMSG;
+
+        o = p->outcomes[plan].rest;
+        o.verdict = (HostVerdict) atomic_load(&p->outcomes[plan].verdict);
+        if ((unsigned) o.verdict >= _HOST_VERDICT_MAX || (unsigned) o.plan >= _PLAN_VERDICT_MAX ||
+            o.error > 0 || o.error < -4095 || o.holder < 0)
+                return -EBADMSG;
+
+        *ret = o;
+        return 0;
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "host/host_page.h"
+#include "tests/lib/core/test.h"
+
+static HostNote step_note(size_t plan, size_t step) {
+        HostNote n = { .phase = HOST_PHASE_STEP, .plan = plan, .step = step, .allowance_us = 7 };
+
+        (void) snprintf(n.what, sizeof n.what, "write %zu of %zu", step, plan);
+        return n;
+}
+
+static void make_pair(HostPage **ret_daemon, HostPage **ret_child) {
+        int fd = -1;
+
+        assert_int_equal(host_page_new(ret_daemon, &fd), 0);
+        assert_int_equal(host_page_map(fd, ret_child), 0);
+        assert_true(ftruncate(fd, 1) < 0); /* or the other side would die of SIGBUS */
+        (void) fd_close(fd);
+        host_page_reset(*ret_daemon, HOST_PAGE_PLANS_MAX);
+}
+
+/* What one side writes the other one reads, and each plan's outcome tells the truth at any moment. */
+static void test_outcomes(void **state) {
+        const HostOutcome refused = { .verdict = HOST_KERNEL,
+                                      .has_apqn = true,
+                                      .apqn = { 5, 0x47 },
+                                      .error = -EADDRINUSE,
+                                      .step = 3,
+                                      .holder = 77 };
+        CLEANUP(host_page_freep) HostPage *daemon = NULL;
+        CLEANUP(host_page_freep) HostPage *child = NULL;
+        HostNote note = step_note(1, 4), seen;
+        HostOutcome o;
+        uint64_t turn;
+
+        make_pair(&daemon, &child);
+        assert_int_equal(host_page_outcome(daemon, 1, &o), 0);
+        assert_int_equal(o.verdict, HOST_SKIPPED);
+
+        assert_int_equal(host_page_begin(child, &note), 0);
+        assert_int_equal(host_page_look(daemon, &seen, &turn), 0);
+        assert_int_equal(seen.phase, HOST_PHASE_STEP);
+        assert_int_equal(seen.plan, 1);
+        assert_int_equal(seen.allowance_us, 7);
+        assert_true(seen.since_us > 0);
+        assert_string_equal(seen.what, "write 4 of 1");
+        assert_int_equal(host_page_outcome(daemon, 1, &o), 0);
+        assert_int_equal(o.verdict, HOST_STUCK);
+        assert_int_equal(o.step, 4);
+        assert_int_equal(host_page_outcome(daemon, 0, &o), 0);
+        assert_int_equal(o.verdict, HOST_SKIPPED);
+
+        host_page_ended(child, 1, &refused);
+        assert_int_equal(host_page_outcome(daemon, 1, &o), 0);
+        assert_int_equal(o.verdict, HOST_KERNEL);
+        assert_int_equal(o.error, -EADDRINUSE);
+        assert_int_equal(o.step, 3);
+        assert_int_equal(o.holder, 77);
+        assert_true(o.has_apqn && o.apqn.adapter == 5 && o.apqn.domain == 0x47);
+
+        host_page_reset(daemon, 2);
+        assert_int_equal(host_page_outcome(daemon, 1, &o), 0);
+        assert_int_equal(o.verdict, HOST_SKIPPED);
+        assert_int_equal(o.error, 0);
+}
+
+static void test_nonsense(void **state) {
+        const HostOutcome bad[] = {
+                { .verdict = _HOST_VERDICT_MAX },
+                { .plan = _PLAN_VERDICT_MAX },
+                { .error = 1 },
+                { .error = -4096 },
+                { .holder = -1 },
+        };
+        HostNote note = { .phase = _HOST_PHASE_MAX };
+        CLEANUP(host_page_freep) HostPage *daemon = NULL;
+        CLEANUP(host_page_freep) HostPage *child = NULL;
+        HostOutcome o = { .step = 9 };
+        uint64_t turn;
+
+        make_pair(&daemon, &child);
+        for (size_t i = 0; i < ELEMENTS(bad); i++) {
+                host_page_ended(child, i, &bad[i]);
+                assert_int_equal(host_page_outcome(daemon, i, &o), -EBADMSG);
+                assert_int_equal(o.step, 9);
+        }
+        assert_int_equal(host_page_outcome(daemon, HOST_PAGE_PLANS_MAX, &o), -EBADMSG);
+        assert_int_equal(host_page_begin(child, &note), 0);
+        assert_int_equal(host_page_look(daemon, &note, &turn), -EBADMSG);
+}
+
+/* Either the child's next access comes first or the stop. */
+static void test_stop(void **state) {
+        CLEANUP(host_page_freep) HostPage *daemon = NULL;
+        CLEANUP(host_page_freep) HostPage *child = NULL;
+        HostNote first = step_note(0, 0), second = step_note(0, 1), third = step_note(1, 0), seen;
+        uint64_t turn;
+
+        make_pair(&daemon, &child);
+        assert_int_equal(host_page_begin(child, &first), 0);
+        assert_int_equal(host_page_look(daemon, &seen, &turn), 0);
+        assert_int_equal(host_page_begin(child, &second), 0);
+        assert_false(host_page_stop(daemon, turn)); /* it went on */
+
+        assert_int_equal(host_page_look(daemon, &seen, &turn), 0);
+        assert_int_equal(seen.step, 1);
+        assert_true(host_page_stop(daemon, turn));
+        assert_int_equal(host_page_begin(child, &third), -ECANCELED);
+        assert_int_equal(host_page_begin(child, &third), -ECANCELED);
+        assert_false(host_page_stop(daemon, turn));
+}
+
+typedef struct Racer {
+        HostPage *page;
+        _Atomic(size_t) begun;
+} Racer;
+
+static void *race(void *arg) {
+        Racer *racer = arg;
+
+        for (size_t i = 0;; i++) {
+                HostNote n = step_note(i % HOST_PAGE_PLANS_MAX, i);
+
+                if (host_page_begin(racer->page, &n) < 0)
+                        return NULL;
+                racer->begun = i;
+        }
+}
+
+/* While the child runs: a look never mixes two notes, and of what was stopped nothing begins. */
+static void test_race(void **state) {
+        for (unsigned i = 0; i < 50; i++) {
+                CLEANUP(host_page_freep) HostPage *daemon = NULL;
+                CLEANUP(host_page_freep) HostPage *child = NULL;
+                HostNote start = step_note(0, 0), seen;
+                char what[HOST_PAGE_WHAT_SIZE];
+                uint64_t turn;
+                Racer racer;
+                pthread_t thread;
+                int r;
+
+                make_pair(&daemon, &child);
+                racer = (Racer) { .page = child };
+                assert_int_equal(host_page_begin(child, &start), 0);
+                assert_int_equal(pthread_create(&thread, NULL, race, &racer), 0);
+                do {
+                        r = host_page_look(daemon, &seen, &turn);
+                        assert_true(r == 0 || r == -EAGAIN);
+                        if (r < 0)
+                                continue;
+                        (void) snprintf(what, sizeof what, "write %zu of %zu", seen.step, seen.plan);
+                        assert_string_equal(seen.what, what);
+                } while (r < 0 || seen.step < 10 * i || !host_page_stop(daemon, turn));
+                assert_int_equal(pthread_join(thread, NULL), 0);
+                assert_true(racer.begun <= seen.step);
+        }
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_outcomes),
+                cmocka_unit_test(test_nonsense),
+                cmocka_unit_test(test_stop),
+                cmocka_unit_test(test_race),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
