@@ -6,6 +6,7 @@
  *   engine.c          life, scans, questions
  *   engine_state.c    matrices, marks, claims; taking over a new snapshot
  *   engine_op.c       how an operation goes: decide, journal, host, journal, answer
+ *   engine_disk.c     what is written to the state directory, and when
  *   engine_request.c  what is asked for, read strictly
  *   engine_gather.c   what comes together goes together
  *   engine_decide.c   what each kind of operation checks, claims and plans, and what it leaves behind
@@ -261,16 +262,32 @@ Op *op_free(Op *op);
 int op_admit(Engine *e, Op *op, Refusal *reterr);
 /* Takes @op over: decides it now, or after a scan, and carries it on. */
 void op_begin(Engine *e, Op *op);
-/* Writes what waits for the disk, unless that is being done. */
-void op_commit(Engine *e);
 /* Those for whom a scan, or a reading of mdevctl's definitions, has ended. */
 void op_decide_waiting(Engine *e);
+/* What @op waited for is on the disk, or could not be written. */
+void op_stored(Engine *e, Op *op, int r);
+/* Hands what waits for the host to it, unless it is busy. */
+void op_execute(Engine *e);
+/* Releases what it held, answers. @refusal is taken over. */
+void op_finish(Engine *e, Op *op, int r, Refusal *refusal);
+void op_push(OpQueue *q, Op *op);
+Op *op_pop(OpQueue *q);
+/* At the end: drops what is under way, writes what is late, ends the file worker. */
+void op_drain(Engine *e);
+
+/* ---- engine_disk.c ---- */
+
+/* Writes what waits for the disk, unless that is being done. */
+void op_commit(Engine *e);
 /* An entry that need not be durable before anything else happens. Takes @entry over. */
 void op_commit_lazily(Engine *e, StoreEntry *entry);
 /* The same of a mark: on disk before the ends of intents that go with it. */
 void op_commit_mark(Engine *e, Uuid uuid, MarkKind kind);
-/* At the end: drops what is under way, writes what is late, ends the file worker. */
-void op_drain(Engine *e);
+/* Lazily, both: the intent is not open any more; the mark that was set before the first write is as before. */
+void op_end_intent(Engine *e, Op *op);
+void op_take_back_mark(Engine *e, const Op *op);
+/* At the end: writes what is late, ends the file worker. */
+void op_commit_drain(Engine *e);
 
 /* ---- engine_gather.c ---- */
 

@@ -10,6 +10,10 @@
 
 #include "base/cleanup.h"
 
+#ifndef MFD_NOEXEC_SEAL /* glibc 2.36 has it not yet; vm.memfd_noexec may ask for it */
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
 #define TURN_STOPPED UINT64_MAX
 #define LOOKS_MAX    16 /* while the child goes on */
 
@@ -45,7 +49,9 @@ int host_page_new(HostPage **ret, int *ret_fd) {
         CLEANUP(fd_closep) int fd = -1;
         int r;
 
-        fd = memfd_create("guestcrypt-host", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        fd = memfd_create("guestcrypt-host", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+        if (fd < 0 && errno == EINVAL) /* before 6.3 */
+                fd = memfd_create("guestcrypt-host", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         if (fd < 0)
                 return -errno;
         if (ftruncate(fd, sizeof(HostPage)) < 0)

@@ -125,7 +125,7 @@ static int cpu_features(virConnectPtr libvirt, const VirtWiring *w, const xmlNod
         }
 
         if (strcmp(w->type, "qemu") == 0) {
-                *ret = 0; /* QEMU itself has no AP instructions */
+                *ret = set & ~cleared; /* QEMU itself has none, whatever the model */
                 return 0;
         }
         if (strcmp(w->type, "kvm") != 0)

@@ -13,6 +13,7 @@
 
 #define PLACES_MAX (1024 * 1024)
 #define TEXT_MAX   300
+#define TAG_MAX    65536 /* libxml2 compares each attribute with all before it */
 
 char *doc_line(const char *format, va_list ap) {
         char *text;
@@ -138,6 +139,20 @@ static int next_tag(Doc *d, Tag *ret) {
         return 0;
 }
 
+static int check_tags(Doc *d) {
+        Tag t = {};
+
+        while (next_tag(d, &t) >= 0)
+                if (t.end - t.start > TAG_MAX)
+                        break;
+        /* one that is not ended, too */
+        if (t.end - t.start > TAG_MAX ||
+            (d->at < d->size && d->xml[d->at] == '<' && d->size - d->at > TAG_MAX))
+                return doc_refuse(d, 0, "a tag of more than %d bytes", TAG_MAX);
+        d->at = 0;
+        return 0;
+}
+
 static bool tag_is(const Doc *d, const Tag *t, const xmlChar *local, const xmlChar *prefix) {
         size_t size = t->name_end - t->name, n_prefix = prefix ? strlen((const char *) prefix) + 1 : 0;
         const char *name = d->xml + t->name;
@@ -209,7 +224,6 @@ static void note_address(Doc *d, const xmlChar **attributes, int n) {
 
         if (!sax_is_pci(attributes, n))
                 return;
-        d->n_pci++;
         (void) sax_number(attributes, n, "domain", &domain);
         (void) sax_number(attributes, n, "bus", &bus);
         if (domain == 0 && bus == 0 && sax_number(attributes, n, "slot", &slot) && slot < 32)
@@ -386,6 +400,12 @@ int doc_parse(Doc *d, const char *xml, size_t size) {
                 return doc_refuse(d, 0, "%zu bytes are more than %d", size, VIRT_XML_MAX);
         if (size == 0)
                 return doc_refuse(d, 0, "empty");
+        if (memchr(xml, '\0', size))
+                return doc_refuse(d, 0, "there is a NUL in it");
+
+        r = check_tags(d);
+        if (r < 0)
+                return r;
 
         /* what is not reported to the parser's own handler would be written to stderr */
         xmlInitParser();

@@ -34,7 +34,6 @@ typedef struct Doc {
         Splice *splices;
         size_t n_splices, splices_capacity;
         uint32_t slots;     /* taken on PCI bus 0 */
-        size_t n_pci;       /* devices with a PCI address */
         size_t n_misplaced; /* elements of our name space where they mean nothing */
         size_t at, skip,
                 skip_start; /* while parsing: in the text; how deep in what is not kept, since where */
@@ -45,7 +44,7 @@ typedef struct Doc {
 
 /* One line of ASCII into d->text, unless there is one: -EBADMSG, or -ENOMEM. */
 int doc_refuse(Doc *d, long line, const char *format, ...) __attribute__((format(printf, 3, 4)));
-char *doc_line(const char *format, va_list ap);
+char *doc_line(const char *format, va_list ap) __attribute__((format(printf, 1, 0)));
 
 /* @xml must outlive @d. On error, too, @d is to be cleared; -EBADMSG: d->text. */
 int doc_parse(Doc *d, const char *xml, size_t size);

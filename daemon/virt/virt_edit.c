@@ -132,10 +132,26 @@ static int add_metadata(Editor *e, const char *name, const char *attributes) {
                              name, attributes);
 }
 
+/* After removals: see doc_settle(); once for each element @name of the root. */
+static int settle(Editor *e, const char *name, const char *uri, bool created) {
+        for (xmlNode *c = doc_child(e->root, NULL, name, uri); c; c = doc_child(e->root, c, name, uri)) {
+                bool touched = false;
+                int r;
+
+                for (const xmlNode *n = c->children; n && !touched; n = n->next)
+                        touched = n->type == XML_ELEMENT_NODE && doc_place(&e->d, n)->removed;
+                r = touched ? doc_settle(&e->d, c, created) : 0;
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
 /* Takes all of @name away, and what then holds nothing. */
 static int remove_metadata(Editor *e, const char *name) {
+        bool created = false;
+
         XML_FOREACH_METADATA(e->root, ours) {
-                bool created = strcmp(doc_attribute(ours, "added"), "metadata") == 0;
                 bool found = false;
                 int r;
 
@@ -144,15 +160,12 @@ static int remove_metadata(Editor *e, const char *name) {
                         doc_remove(&e->d, c);
                         found = true;
                 }
-                if (!found)
-                        continue;
-                r = doc_settle(&e->d, ours, true);
-                if (r >= 0 && doc_place(&e->d, ours)->removed)
-                        r = doc_settle(&e->d, ours->parent, created);
+                r = found ? doc_settle(&e->d, ours, true) : 0;
                 if (r < 0)
                         return r;
+                created |= strcmp(doc_attribute(ours, "added"), "metadata") == 0;
         }
-        return 0;
+        return settle(e, "metadata", NULL, created);
 }
 
 /* ---- matrix ---- */
@@ -205,8 +218,7 @@ static int attach_matrix(Editor *e) {
 
 static int detach_matrix(Editor *e) {
         bool all = uuid_is_null(e->edit->mdev), left = false;
-        xmlNode *settled = NULL;
-        int r = 0;
+        int r;
 
         XML_FOREACH_DEVICE(e->root, hostdev, "hostdev") {
                 Uuid id;
@@ -218,10 +230,8 @@ static int detach_matrix(Editor *e) {
                         continue;
                 }
                 doc_remove(&e->d, hostdev);
-                settled = hostdev->parent;
         }
-        if (settled)
-                r = doc_settle(&e->d, settled, false);
+        r = settle(e, "devices", NULL, false);
         if (r >= 0 && !left)
                 r = remove_metadata(e, "matrix");
         return r;
@@ -304,9 +314,7 @@ static int remove_memory(Editor *e, unsigned added) {
         if (access && (was_added(added, ADDED_BACKING) || was_added(added, ADDED_ACCESS)) &&
             strcmp(doc_attribute(access, "mode"), "shared") == 0)
                 doc_remove(&e->d, access);
-        if ((source && doc_place(&e->d, source)->removed) || (access && doc_place(&e->d, access)->removed))
-                return doc_settle(&e->d, backing, was_added(added, ADDED_BACKING));
-        return 0;
+        return settle(e, "memoryBacking", NULL, was_added(added, ADDED_BACKING));
 }
 
 /* ---- the virtio device ---- */
@@ -325,15 +333,13 @@ static int add_pci_root(Editor *e, const xmlNode *devices) {
         return insert_format(e, devices, NULL, "<controller type='pci' index='0' model='pci-root'/>");
 }
 
-static int remove_pci_root(Editor *e) {
-        if (e->d.n_pci > 0) /* somebody has found a use for it */
-                return 0;
+/* Should somebody have found a use for it since, libvirt puts it back by itself. */
+static void remove_pci_root(Editor *e) {
         XML_FOREACH_DEVICE(e->root, controller, "controller")
                 if (is_pci_root(controller)) {
                         doc_remove(&e->d, controller);
-                        return doc_settle(&e->d, controller->parent, false);
+                        break;
                 }
-        return 0;
 }
 
 /* Slots that others' arguments take on the root bus: "addr=1d.0", or "addr":"0x1d" in JSON. */
@@ -440,8 +446,6 @@ static int add_device(Editor *e, const xmlNode *devices) {
 }
 
 static int remove_device(Editor *e, unsigned added, bool *ret_found) {
-        int r = 0;
-
         XML_FOREACH_ARG(e->root, arg) {
                 xmlNode *before = arg->prev;
 
@@ -454,16 +458,7 @@ static int remove_device(Editor *e, unsigned added, bool *ret_found) {
                 doc_remove(&e->d, arg);
                 *ret_found = true;
         }
-        for (xmlNode *c = doc_child(e->root, NULL, "commandline", DOC_QEMU_URI); c && r >= 0;
-             c = doc_child(e->root, c, "commandline", DOC_QEMU_URI)) {
-                bool touched = false;
-
-                for (const xmlNode *arg = c->children; arg; arg = arg->next)
-                        touched |= arg->type == XML_ELEMENT_NODE && doc_place(&e->d, arg)->removed;
-                if (touched)
-                        r = doc_settle(&e->d, c, was_added(added, ADDED_COMMAND_LINE));
-        }
-        return r;
+        return settle(e, "commandline", DOC_QEMU_URI, was_added(added, ADDED_COMMAND_LINE));
 }
 
 /* ---- TPM ---- */
@@ -578,7 +573,6 @@ static int attach_tpm(Editor *e) {
 static int detach_tpm(Editor *e) {
         const xmlNode *wish = metadata_child(e, "tpm");
         const char *words = wish ? doc_attribute(wish, "added") : "";
-        xmlNode *settled = NULL;
         unsigned added = 0;
         bool found = false;
         int r;
@@ -591,19 +585,13 @@ static int detach_tpm(Editor *e) {
         if (r < 0)
                 return r;
         XML_FOREACH_DEVICE(e->root, tpm, "tpm")
-                if (xml_tpm_socket(tpm)) {
+                if (xml_tpm_socket(tpm))
                         doc_remove(&e->d, tpm);
-                        settled = tpm->parent;
-                }
-        if (settled) {
-                r = doc_settle(&e->d, settled, false);
-                if (r < 0)
-                        return r;
-        }
-        if (found)
+        if (found && was_added(added, ADDED_PCI_ROOT))
+                remove_pci_root(e);
+        r = settle(e, "devices", NULL, false);
+        if (r >= 0 && found)
                 r = remove_memory(e, added);
-        if (r >= 0 && found && was_added(added, ADDED_PCI_ROOT))
-                r = remove_pci_root(e);
         if (r >= 0)
                 r = remove_metadata(e, "tpm");
         return r;

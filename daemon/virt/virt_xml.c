@@ -10,6 +10,7 @@
 
 #define PROBLEMS_MAX 16
 #define MDEVS_MAX    64
+#define METADATA_MAX (64 * 1024) /* ours */
 
 static const char guest_rng[] =
 #include "guest.rng.h"
@@ -188,11 +189,16 @@ end:
 }
 
 int xml_metadata_check(Doc *d, xmlNode *ours, char **reterr_text) {
+        const Place *place = doc_place(d, ours);
         Doc errors = {};
         xmlDoc *doc = xmlNewDoc(BAD_CAST "1.0");
-        xmlNode *root = doc ? xmlDocCopyNode(ours, doc, 1) : NULL;
+        xmlNode *root = NULL;
         int r = -ENOMEM;
 
+        if (place->end - place->start > METADATA_MAX)
+                r = doc_refuse(&errors, 0, "it has more than %d bytes", METADATA_MAX);
+        else if (doc)
+                root = xmlDocCopyNode(ours, doc, 1);
         if (root) {
                 xmlDocSetRootElement(doc, root);
                 r = validate(&errors, doc);

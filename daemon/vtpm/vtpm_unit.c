@@ -18,6 +18,7 @@
 #define SYSTEMD_MANAGER SYSTEMD_NAME ".Manager"
 #define UNIT_PREFIX     SYSTEMD_PATH "/unit"
 #define NAME_SIZE       80
+#define GONE_US         UINT64_C(1000000)
 #define STOP_US         (30 * UINT64_C(1000000)) /* longer than the units' own TimeoutStopSec= */
 
 typedef struct UnitRunner UnitRunner;
@@ -186,9 +187,9 @@ static int on_properties_of_failed(sd_bus_message *m, void *userdata, sd_bus_err
         else {
                 if (*status)
                         (void) snprintf(text, sizeof text, "%s", status);
-                else
-                        (void) snprintf(text, sizeof text, "%s: %s, status %d; see journalctl -u %s",
-                                        u->name, *result ? result : u->result, (int) code, u->name);
+                else /* what is said of one that is being started again is of the next attempt */
+                        (void) snprintf(text, sizeof text, "%s has not started; see journalctl -u %s",
+                                        u->name, u->name);
                 answer_start(u, strcmp(result, "exit-code") == 0 && code > 0 ? code : VTPM_EXIT_FAILURE,
                              text);
         }
@@ -234,30 +235,46 @@ static int on_job_removed(sd_bus_message *m, void *userdata, sd_bus_error *error
         return 0;
 }
 
+static void unit_ended(Unit *u, const char *state) {
+        UnitRunner *r = u->runner;
+        VtpmRole role = u->role;
+        Uuid uuid = u->uuid;
+        char text[NAME_SIZE + 32];
+
+        (void) snprintf(text, sizeof text, "%s is %s", u->name, state);
+        reset_failed(u);
+        unit_free(u);
+        r->events->ended(r->userdata, role, uuid, text, false);
+}
+
+static int on_gone(sd_event_source *s, uint64_t usec, void *userdata) {
+        unit_ended(userdata, "not started again");
+        return 0;
+}
+
 static void unit_changed(Unit *u, const char *state) {
         UnitRunner *r = u->runner;
-        char text[NAME_SIZE + 32];
 
         if (u->start_done || u->stop_done || (!u->up && !u->down))
                 return; /* the job will tell */
+        clear_timer(u);
         if (strcmp(state, "active") == 0) {
                 if (!u->down)
                         return;
                 u->down = false;
                 u->up = true;
                 r->events->restarted(r->userdata, u->role, u->uuid);
-        } else if (strcmp(state, "failed") == 0 || strcmp(state, "inactive") == 0) {
-                VtpmRole role = u->role;
-                Uuid uuid = u->uuid;
-
-                (void) snprintf(text, sizeof text, "%s is %s", u->name, state);
-                reset_failed(u);
-                unit_free(u);
-                r->events->ended(r->userdata, role, uuid, text, false);
-        } else if (strcmp(state, "activating") == 0 || strcmp(state, "deactivating") == 0) {
-                u->down = true;
-                u->up = false;
+                return;
         }
+
+        u->down = true;
+        u->up = false;
+        if (strcmp(state, "failed") != 0 && strcmp(state, "inactive") != 0)
+                return;
+        /* a unit that is started again by systemd is seen so on its way */
+        if (u->role != VTPM_ROLE_DEVICE ||
+            sd_event_add_time_relative(r->event, &u->timer, CLOCK_MONOTONIC, GONE_US, 0, on_gone, u) < 0)
+                unit_ended(u, state);
 }
 
 /* PropertiesChanged of any unit: systemd's signals can be had for one or for all, and one match for each TPM is more than a bus grants. */

@@ -7,7 +7,7 @@
 # ways that there are. Environment of the test that made the system: /mnt/vtpm_load, /mnt/manual.sh.
 set -euo pipefail
 trap 'echo "line $LINENO: failed: $BASH_COMMAND"' ERR
-trap '[ -e /mnt/passed ] || journalctl -b -u "guestcrypt-*" > /mnt/journal 2>&1' EXIT
+trap '[ -e /mnt/passed ] || journalctl -b -u "vtpm*" > /mnt/journal 2>&1' EXIT
 . /mnt/manual.sh
 page=/usr/share/man/man8/guestcrypt-tpm.8
 fronts=(vfio-user vhost-user)
@@ -21,7 +21,7 @@ ok() {
 }
 # show FRONT PROPERTY
 show() {
-        systemctl show -P "$2" "guestcrypt-tpm@$1.service"
+        systemctl show -P "$2" "vtpm@$1.service"
 }
 until_true() {
         local n
@@ -67,17 +67,17 @@ end_guest() {
 }
 
 systemctl --version | sed -n 1p
-for unit in guestcrypt-tpm@.service guestcrypt-swtpm@.socket guestcrypt-swtpm@.service; do
+for unit in vtpm@.service vtpm-swtpm@.socket vtpm-swtpm@.service; do
         manual_example "$page" "$unit" > "/etc/systemd/system/$unit"
 done
 mkdir -p /etc/guestcrypt
 echo OPTIONS=--front=vhost-user > /etc/guestcrypt/tpm-vhost-user.conf
 systemctl daemon-reload
-verified=$(systemd-analyze verify /etc/systemd/system/guestcrypt-{tpm@,swtpm@}.* 2>&1 | grep -v "'man " | grep guestcrypt- || :)
+verified=$(systemd-analyze verify /etc/systemd/system/vtpm* 2>&1 | grep -v "'man " | grep vtpm || :)
 [ -z "$verified" ] || fail "systemd does not like the units: $verified"
 
 for front in "${fronts[@]}"; do
-        systemctl start "guestcrypt-tpm@$front" || fail "$front: it does not start"
+        systemctl start "vtpm@$front" || fail "$front: it does not start"
         pid=$(show "$front" MainPID)
         grep -q "Uid:[[:space:]]*$(id -u nobody)[[:space:]]" "/proc/$pid/status" || fail "its user: $(grep Uid "/proc/$pid/status")"
         grep -q 'CapEff:[[:space:]]*0000000000000000$' "/proc/$pid/status" || fail "it has capabilities"
@@ -95,7 +95,7 @@ restart_one() {
         pid=$(show "$1" MainPID)
         case $2 in
         kill) kill -KILL "$pid" ;;
-        restart) systemctl restart "guestcrypt-tpm@$1" ;;
+        restart) systemctl restart "vtpm@$1" ;;
         reexec) systemctl daemon-reexec && kill -KILL "$pid" ;;
         esac
         until_true another "$1" "$pid" || fail "$1: it is not started again after $2: $(show "$1" ActiveState)"
@@ -124,7 +124,7 @@ done
 for front in "${fronts[@]}"; do
         until_true [ "$(show "$front" NFileDescriptorStore)" -lt 10 ]
         rm "/run/guestcrypt-tpm/$front/vtpm.sock"
-        systemctl restart "guestcrypt-tpm@$front"
+        systemctl restart "vtpm@$front"
         guest "$front"
         restart_one "$front" kill
         end_guest "$front"
@@ -134,19 +134,19 @@ ok "a socket that is not there any more is made anew, and serves the next VMM"
 # A TPM that dies takes its guest's commands with it, and nothing else.
 front=${fronts[0]}
 guest "$front"
-systemctl kill --signal=KILL "guestcrypt-swtpm@$front.service"
+systemctl kill --signal=KILL "vtpm-swtpm@$front.service"
 ! wait "${pids[$front]}" || fail "a guest without a TPM gets answers"
 grep -q 'answered with an error' "/run/$front.err" || fail "$(cat "/run/$front.err")"
 rm "/run/$front."{in,out,err}
 pid=$(show "$front" MainPID)
-systemctl stop "guestcrypt-swtpm@$front.socket" "guestcrypt-swtpm@$front.service" "guestcrypt-tpm@$front"
-systemctl start "guestcrypt-tpm@$front"
+systemctl stop "vtpm-swtpm@$front.socket" "vtpm-swtpm@$front.service" "vtpm@$front"
+systemctl start "vtpm@$front"
 guest "$front"
 end_guest "$front"
 ok "a TPM that was killed is back with the next start"
 
 for front in "${fronts[@]}"; do
-        systemctl stop "guestcrypt-tpm@$front"
+        systemctl stop "vtpm@$front"
         [ "$(show "$front" Result)" = success ] || fail "$front: $(show "$front" Result)"
         [ "$(show "$front" NFileDescriptorStore)" = 0 ] || fail "$front: something is left in the store"
         [ ! -e "/run/guestcrypt-tpm/$front" ] || fail "$front: its directory is left"

@@ -63,6 +63,28 @@ kill -KILL "$(qemu_pid desk-1)"
 daemon_start
 should_be defined
 
+# swtpm alone is killed: the guest goes on without, is told of, and has it again after its next start.
+swtpm_pid() {
+        local process
+
+        for process in /proc/[0-9]*; do
+                [ "$(readlink "$process/exe")" != /usr/bin/swtpm ] || echo "${process##*/}"
+        done 2> /dev/null
+}
+expect 0 '' virsh start desk-1
+should_be running
+kill -KILL "$(swtpm_pid)"
+should_be failed
+guest_is desk-1 running || die "the guest died with its TPM"
+expect 0 'problems.*desk-1' guestcryptctl guest-show desk-1
+expect 0 '' virsh destroy desk-1
+should_be defined
+expect 0 '' virsh start desk-1
+should_be running
+has_tpm
+expect 0 '' virsh destroy desk-1
+should_be defined
+
 # Gone with the guest's definition it is not, only with its own.
 virsh dumpxml --inactive desk-1 > /run/with.xml
 expect 0 '' virsh undefine desk-1

@@ -1,0 +1,187 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# probe_vtpm.sh - in the booted system: TPMs of guestcryptd, as units of systemd that it starts, follows and finds again
+set -euo pipefail
+trap 'echo "line $LINENO: failed: $BASH_COMMAND"' ERR
+trap '[ -e /mnt/passed ] || journalctl -b -u "guestcrypt*" > /mnt/journal 2>&1' EXIT
+
+fail() {
+        echo "FAILED: $*"
+        exit 1
+}
+ok() {
+        echo "ok: $* ($SECONDS s)"
+}
+until_true() {
+        local n
+
+        for n in {1..300}; do
+                ! "$@" > /dev/null 2>&1 || return 0
+                sleep 0.1
+        done
+        return 1
+}
+# show UNIT PROPERTY
+show() {
+        systemctl show -P "$2" "$1"
+}
+# about NAME: what guestcryptctl says of a TPM
+about() {
+        guestcryptctl tpm-show "$1"
+}
+# is NAME STATE
+is() {
+        about "$1" | grep "^state  *$2\$" > /dev/null
+}
+another() {
+        [ "$(show "$1" ActiveState)" = active ] && [ "$(show "$1" MainPID)" != "$2" ]
+}
+
+# A guest, of QEMU's group but not root, runs commands; progress: waits until one more is done.
+guest() {
+        mkfifo "/run/guest.in" "/run/guest.out"
+        setpriv --reuid=games --regid=kvm --clear-groups /mnt/vtpm_load "/run/guestcrypt/tpm/$1/device.sock" vfio-user \
+                < /run/guest.in > /run/guest.out 2> /run/guest.err &
+        guest=$!
+        exec 8> /run/guest.in 9< /run/guest.out
+        progress
+}
+progress() {
+        echo >&8
+        read -r -t 60 count <&9 || fail "the guest: $(cat /run/guest.err)"
+}
+end_guest() {
+        echo end >&8
+        read -r -t 60 count <&9 || :
+        wait "$guest" || fail "the guest: $(cat /run/guest.err)"
+        rm /run/guest.{in,out,err}
+}
+
+systemctl --version | sed -n 1p
+mkdir -p /etc/guestcrypt/guestcrypt.conf.d
+printf '%s\n' '[Manager]' 'TpmGroup=kvm' > /etc/guestcrypt/guestcrypt.conf.d/test.conf
+systemctl restart guestcryptd
+for unit in guestcrypt-tpm-job@ guestcrypt-swtpm@ guestcrypt-tpm@; do
+        verified=$(systemd-analyze verify "/usr/lib/systemd/system/${unit}x.service" 2>&1 | grep -v "'man " | grep "$unit" || :)
+        [ -z "$verified" ] || fail "systemd does not like a unit: $verified"
+done
+
+guestcryptctl tpm-define one
+uuid=$(about one | sed -n 's/^uuid  *//p')
+swtpm=guestcrypt-swtpm@$uuid.service device=guestcrypt-tpm@$uuid.service
+[ "$(ls /var/lib/guestcrypt/tpms)" = "$uuid" ] || fail "it is not where it belongs"
+grep -q 'CapEff:[[:space:]]*0000000000000000$' "/proc/$(show guestcryptd MainPID)/status" || fail "the daemon has capabilities"
+ok "a TPM is made by a unit, with certificates; the daemon needs no capability for it"
+
+guestcryptctl tpm-start one
+is one running || fail "$(about one)"
+for unit in $swtpm $device; do
+        pid=$(show "$unit" MainPID)
+        grep -q 'Uid:[[:space:]]*1900000001[[:space:]]' "/proc/$pid/status" || fail "$unit: $(grep Uid "/proc/$pid/status")"
+        grep -q 'CapEff:[[:space:]]*0000000000000000$' "/proc/$pid/status" || fail "$unit has capabilities"
+        grep -q 'Seccomp:[[:space:]]*2$' "/proc/$pid/status" || fail "$unit: its system calls are not filtered"
+done
+[ "$(stat -c '%a %G' "/run/guestcrypt/tpm/$uuid/device.sock")" = '660 kvm' ] || fail "QEMU cannot connect"
+[ "$(stat -c '%a %G' "/run/guestcrypt/tpm/$uuid")" = '750 kvm' ] || fail "QEMU cannot get to it"
+[ "$(stat -c '%a %U' "/run/guestcrypt/tpm/$uuid/control.sock")" = '600 root' ] || fail "QEMU may reset the TPM"
+guest "$uuid"
+ok "it serves a VMM"
+
+for i in {1..5}; do
+        pid=$(show "$device" MainPID)
+        kill -KILL "$pid"
+        until_true another "$device" "$pid" || fail "the device is not started again"
+        progress
+done
+systemctl restart "$device"
+progress
+until_true is one running || fail "$(about one)"
+ok "a device that is killed, or restarted, goes on where it was"
+
+pid=$(show guestcryptd MainPID)
+kill -KILL "$pid"
+until_true another guestcryptd "$pid" || fail "guestcryptd is not started again"
+progress
+until_true is one running || fail "$(about one)"
+systemctl stop guestcryptd
+progress
+systemctl start guestcryptd
+is one running || fail "$(about one)"
+guestcryptctl tpm-start one
+progress
+end_guest
+ok "guestcryptd finds what runs: $count commands"
+
+guest "$uuid"
+systemctl kill --signal=KILL "$swtpm"
+! wait "$guest" || fail "a guest without a TPM gets answers"
+grep -q 'answered with an error' /run/guest.err || fail "$(cat /run/guest.err)"
+rm /run/guest.{in,out,err}
+until_true another "$swtpm" 0 || fail "swtpm is not started again"
+guestcryptctl tpm-start one
+guest "$uuid"
+end_guest
+until_true is one running || fail "$(about one)"
+ok "swtpm that is killed is there for the next guest"
+
+guestcryptctl tpm-stop one
+is one defined || fail "$(about one)"
+for unit in $swtpm $device; do
+        [ "$(show "$unit" ActiveState)" = inactive ] || fail "$unit is $(show "$unit" ActiveState)"
+done
+[ ! -e "/run/guestcrypt/tpm/$uuid" ] || fail "its directory is left"
+guestcryptctl tpm-start one --model crb
+[ "$(stat -c '%a %G' "/run/guestcrypt/tpm/$uuid/swtpm.sock")" = '660 kvm' ] || fail "QEMU cannot connect"
+systemctl kill --signal=STOP "$swtpm"
+guestcryptctl tpm-stop one
+[ "$(show "$swtpm" ActiveState)" = inactive ] || fail "$swtpm is $(show "$swtpm" ActiveState)"
+ok "stopped, it leaves nothing, not even if it hangs"
+
+guestcryptctl tpm-backup one /root/one.tpm
+guestcryptctl tpm-undefine one --wipe
+[ -z "$(ls -A /var/lib/guestcrypt/tpms)" ] || fail "something is left: $(ls -A /var/lib/guestcrypt/tpms)"
+guestcryptctl tpm-restore /root/one.tpm --name two
+guestcryptctl tpm-start two
+guest "$uuid"
+end_guest
+guestcryptctl tpm-stop two
+ok "backup and restore"
+
+guestcryptctl tpm-define short --ephemeral
+guestcryptctl tpm-start short
+short=$(about short | sed -n 's/^uuid  *//p')
+guest "$short"
+end_guest
+guestcryptctl tpm-stop short
+[ ! -e "/run/guestcrypt/tpm/$short" ] || fail "its directory is left"
+ok "an ephemeral one"
+
+# The key is a credential of the units.
+head -c 32 /dev/urandom > /root/key
+if systemd-run --wait --quiet -p LoadCredential=tpm-locked:/root/key sh -c 'test -s "$CREDENTIALS_DIRECTORY/tpm-locked"'; then
+        for unit in guestcrypt-tpm-job@ guestcrypt-swtpm@; do
+                mkdir -p "/etc/systemd/system/$unit.service.d"
+                printf '%s\n' '[Service]' 'LoadCredential=tpm-locked:/root/key' > "/etc/systemd/system/$unit.service.d/key.conf"
+        done
+        systemctl daemon-reload
+        guestcryptctl tpm-define locked --encrypted
+        locked=$(about locked | sed -n 's/^uuid  *//p')
+        [ ! -e "/var/lib/guestcrypt/tpms/$locked/key" ] || fail "the key is on the disk"
+        guestcryptctl tpm-start locked
+        guest "$locked"
+        end_guest
+        guestcryptctl tpm-stop locked
+        rm -r /etc/systemd/system/guestcrypt-swtpm@.service.d
+        systemctl daemon-reload
+        ! guestcryptctl tpm-start locked 2> /run/why || fail "it starts without its key"
+        grep -q 'tpm-locked' /run/why || fail "$(cat /run/why)"
+        is locked failed || fail "$(about locked)"
+        ok "a key that is a credential"
+else
+        echo "not tried: in these namespaces systemd hands over no credentials"
+fi
+
+[ -z "$(ls /run/guestcrypt/tpm-jobs)" ] || fail "jobs are left"
+[ -z "$(systemctl list-units --all --plain --no-legend 'guestcrypt-*@*')" ] || fail "units are left: $(systemctl list-units --all --plain --no-legend 'guestcrypt-*@*')"
+: > /mnt/passed
