@@ -670,12 +670,12 @@ void guest_take_up(Guest *g) {
         Engine *e = g->engine;
         const VirtWiring *w = guest_wiring(g);
         const Matrix *m = w->matrix ? guest_declared_matrix(e, w->matrix) : NULL;
-        bool free_to = e->settled && e->guests->up && e->guests->listed && g->known && !g->hooks;
+        bool free_to = e->guests->up && e->guests->listed && g->known && !g->hooks;
         Uuid tpm;
 
         if (!m || w->n_mdevs > 0)
                 forget_wish(g, TAKE_UP_MATRIX);
-        else if (free_to && !g->op)
+        else if (free_to && e->settled && !g->op)
                 take_up(g, TAKE_UP_MATRIX, m->rec.uuid, TPM_MODEL_NONE,
                         wish(g, w->matrix, m->rec.uuid, TPM_MODEL_NONE));
 

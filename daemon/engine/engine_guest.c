@@ -494,9 +494,11 @@ void guests_matrix_changed(Engine *e, Uuid uuid, bool names) {
 
         if (!gs || gs->n == 0 || e->closing)
                 return;
-        if (names)
-                return guests_names_changed(e);
+        gs->refs_stale |= names;
         stir_naming(e, &gs->mdevs, uuid);
+        for (size_t i = 0; i < gs->n && names; i++) /* metadata may mean it */
+                if (gs->by_uuid[i]->config.matrix || gs->by_uuid[i]->live.matrix)
+                        guest_stir(gs->by_uuid[i]);
         for (size_t i = 0; i < gs->n && gs->n_waiting > 0; i++)
                 if (gs->by_uuid[i]->hooks || gs->by_uuid[i]->op)
                         guest_stir(gs->by_uuid[i]);

@@ -382,6 +382,8 @@ void hold_adopt(Guest *g, const VirtWiring *w, bool seen) {
                 return;
         if (g->hold.phase != HOLD_RUNNING)
                 set_phase(g, HOLD_RUNNING);
+        if (!g->active) /* libvirt tells it a little later than the hook */
+                g->grace = GRACE_TICKS;
         g->hold = h;
         hold_save(g, NULL, NULL);
 }
@@ -447,6 +449,8 @@ void hold_run(Guest *g) {
                 set_phase(g, HOLD_RUNNING);
                 hold_save(g, NULL, NULL);
         }
+        if (g->active)
+                g->grace = 0;
         if (is_held(&g->hold))
                 check_ended(g);
         if (g->hold_dirty)
