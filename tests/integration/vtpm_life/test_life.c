@@ -669,6 +669,7 @@ int main(int argc, char **argv) {
         if (asprintf(&path, "%s:%s", argv[2], getenv("PATH")) < 0)
                 return EXIT_FAILURE;
         (void) setenv("PATH", path, 1);
+        free(path);
         if (argc > 3)
                 cmocka_set_test_filter(argv[3]);
         return cmocka_run_group_tests(tests, NULL, NULL);
