@@ -94,6 +94,21 @@ printf 'release\nclear\n' > /sys/.sim/ctl
 daemon_start
 should is_down payments-1 "$m1"
 
+says libvirtd is killed during release
+virsh start payments-1 > /dev/null
+echo "fault write $m1/remove hang count=1" > /sys/.sim/ctl
+virsh destroy payments-1 > /run/destroy 2>&1 &
+destroying=$!
+is_pending() {
+        grep "^pending .*remove" /sys/.sim/ctl
+}
+until_true 10 is_pending || die "the end of the guest does not remove its mdev"
+libvirt_end KILL
+wait $destroying || : # QEMU had ended; libvirtd may have said so already
+printf 'release\nclear\n' > /sys/.sim/ctl
+libvirt_start
+should is_down payments-1 "$m1"
+
 says libvirtd is restarted, then killed, while guests run
 virsh start payments-1 > /dev/null
 for signal in TERM KILL; do
