@@ -16,7 +16,7 @@
 #define RETRY_FIRST_MS  200
 #define RETRY_MAX_MS    30000  /* where nothing tells that libvirt is back */
 #define RETRY_IDLE_MS   300000 /* where the directory of its socket is watched */
-#define KEEPALIVE_S     30 /* each is a wakeup; a call that hangs has a deadline of its own */
+#define KEEPALIVE_S     30     /* each is a wakeup; a call that hangs has a deadline of its own */
 #define KEEPALIVE_COUNT 1
 #define LIBVIRT_DIR     "/run/libvirt"
 

@@ -2,12 +2,12 @@
 #include "vtpm/vtpm_backup.h"
 
 #include <errno.h>
+#include <gcrypt.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/sha256.h"
 
 static const char magic[] = "guestcrypt-tpm-backup-1\n";
 
@@ -76,7 +76,7 @@ static uint8_t *put_bytes(uint8_t *to, const void *from, size_t n) {
 }
 
 int vtpm_backup_write(const VtpmBackup *b, uint8_t **ret, size_t *ret_size) {
-        size_t size = MAGIC_SIZE + HEADER_SIZE + SHA256_SIZE;
+        size_t size = MAGIC_SIZE + HEADER_SIZE + VTPM_BACKUP_SUM_SIZE;
         uint8_t *data, *p;
 
         for (size_t i = 0; i < b->n; i++)
@@ -97,7 +97,7 @@ int vtpm_backup_write(const VtpmBackup *b, uint8_t **ret, size_t *ret_size) {
                 p = put_bytes(put_bytes(p, m->name, n), m->data, m->size);
         }
         p = put_u32(put_u32(p, 0), 0);
-        sha256(data, (size_t) (p - data), p);
+        gcry_md_hash_buffer(GCRY_MD_SHA256, p, data, (size_t) (p - data));
 
         *ret = data;
         *ret_size = size;
@@ -136,7 +136,7 @@ static int read_members(const uint8_t *p, const uint8_t *end, VtpmBackup *b) {
 
 int vtpm_backup_read(const uint8_t *data, size_t size, VtpmBackup *ret, const char **reterr_text) {
         CLEANUP(vtpm_backup_clear) VtpmBackup b = {};
-        uint8_t sum[SHA256_SIZE];
+        uint8_t sum[VTPM_BACKUP_SUM_SIZE];
         size_t n;
         int r;
 
@@ -144,13 +144,13 @@ int vtpm_backup_read(const uint8_t *data, size_t size, VtpmBackup *ret, const ch
                 *reterr_text = "it is no backup of a TPM";
                 return -EBADMSG;
         }
-        if (size < MAGIC_SIZE + HEADER_SIZE + SHA256_SIZE || size > VTPM_BACKUP_MAX) {
+        if (size < MAGIC_SIZE + HEADER_SIZE + VTPM_BACKUP_SUM_SIZE || size > VTPM_BACKUP_MAX) {
                 *reterr_text = "the backup is too short or too long";
                 return -EBADMSG;
         }
 
-        n = size - SHA256_SIZE;
-        sha256(data, n, sum);
+        n = size - VTPM_BACKUP_SUM_SIZE;
+        gcry_md_hash_buffer(GCRY_MD_SHA256, sum, data, n);
         if (memcmp(sum, data + n, sizeof sum) != 0) {
                 *reterr_text = "the backup is damaged: its checksum does not match";
                 return -EBADMSG;

@@ -16,6 +16,7 @@
 #define VTPM_BACKUP_MAX         (8 * 1024 * 1024)
 #define VTPM_BACKUP_MEMBERS_MAX 16
 #define VTPM_BACKUP_NAME_MAX    64
+#define VTPM_BACKUP_SUM_SIZE    32
 
 typedef struct VtpmBackupMember {
         char name[VTPM_BACKUP_NAME_MAX + 1];
