@@ -244,7 +244,9 @@ static void on_refreshed(void *userdata, int r) {
                 bus_answer_free(&q->answer);
 }
 
-int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer, sd_bus_error *error) {
+/* @name NULL: a question about the host, else about this guest. */
+static int ask(Bus *b, sd_bus_message *m, const char *name, sd_bus_message_handler_t answer,
+               sd_bus_error *error) {
         Question *q;
         int r;
 
@@ -259,13 +261,27 @@ int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer,
                 return r;
         }
 
-        r = engine_refresh(b->engine, on_refreshed, q);
+        r = name ? engine_ask_guest(b->engine, name, on_refreshed, q)
+                 : engine_refresh(b->engine, on_refreshed, q);
+        if (r == -EHOSTDOWN || r == -EBUSY) { /* what is known has to do */
+                bus_answer_free(&q->answer);
+                return answer(m, &b->object, error);
+        }
         if (r < 0) {
                 bus_answer_free(&q->answer);
                 return bus_error_broken(m, r, error);
         }
 
         return 1;
+}
+
+int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer, sd_bus_error *error) {
+        return ask(b, m, NULL, answer, error);
+}
+
+int bus_call_ask_guest(Bus *b, sd_bus_message *m, const char *name, sd_bus_message_handler_t answer,
+                       sd_bus_error *error) {
+        return ask(b, m, name, answer, error);
 }
 
 EngineCaller bus_caller(sd_bus_message *m, uid_t uid) {

@@ -81,9 +81,26 @@ static int find_guest(Bus *b, const char *name, Uuid *ret, sd_bus_error *error) 
         return r == -ENOENT ? unknown_guest(b, name, error) : r;
 }
 
-int bus_method_get_guest(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+static int answer_get_guest(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
         char path[BUS_PATH_SIZE];
+        const char *name;
+        Uuid uuid;
+        int r;
+
+        r = sd_bus_message_rewind(m, 1);
+        if (r >= 0)
+                r = bus_read_string(m, "name", &name, error);
+        if (r >= 0)
+                r = find_guest(b, name, &uuid, error);
+        if (r < 0)
+                return r;
+
+        return sd_bus_reply_method_return(m, "o", bus_path_uuid("guest", uuid, path));
+}
+
+int bus_method_get_guest(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Bus *b = ((BusObject *) userdata)->bus;
         const char *name;
         Uuid uuid;
         uid_t uid;
@@ -97,11 +114,10 @@ int bus_method_get_guest(sd_bus_message *m, void *userdata, sd_bus_error *error)
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        r = find_guest(b, name, &uuid, error);
-        if (r < 0)
-                return r;
-
-        return sd_bus_reply_method_return(m, "o", bus_path_uuid("guest", uuid, path));
+        /* one that was defined a moment ago may not have been told of yet */
+        if (*name && engine_find_guest(b->engine, name, &uuid) == -ENOENT)
+                return bus_call_ask_guest(b, m, name, answer_get_guest, error);
+        return answer_get_guest(m, userdata, error);
 }
 
 static int method_attach_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {

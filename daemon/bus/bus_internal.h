@@ -216,6 +216,9 @@ void bus_call_counters(void *userdata, int r, VtpmVerdict verdict, const char *t
 /* For questions about the host as it is now: has it scanned (for at most 40 ms), then runs @answer on the
  * rewound message. What a handler returns once its caller is authorised. */
 int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer, sd_bus_error *error);
+/* The same about guest @name: has libvirt asked (for at most a second), if it can be. */
+int bus_call_ask_guest(Bus *b, sd_bus_message *m, const char *name, sd_bus_message_handler_t answer,
+                       sd_bus_error *error);
 /* Reads the sender for the engine; points into @m. */
 EngineCaller bus_caller(sd_bus_message *m, uid_t uid);
 /* What the methods of an object of @kind begin with once their arguments are read. 1: go on; 0: as authz_check(); < 0:

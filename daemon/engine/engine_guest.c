@@ -10,6 +10,7 @@
 
 #define GUESTS_PER_TURN 64                      /* looked at in one turn of the loop */
 #define AGAIN_US        (5 * UINT64_C(1000000)) /* what has failed is tried again */
+#define QUESTION_US     UINT64_C(1000000)       /* for libvirt to answer one */
 
 /* ---- guests, by uuid ---- */
 
@@ -705,6 +706,16 @@ int guests_load(Engine *e, int run_fd) {
         return hold_load(e, run_fd);
 }
 
+static void question_free(Guests *gs, GuestQuestion *q) {
+        GuestQuestion **p = &gs->questions;
+
+        while (*p != q)
+                p = &(*p)->next;
+        *p = q->next;
+        sd_event_source_disable_unref(q->timer);
+        free(q);
+}
+
 void guests_drain(Engine *e) {
         if (e->guests)
                 hold_drain(e);
@@ -720,6 +731,8 @@ void guests_free(Engine *e) {
         for (size_t i = 0; i < gs->n; i++)
                 guest_free(gs->by_uuid[i]);
         guest_calls_orphan(e);
+        while (gs->questions)
+                question_free(gs, gs->questions);
         free(gs->by_uuid);
         free(gs->mdevs.list);
         free(gs->tpms.list);
@@ -789,6 +802,45 @@ int engine_find_guest(Engine *e, const char *name, Uuid *ret) {
         if (!g || !is_visible(g))
                 return -ENOENT;
         *ret = g->uuid;
+        return 0;
+}
+
+static int on_question_late(sd_event_source *s, uint64_t usec, void *userdata) {
+        GuestQuestion *q = userdata;
+
+        TAKE(q->done)(q->userdata, -ETIME);
+        return 0;
+}
+
+static void on_question_answered(void *userdata, int r, const VirtOutcome *outcome) {
+        GuestQuestion *q = userdata;
+
+        if (q->done)
+                q->done(q->userdata, r);
+        question_free(q->engine->guests, q);
+}
+
+int engine_ask_guest(Engine *e, const char *name, void (*done)(void *userdata, int r), void *userdata) {
+        Guests *gs = e->guests;
+        GuestQuestion *q;
+        int r;
+
+        if (!gs->virt || !gs->up)
+                return -EHOSTDOWN;
+        q = malloc(sizeof *q);
+        if (!q)
+                return -ENOMEM;
+
+        *q = (GuestQuestion) { .engine = e, .done = done, .userdata = userdata, .next = gs->questions };
+        gs->questions = q;
+        r = sd_event_add_time_relative(e->event, &q->timer, CLOCK_MONOTONIC, QUESTION_US, 1,
+                                       on_question_late, q);
+        if (r >= 0)
+                r = gs->virt->ops->find(gs->virt, name, on_question_answered, q);
+        if (r < 0) {
+                question_free(gs, q);
+                return r;
+        }
         return 0;
 }
 

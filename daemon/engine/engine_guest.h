@@ -39,7 +39,10 @@ typedef struct EngineGuest {
 
 int engine_get_guest(Engine *e, Uuid uuid, EngineGuest *ret);  /* -ENOENT */
 int engine_find_guest(Engine *e, const char *name, Uuid *ret); /* by name, or uuid's text; -ENOENT */
-int engine_list_guests(Engine *e, Uuid **ret, size_t *ret_n);  /* in order of name; free() */
+/* Has libvirt asked for a guest that is not known, since it may have been defined just now; then @done, but after a second at
+ * the latest, whatever has come of it. -EHOSTDOWN: libvirt cannot be asked. */
+int engine_ask_guest(Engine *e, const char *name, void (*done)(void *userdata, int r), void *userdata);
+int engine_list_guests(Engine *e, Uuid **ret, size_t *ret_n); /* in order of name; free() */
 
 /* @r as in engine_done_t; @notes: NULL-terminated lines, what needs the guest's next start. */
 typedef void (*engine_noted_t)(void *userdata, int r, const Refusal *refusal, const char *const *notes);

@@ -67,6 +67,15 @@ struct Guest {
         char texts[4][UUID_STRING_SIZE]; /* of engine_get_guest() */
 };
 
+/* Somebody waits for what libvirt says of a guest. */
+typedef struct GuestQuestion {
+        Engine *engine;
+        void (*done)(void *userdata, int r); /* NULL: it was too late */
+        void *userdata;
+        sd_event_source *timer;
+        struct GuestQuestion *next;
+} GuestQuestion;
+
 typedef struct GuestRef {
         Uuid what;
         Guest *guest;
@@ -92,6 +101,7 @@ struct Guests {
         size_t n_waiting;      /* operations and hook calls */
 
         GuestCall *calls; /* of vtpm */
+        GuestQuestion *questions;
         sd_event_source *run_source, *again_timer;
         HoldJob *saving;
         bool hold_failed; /* they cannot be written at the moment */

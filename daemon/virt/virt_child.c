@@ -208,6 +208,18 @@ static int child_refresh(Virt *virt, Uuid guest, virt_done_t done, void *userdat
         return submit(v, TAKE(o), done, userdata);
 }
 
+static int child_find(Virt *virt, const char *name, virt_done_t done, void *userdata) {
+        CLEANUP(json_putp) json_object *o = NULL;
+        VirtChild *v = CHILD(virt);
+
+        if (v->n_calls >= CALLS_MAX)
+                return -EBUSY;
+        o = wire_new("call", "find");
+        if (!o || wire_add_string(o, "name", name) < 0)
+                return -ENOMEM;
+        return submit(v, TAKE(o), done, userdata);
+}
+
 static bool child_is_up(const Virt *virt) {
         return CONTAINER_OF(virt, const VirtChild, virt)->up;
 }
@@ -577,6 +589,7 @@ Virt *virt_free(Virt *v) {
 static const VirtOps child_ops = {
         .edit = child_edit,
         .refresh = child_refresh,
+        .find = child_find,
         .is_up = child_is_up,
         .free = child_free,
 };

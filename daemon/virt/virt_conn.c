@@ -267,6 +267,24 @@ bool conn_refresh(Conn *c, Uuid guest, bool asked) {
         return done;
 }
 
+bool conn_find(Conn *c, const char *name) {
+        virDomainPtr d;
+        Uuid uuid;
+        bool done;
+
+        if (!conn_libvirt(c))
+                return false;
+        d = virDomainLookupByName(c->libvirt, name);
+        if (!d) {
+                done = virGetLastErrorCode() == VIR_ERR_NO_DOMAIN;
+                return done && uuid_parse(name, &uuid) >= 0 ? conn_refresh(c, uuid, true) : done;
+        }
+
+        done = virDomainGetUUID(d, uuid.b) == 0 && conn_refresh(c, uuid, true);
+        (void) virDomainFree(d);
+        return done;
+}
+
 /* All of them; those that are not there any more are gone. */
 static int list(Conn *c) {
         virDomainPtr *all;

@@ -49,11 +49,14 @@ static int serve(Main *m, const json_object *call) {
         if (!reply)
                 return -ENOMEM;
         m->call = wire_number(call, "id");
-        r = wire_uuid(call, "guest", &guest);
+        r = strcmp(kind, "find") != 0 ? wire_uuid(call, "guest", &guest) : 0;
         if (r < 0)
                 return r;
 
-        if (strcmp(kind, "edit") == 0) {
+        if (strcmp(kind, "find") == 0) {
+                if (!conn_find(m->conn, wire_string(call, "name")))
+                        outcome.verdict = VIRT_UNAVAILABLE;
+        } else if (strcmp(kind, "edit") == 0) {
                 r = wire_get_edit(call, &edit);
                 if (r < 0)
                         return r;

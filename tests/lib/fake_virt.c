@@ -9,7 +9,7 @@
 
 struct FakeCall {
         FakeCall *next;
-        bool refresh;
+        bool refresh, find;
         Uuid guest;
         VirtEdit edit;
         char *name, *socket, *matrix, *swtpm_socket;
@@ -153,7 +153,11 @@ static void run_call(FakeVirt *v, FakeCall *c) {
 
         if (!v->up)
                 o = (VirtOutcome) { .verdict = VIRT_UNAVAILABLE, .text = "no connection" };
-        else if (c->refresh) {
+        else if (c->find) {
+                for (size_t i = 0; i < FAKE_GUESTS_MAX; i++)
+                        if (v->guests[i].used && strcmp(v->guests[i].g.name, c->name) == 0)
+                                fake_virt_tell(v, v->guests[i].g.uuid);
+        } else if (c->refresh) {
                 v->n_refreshes++;
                 o.verdict = fake_virt_find(v, c->guest) ? VIRT_DONE : VIRT_NO_SUCH_GUEST;
                 fake_virt_tell(v, c->guest);
@@ -230,11 +234,18 @@ static int op_refresh(Virt *virt, Uuid guest, virt_done_t done, void *userdata) 
         return queue(fake_of(virt), c);
 }
 
+static int op_find(Virt *virt, const char *name, virt_done_t done, void *userdata) {
+        FakeCall *c = calloc(1, sizeof *c);
+
+        *c = (FakeCall) { .find = true, .name = copy(name), .done = done, .userdata = userdata };
+        return queue(fake_of(virt), c);
+}
+
 static bool op_is_up(const Virt *virt) {
         return CONTAINER_OF(virt, FakeVirt, virt)->up;
 }
 
-static const VirtOps ops = { .edit = op_edit, .refresh = op_refresh, .is_up = op_is_up };
+static const VirtOps ops = { .edit = op_edit, .refresh = op_refresh, .find = op_find, .is_up = op_is_up };
 
 /* ---- the test's side ---- */
 

@@ -175,6 +175,17 @@ int engine_refresh(Engine *e, void (*done)(void *, int), void *u) {
         return sd_event_add_defer(fake.event, &s, on_turn, copy);
 }
 
+int engine_ask_guest(Engine *e, const char *name, void (*done)(void *, int), void *u) {
+        if (fake.libvirt)
+                return -EHOSTDOWN;
+        fake.n_asked_guests++;
+        if (fake.late_guests) {
+                fake.n_guests = fake.late_guests;
+                fake.late_guests = 0;
+        }
+        return engine_refresh(e, done, u);
+}
+
 int engine_check(Engine *e, const EngineCheck *check, EngineConflict **ret, size_t *ret_n,
                  Verdict *ret_verdict, char **ret_text) {
         fake.asked = "check";

@@ -48,8 +48,9 @@ typedef struct FakeEngine {
         uid_t uid;
         char caller[64];
         size_t n_attrs, xml_size;
-        unsigned n_refreshed, n_admitted;
-        Uuid asked_other; /* the matrix or TPM that a guest gets */
+        unsigned n_refreshed, n_admitted, n_asked_guests;
+        size_t late_guests; /* n_guests once libvirt has been asked */
+        Uuid asked_other;   /* the matrix or TPM that a guest gets */
         TpmModel model;
         VtpmSpec spec; /* its strings are in texts, as are the hook's */
         uint32_t denied[FAKE_CODES];

@@ -572,6 +572,18 @@ static void test_lookup(void **state) {
         assert_null(fake.asked);
 }
 
+/* One that has been defined a moment ago. */
+static void test_guest_not_yet_told(void **state) {
+        add_objects();
+        fake.n_guests = 0;
+        fake.late_guests = 1;
+        returns_path(get("GetGuest", "vm1"), GUEST1);
+        assert_int_equal(fake.n_asked_guests, 1);
+        returns_path(get("GetGuest", "vm1"), GUEST1);
+        assert_int_equal(fake.n_asked_guests, 1);
+        assert_int_equal(fake.n_admitted, 0);
+}
+
 static void test_without_libvirt(void **state) {
         add_objects();
         fake.libvirt = "disconnected";
@@ -840,6 +852,7 @@ int main(void) {
                 TEST(test_many_arguments),
                 TEST(test_bad_descriptors),
                 TEST(test_lookup),
+                TEST(test_guest_not_yet_told),
                 TEST(test_without_libvirt),
                 TEST(test_without_tpms),
                 TEST(test_paths),

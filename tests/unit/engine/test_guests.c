@@ -133,6 +133,46 @@ static void test_two_name_one(void **state) {
         assert_no_guest_problems(w, 1);
 }
 
+static void on_asked(void *userdata, int r) {
+        int *result = userdata;
+
+        *result = r;
+}
+
+/* Defined a moment ago, and not told of yet: libvirt is asked, but not waited for without end. */
+static void test_asked_for(void **state) {
+        World *w = *state;
+        const VirtEvents *events = w->virt.events;
+        int result = 1;
+        Uuid uuid;
+
+        w->virt.events = NULL;
+        world_define(w, 3, &(Wires) {});
+        w->virt.events = events;
+        world_settle(w);
+        assert_int_equal(engine_find_guest(w->env->engine, "g3", &uuid), -ENOENT);
+
+        w->virt.held = true;
+        assert_int_equal(engine_ask_guest(w->env->engine, "g3", on_asked, &result), 0);
+        while (result == 1)
+                (void) env_turn(w->env, 2000000);
+        assert_int_equal(result, -ETIME);
+        assert_int_equal(fake_virt_answer(&w->virt), 1); /* too late, and no harm */
+        w->virt.held = false;
+        assert_int_equal(engine_find_guest(w->env->engine, "g3", &uuid), 0);
+
+        world_define(w, 3, NULL);
+        result = 1;
+        assert_int_equal(engine_ask_guest(w->env->engine, "g3", on_asked, &result), 0);
+        while (result == 1)
+                (void) env_turn(w->env, 2000000);
+        assert_int_equal(result, 0);
+        assert_int_equal(engine_find_guest(w->env->engine, "g3", &uuid), -ENOENT);
+
+        fake_virt_disconnect(&w->virt);
+        assert_int_equal(engine_ask_guest(w->env->engine, "g3", on_asked, &result), -EHOSTDOWN);
+}
+
 static void test_metadata_problems(void **state) {
         World *w = *state;
         ApMatrix m = matrix_of("4", "6", "");
@@ -532,6 +572,7 @@ int main(void) {
                 TEST(test_connection),
                 TEST(test_without_libvirt),
                 TEST(test_two_name_one),
+                TEST(test_asked_for),
                 TEST(test_metadata_problems),
                 TEST(test_meant_for_another),
                 TEST(test_lacks),

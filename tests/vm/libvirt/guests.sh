@@ -113,8 +113,6 @@ guest_define() {
         exec {guest_in[$1]}<> "$work/$1.in" {guest_out[$1]}<> "$work/$1.out"
         guest_xml "$@" > "$work/$1.xml"
         virsh -q define --validate "$work/$1.xml" > /dev/null
-        [[ " ${GUESTS_OPTIONS[*]} " == *" --no-daemon "* ]] || until_true 30 guestcryptctl guest-show "$1" ||
-                die "guestcryptd does not hear of guest '$1'"
 }
 
 # guest_line NAME SECONDS: the next line of its console, in line
