@@ -231,7 +231,9 @@ def look(lines, var):
             kept = tuple(mask(m) for m in re.fullmatch(r"apmask (0x\w+)\naqmask (0x\w+)\n", f.read()).groups())
     if os.path.exists(state + "/set-aside"):
         problems.append("set aside: " + " ".join(os.listdir(state + "/set-aside")))
-    rest = set(os.listdir(state)) - {"version", "matrices", "masks", "journal", "lock", "set-aside"}
+    rest = set(os.listdir(state)) - {"version", "matrices", "masks", "journal", "lock", "set-aside", "tpms"}
+    if os.path.exists(state + "/tpms"):
+        rest |= set(os.listdir(state + "/tpms"))
     rest |= {n for n in os.listdir(state + "/matrices") if not n.endswith(".xml")}
     if rest:
         problems.append("left behind: " + " ".join(rest))
