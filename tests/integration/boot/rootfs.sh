@@ -11,7 +11,7 @@ need_root
 need mmdebstrap apt-get
 
 suite=$1
-packages=systemd,systemd-sysv,dbus,polkitd,udev,procps,libxml2,libjson-c5,libseccomp2,swtpm,swtpm-tools
+packages=systemd,systemd-sysv,dbus,polkitd,udev,procps,libxml2,libjson-c5,libgcrypt20,libseccomp2,swtpm,swtpm-tools
 
 # The archive that this machine's apt uses; it has the other releases too.
 mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
