@@ -430,12 +430,20 @@ static void on_recovered(void *userdata, int r, const char *answer) {
         vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
 
+static int on_hand_over_timer(sd_event_source *s, uint64_t usec, void *userdata);
+
+/* The guest is without a TPM until it is done. */
 static void on_handed_over(void *userdata, int r, const char *answer) {
         Op *op = userdata;
 
         op->talk = NULL;
+        if (r != 0 && r != -ETIME && op->tries++ < SETTLE_TRIES) {
+                wait_a_moment(op, on_hand_over_timer);
+                return;
+        }
         if (r != 0)
-                log_debug("TPM '%s': the device did not take the new swtpm: %s", op->t->record.name, answer);
+                log_warning("TPM '%s': the device did not take the new swtpm: %s", op->t->record.name,
+                            r < 0 ? strerror(-r) : answer);
         ask(op, "status", -1, on_recovered);
 }
 
@@ -448,6 +456,11 @@ static void hand_over(Op *op) {
                 on_handed_over(op, fd, strerror(-fd));
         else
                 ask(op, "tpm", fd, on_handed_over);
+}
+
+static int on_hand_over_timer(sd_event_source *s, uint64_t usec, void *userdata) {
+        hand_over(userdata);
+        return 0;
 }
 
 static void on_device_again(void *userdata, int r, const char *text) {
