@@ -13,7 +13,7 @@ arch=$1 device=$2
 GUESTS_OPTIONS=(--no-daemon)
 guests_enter "$arch" "$0" "$@"
 
-tpm=/run/guestcrypt/tpm/11111111-1111-1111-1111-111111111111
+tpm=/run/hand # not where those of guestcryptd are: the hook would ask it for this one
 mkdir -p $tpm/state
 swtpm socket --tpm2 --tpmstate dir=$tpm/state --ctrl type=unixio,path=$tpm/swtpm.sock 2> "$work/swtpm.log" &
 until_true 10 [ -S $tpm/swtpm.sock ] || die "swtpm does not start: $(cat "$work/swtpm.log")"
