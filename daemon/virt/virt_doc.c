@@ -538,8 +538,8 @@ static int insert_open(Doc *d, const Place *p, const char *lines) {
         CLEANUP(freep) char *indent = indentation(d, p->start, "");
         CLEANUP(freep) char *deeper = indentation(d, p->start, "  ");
         const char *name = d->xml + p->start + 1;
+        size_t size, n = 0;
         char *text = NULL;
-        size_t size;
         FILE *f;
 
         if (!indent || !deeper)
@@ -549,7 +549,9 @@ static int insert_open(Doc *d, const Place *p, const char *lines) {
                 return -ENOMEM;
         (void) fputc('>', f);
         put_lines(f, deeper, lines);
-        (void) fprintf(f, "%s</%.*s >", indent, (int) strcspn(name, " \t\r\n/>"), name);
+        while (!strchr(" \t\r\n/>", name[n]))
+                n++;
+        (void) fprintf(f, "%s</%.*s >", indent, (int) n, name);
         if (fclose(f) != 0) {
                 free(text);
                 return -ENOMEM;
