@@ -17,6 +17,13 @@ skip() {
         exit 77
 }
 
+# skip_sanitized PROGRAM REASON
+skip_sanitized() {
+        if ldd "$1" | grep -e libasan -e libtsan -e libclang_rt > /dev/null; then
+                skip "$2"
+        fi
+}
+
 need_root() {
         [ "$(id -u)" = 0 ] || skip "needs root"
 }

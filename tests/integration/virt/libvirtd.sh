@@ -13,6 +13,7 @@ meddle=$3 part=$4 top=$5
 
 if [ -z "${VIRT_INSIDE-}" ]; then
         need_root
+        [ "$part" != meddle ] || skip_sanitized "$CHILD" "what is preloaded comes before the sanitizer's library"
         "$top/tools/deps" libvirt test
         need libvirtd virsh swtpm qemu-system-s390x qemu-system-x86_64 unshare
         # what libvirt finds out about emulators takes it some seconds, once
