@@ -61,7 +61,8 @@ int hook_read(int fd, size_t max, char **ret, size_t *ret_size) {
                 if (size == room) {
                         char *larger;
 
-                        room = MIN(MAX(2 * room, FIRST_READ), max + 1);
+                        room = MAX(2 * room, FIRST_READ);
+                        room = MIN(room, max + 1);
                         larger = realloc(data, room + 1);
                         if (!larger)
                                 return -ENOMEM;

@@ -246,7 +246,8 @@ int vtpm_op_submit(Op *op, Tpm *t) {
         return 0;
 }
 
-static void op_set(Op *op, VtpmVerdict verdict, const char *format, va_list ap) {
+static void __attribute__((format(printf, 3, 0)))
+op_set(Op *op, VtpmVerdict verdict, const char *format, va_list ap) {
         op->answered = true;
         op->verdict = verdict;
         (void) vsnprintf(op->text, sizeof op->text, format, ap);

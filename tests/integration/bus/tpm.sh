@@ -8,7 +8,6 @@ top=$(cd "${0%/*}/../../.." && pwd)
 build=${1:?BUILD DIRECTORY}
 . "$top/tests/integration/bus/lib.sh"
 need swtpm swtpm_setup jq
-skip_sanitized "$build/drivers/virtio-tpm/guestcrypt-tpm" "a sanitizer needs what the device's sandbox takes away"
 in_namespace "$@"
 PATH=$build/drivers/virtio-tpm:$PATH
 

@@ -262,7 +262,9 @@ static bool die_after(unsigned steps, Deed deed, Uuid uuid) {
                         (void) sd_event_run(other.event, UINT64_MAX);
                 (void) kill(getpid(), other.waits > 0 ? SIGKILL : SIGTERM);
         }
-        assert_true(pid > 0 && waitpid(pid, &status, 0) == pid && WIFSIGNALED(status));
+        assert_true(pid > 0);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFSIGNALED(status));
         return WTERMSIG(status) == SIGTERM;
 }
 

@@ -261,7 +261,12 @@ static void test_permissions(void **state) {
                                 seccomp = true;
                 }
                 (void) fclose(f);
-                assert_true(uid && gid && groups && privs && seccomp);
+                assert_true(uid && gid && groups);
+#ifdef __SANITIZE_ADDRESS__
+                if (i == 1) /* the device: a sanitizer needs what its sandbox takes away */
+                        continue;
+#endif
+                assert_true(privs && seccomp);
         }
         stop(two);
         stop(one);
