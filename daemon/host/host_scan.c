@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "host/host_matrix.h"
 #include "host/host_paths.h"
+#include "host/host_prefetch.h"
 
 #define TRIES_MAX  10 /* things come and go in the middle of a scan */
 #define VALUE_SIZE 256
@@ -730,26 +731,49 @@ static int scan_matrix(const HostScanner *c, const Snapshot *s, HostMdev *m, boo
         return 0;
 }
 
-static int scan_matrices(const HostScanner *c, Snapshot *s) {
-        for (size_t i = 0; i < s->n_mdevs; i++) {
-                HostMdev *m = &s->mdevs[i];
-                const HostMdev *before =
-                        c->recent_us && c->previous ? snapshot_find_mdev(c->previous, m->uuid) : NULL;
-                int r;
+/* What was read lately enough. */
+static bool matrix_recent(const HostScanner *c, HostMdev *m) {
+        const HostMdev *before =
+                c->recent_us && c->previous ? snapshot_find_mdev(c->previous, m->uuid) : NULL;
 
-                if (!m->ap)
-                        continue;
-                if (before && before->matrix_known && before->read_us > c->recent_us) {
-                        m->matrix = before->matrix;
-                        m->matrix_known = true;
-                        m->read_us = before->read_us;
-                        continue;
+        if (!before || !before->matrix_known || before->read_us <= c->recent_us)
+                return false;
+
+        m->matrix = before->matrix;
+        m->matrix_known = true;
+        m->read_us = before->read_us;
+        return true;
+}
+
+static int scan_matrices(const HostScanner *c, HostPrefetch *ahead, Snapshot *s) {
+        for (size_t at = 0; at < s->n_mdevs;) {
+                size_t first = at;
+                uint64_t now;
+
+                host_prefetch_clear(ahead);
+                for (; at < s->n_mdevs && !host_prefetch_is_full(ahead); at++) {
+                        HostMdev *m = &s->mdevs[at];
+                        char path[HOST_PATH_SIZE];
+
+                        if (m->ap && !matrix_recent(c, m) &&
+                            host_scan_mdev_path(snapshot_parent_of(s, m)->path, m->uuid, "ap_config", path,
+                                                sizeof path) >= 0)
+                                host_prefetch_add(ahead, path);
                 }
+                now = host_scan_now_us();
+                host_prefetch_load(ahead);
 
-                m->read_us = host_scan_now_us();
-                r = scan_matrix(c, s, m, false);
-                if (r < 0)
-                        return r;
+                for (size_t i = first; i < at; i++) {
+                        HostMdev *m = &s->mdevs[i];
+                        int r;
+
+                        if (!m->ap || m->matrix_known)
+                                continue;
+                        m->read_us = now;
+                        r = scan_matrix(c, s, m, false);
+                        if (r < 0)
+                                return r;
+                }
         }
         return 0;
 }
@@ -869,7 +893,28 @@ static int scan_details(const HostScanner *c, Snapshot *s) {
         return 0;
 }
 
-static int scan_once(const HostScanner *c, HostScan depth, Snapshot **ret) {
+/* What a scan reads anyway, if the host is about as it was. */
+static void scan_ahead(const HostScanner *c, HostPrefetch *ahead) {
+        static const char *const paths[] = { HOST_PATH_MAX_ADAPTER, HOST_PATH_MAX_DOMAIN, HOST_PATH_BINDINGS,
+                                             HOST_PATH_APMASK,      HOST_PATH_AQMASK,     HOST_PATH_ADAPTERS,
+                                             HOST_PATH_DOMAINS,     HOST_PATH_CONTROL };
+        const HostParent *parent = snapshot_find_parent(c->previous, HOST_PARENT_AP);
+        char path[HOST_PATH_SIZE];
+
+        host_prefetch_clear(ahead);
+        for (size_t i = 0; i < ELEMENTS(paths) && c->previous->ap; i++)
+                host_prefetch_add(ahead, paths[i]);
+        for (size_t i = 0; i < c->previous->n_types; i++)
+                if (type_path(c->previous, &c->previous->types[i], "available_instances", path,
+                              sizeof path) >= 0)
+                        host_prefetch_add(ahead, path);
+        if (parent && path_join(path, sizeof path, parent->path, "features", NULL) >= 0)
+                host_prefetch_add(ahead, path);
+        host_prefetch_load(ahead);
+}
+
+static int scan_once(const HostScanner *scanner, HostPrefetch *ahead, HostScan depth, Snapshot **ret) {
+        HostScanner with_ahead = *scanner, *c = &with_ahead;
         CLEANUP(snapshot_freep)
         Snapshot *s = snapshot_new();
         bool risky;
@@ -877,6 +922,9 @@ static int scan_once(const HostScanner *c, HostScan depth, Snapshot **ret) {
 
         if (!s)
                 return -ENOMEM;
+        c->sysfs = host_prefetch_sysfs(ahead);
+        if (c->previous)
+                scan_ahead(c, ahead);
 
         r = scan_ap(c, s);
         if (r < 0)
@@ -898,7 +946,7 @@ static int scan_once(const HostScanner *c, HostScan depth, Snapshot **ret) {
                 s->has_ap_config = r >= 0 && strstr(value, "ap_config");
         }
         if (s->has_ap_config) {
-                r = scan_matrices(c, s);
+                r = scan_matrices(c, ahead, s);
                 if (r < 0)
                         return r;
         }
@@ -929,11 +977,18 @@ static int scan_once(const HostScanner *c, HostScan depth, Snapshot **ret) {
 }
 
 int host_scan(const HostScanner *c, HostScan depth, Snapshot **ret) {
+        CLEANUP(host_prefetch_freep)
+        HostPrefetch *ahead = NULL;
         HostScanner scanner = *c;
-        int r = SCAN_AGAIN;
+        int r;
 
+        r = host_prefetch_new(c->sysfs, &ahead);
+        if (r < 0)
+                return r;
+
+        r = SCAN_AGAIN;
         for (unsigned i = 0; i < TRIES_MAX && r == SCAN_AGAIN; i++) {
-                r = scan_once(&scanner, depth, ret);
+                r = scan_once(&scanner, ahead, depth, ret);
                 scanner.quiet_mdevs = false;
         }
 

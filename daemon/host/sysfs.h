@@ -19,10 +19,20 @@ typedef struct Sysfs Sysfs;
 typedef int (*sysfs_entry_t)(void *userdata,
                              const char *name); /* nonzero ends the listing and is returned */
 
+/* One of many readings. */
+typedef struct SysfsRead {
+        const char *path;
+        char *buf;
+        size_t size;
+        ssize_t result; /* as read() returns it */
+} SysfsRead;
+
 typedef struct SysfsOps {
         /* Reads a whole attribute into @buf, NUL-terminated. Returns its length; -EOVERFLOW if @size is too
          * small. */
         ssize_t (*read)(Sysfs *s, const char *path, char *buf, size_t size);
+        /* May be NULL. The same for many, in no particular order; the kernel is asked for all at once where it can be. */
+        void (*read_many)(Sysfs *s, SysfsRead *reads, size_t n);
         /* One write(2) of @size bytes. 0, or -errno; a short write is -EIO. */
         int (*write)(Sysfs *s, const char *path, const char *data, size_t size);
         /* Target text of a link, NUL-terminated. Returns its length. */
@@ -40,6 +50,9 @@ struct Sysfs {
 
 /* The kernel's, below the directory @sys_fd (kept open, duplicated). 0 or -errno. */
 int sysfs_real_new(int sys_fd, Sysfs **ret);
+
+/* By read_many() where there is one. */
+void sysfs_read_many(Sysfs *s, SysfsRead *reads, size_t n);
 
 /* Accepts NULL; returns NULL. */
 Sysfs *sysfs_free(Sysfs *s);

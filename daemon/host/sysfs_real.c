@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -12,8 +16,10 @@
 /* Attributes that every scan reads or every start writes stay open: reading at offset 0 makes sysfs generate
  * the content anew, each write is one store, which leaves one system call of three and no walk along the
  * path. A descriptor of what has gone answers ENODEV for ever, also after the same uuid was made again. */
-#define KEPT_BUS   "bus/ap/"
-#define KEPT_SLOTS 16384 /* a power of two; a collision costs only the saving */
+#define KEPT_BUS       "bus/ap/"
+#define KEPT_SLOTS     16384 /* a power of two; a collision costs only the saving */
+#define KEPT_PATH_SIZE 512
+#define AT_ONCE        64 /* reads that the kernel is given together */
 
 typedef struct Kept {
         char *path;
@@ -24,7 +30,9 @@ typedef struct SysfsReal {
         Sysfs sysfs;
         int dir_fd;
         Kept above; /* the directory two levels above what was last opened to be kept: mdevs are beside each other */
-        Kept *kept; /* KEPT_SLOTS, by hash of the path */
+        Kept *kept;        /* KEPT_SLOTS, by hash of the path */
+        aio_context_t aio; /* 0: none yet */
+        bool no_aio;
 } SysfsReal;
 
 #define REAL(s) CONTAINER_OF(s, SysfsReal, sysfs)
@@ -111,17 +119,21 @@ static int attribute_open_near(SysfsReal *s, const char *path, int flags) {
         return fd;
 }
 
-/* A short read is the end: sysfs gives all that fits at once. */
-static ssize_t content_read(int fd, char *buf, size_t size) {
-        ssize_t n = pread(fd, buf, size, 0);
-
+/* What became of a read of @size bytes. A short one is the end: sysfs gives all that fits at once. */
+static ssize_t content_end(ssize_t n, char *buf, size_t size) {
         if (n < 0)
-                return -errno;
+                return n;
         if ((size_t) n == size)
                 return -EOVERFLOW;
 
         buf[n] = '\0';
         return n;
+}
+
+static ssize_t content_read(int fd, char *buf, size_t size) {
+        ssize_t n = pread(fd, buf, size, 0);
+
+        return content_end(n < 0 ? -errno : n, buf, size);
 }
 
 static ssize_t content_write(int fd, const char *data, size_t size) {
@@ -195,8 +207,92 @@ static ssize_t real_read(Sysfs *sysfs, const char *path, char *buf, size_t size)
         return real_access(sysfs, path, O_RDONLY, buf, NULL, size);
 }
 
+static bool aio_begin(SysfsReal *s) {
+        if (!s->aio && !s->no_aio)
+                s->no_aio = syscall(SYS_io_setup, AT_ONCE, &s->aio) < 0;
+        return !s->no_aio;
+}
+
+/* Reads by descriptors that are open. What could not be handed over has the result -EAGAIN. The kernel's sysfs does them one after the
+ * other before it returns; of a file system that waits for somebody else's answers, none waits for the one before it. */
+static void aio_read(SysfsReal *s, struct iocb *cbs, SysfsRead *const *reads, size_t n) {
+        struct iocb *list[AT_ONCE];
+        struct io_event events[AT_ONCE];
+        long submitted, done = 0;
+
+        for (size_t i = 0; i < n; i++) {
+                list[i] = &cbs[i];
+                reads[i]->result = -EAGAIN;
+        }
+        submitted = syscall(SYS_io_submit, s->aio, (long) n, list);
+        while (done < submitted) {
+                long k = syscall(SYS_io_getevents, s->aio, submitted - done, submitted - done, events, NULL);
+
+                if (k < 0 && errno != EINTR) /* cannot be: they would go on into memory that is not theirs */
+                        abort();
+                for (long i = 0; i < k; i++) {
+                        SysfsRead *read = reads[events[i].data];
+
+                        read->result = content_end((ssize_t) events[i].res, read->buf, read->size);
+                }
+                done += MAX(k, 0);
+        }
+}
+
+/* Those with a kept descriptor at once, then the others, and those whose descriptor is of what has gone. */
+static void real_read_many(Sysfs *sysfs, SysfsRead *reads, size_t n) {
+        SysfsReal *s = REAL(sysfs);
+
+        for (size_t at = 0; at < n;) {
+                struct iocb cbs[AT_ONCE] = {};
+                SysfsRead *together[AT_ONCE];
+                size_t first = at, k = 0;
+
+                for (; at < n && k < AT_ONCE; at++) {
+                        const Kept *kept = kept_slot(s, reads[at].path);
+
+                        reads[at].result = -EAGAIN;
+                        if (!kept->path || strcmp(kept->path, reads[at].path) != 0 ||
+                            kept->flags == O_WRONLY)
+                                continue;
+                        cbs[k] = (struct iocb) { .aio_data = k,
+                                                 .aio_lio_opcode = IOCB_CMD_PREAD,
+                                                 .aio_fildes = (uint32_t) kept->fd,
+                                                 .aio_buf = (uintptr_t) reads[at].buf,
+                                                 .aio_nbytes = reads[at].size };
+                        together[k++] = &reads[at];
+                }
+                if (k > 1 && aio_begin(s))
+                        aio_read(s, cbs, together, k);
+
+                for (size_t i = first; i < at; i++)
+                        if (reads[i].result == -EAGAIN || reads[i].result == -ENODEV)
+                                reads[i].result =
+                                        real_read(sysfs, reads[i].path, reads[i].buf, reads[i].size);
+        }
+}
+
+/* The descriptor that is kept of an mdev that goes: when the same one is made again it would be found out by an access in vain. */
+static void kept_forget_mdev(SysfsReal *s, const char *remove_path) {
+        const char *name = strrchr(remove_path, '/');
+        char path[KEPT_PATH_SIZE];
+        Kept *k;
+
+        if (!name || strcmp(name, "/remove") != 0 ||
+            (size_t) snprintf(path, sizeof path, "%.*s/ap_config", (int) (name - remove_path),
+                              remove_path) >= sizeof path)
+                return;
+        k = kept_slot(s, path);
+        if (k->path && strcmp(k->path, path) == 0)
+                kept_drop(k);
+}
+
 static int real_write(Sysfs *sysfs, const char *path, const char *data, size_t size) {
-        return (int) real_access(sysfs, path, O_WRONLY, NULL, data, size);
+        int r = (int) real_access(sysfs, path, O_WRONLY, NULL, data, size);
+
+        if (r >= 0)
+                kept_forget_mdev(REAL(sysfs), path);
+        return r;
 }
 
 static ssize_t real_readlink(Sysfs *sysfs, const char *path, char *buf, size_t size) {
@@ -256,6 +352,8 @@ static void real_free(Sysfs *sysfs) {
         for (size_t i = 0; s->kept && i < KEPT_SLOTS; i++)
                 kept_drop(&s->kept[i]);
         kept_drop(&s->above);
+        if (s->aio)
+                (void) syscall(SYS_io_destroy, s->aio);
         free(s->kept);
         (void) fd_close(s->dir_fd);
         free(s);
@@ -263,6 +361,7 @@ static void real_free(Sysfs *sysfs) {
 
 static const SysfsOps real_ops = {
         .read = real_read,
+        .read_many = real_read_many,
         .write = real_write,
         .readlink = real_readlink,
         .list = real_list,
@@ -287,6 +386,15 @@ int sysfs_real_new(int sys_fd, Sysfs **ret) {
 
         *ret = &s->sysfs;
         return 0;
+}
+
+void sysfs_read_many(Sysfs *s, SysfsRead *reads, size_t n) {
+        if (s->ops->read_many) {
+                s->ops->read_many(s, reads, n);
+                return;
+        }
+        for (size_t i = 0; i < n; i++)
+                reads[i].result = s->ops->read(s, reads[i].path, reads[i].buf, reads[i].size);
 }
 
 Sysfs *sysfs_free(Sysfs *s) {
