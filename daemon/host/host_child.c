@@ -321,32 +321,46 @@ static int child_receive(Child *c);
 static int child_parse(Child *c);
 static void child_lost(HostChild *h);
 
+/* The lane that has passed its limit, stopped with all others. -EAGAIN: none, look again; -EBADMSG: makes no sense. */
+static int child_stop_late(HostChild *h, HostNote *ret) {
+        uint64_t now = now_us(), left = UINT64_MAX;
+
+        for (unsigned lane = 0; lane < HOST_PAGE_LANES; lane++) {
+                uint64_t turn, until;
+                HostNote note;
+                int r;
+
+                r = host_page_look(h->child->page, lane, &note, &turn);
+                if (r == -EBADMSG)
+                        return r;
+                if (r < 0 || note.phase == HOST_PHASE_REST)
+                        continue;
+
+                until = MIN(note.since_us, now) + note_limit(h, &note);
+                if (now < until)
+                        left = MIN(left, until - now);
+                else if (host_page_stop(h->child->page, lane, turn)) {
+                        *ret = note;
+                        return 0;
+                }
+        }
+        watch(h, left);
+        return -EAGAIN;
+}
+
 static int host_on_deadline(sd_event_source *source, uint64_t usec, void *userdata) {
         HostChild *h = userdata;
-        uint64_t turn, now = now_us();
         HostNote note;
         int r;
 
         if (!h->running || !h->child)
                 return 0;
 
-        r = host_page_look(h->child->page, &note, &turn);
-        if (r == -EBADMSG) {
+        r = child_stop_late(h, &note);
+        if (r == -EBADMSG)
                 child_lost(h);
+        if (r < 0)
                 return 0;
-        }
-        if (r >= 0) {
-                uint64_t until = MIN(note.since_us, now) + note_limit(h, &note);
-
-                if (now < until) {
-                        watch(h, until - now);
-                        return 0;
-                }
-        }
-        if (r < 0 || !host_page_stop(h->child->page, turn)) {
-                watch(h, UINT64_MAX);
-                return 0;
-        }
 
         log_debug("Process %d hangs in %s, left behind", (int) h->child->pid, note.what);
         /* it begins nothing more; what it has told already counts */
@@ -525,7 +539,7 @@ static int job_send(HostChild *h) {
         int r;
 
         host_page_reset(c->page, h->running->n_plans);
-        if (host_page_begin(c->page, &start) <
+        if (host_page_begin(c->page, 0, &start) <
             0) /* it was too late with the last job, and is gone or will be */
                 return -ECONNRESET;
         if (c->generation != h->generation) {

@@ -5,6 +5,7 @@
  * next daemon waits at the AP lock until this process has ended. Signals that end a service are ignored for
  * the same reason. */
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -35,17 +36,28 @@
 #define RECENT_US  100000 /* as old as the first readings of a large host are at the end of a batch, anyway */
 #define LISTED_US  25000000 /* so that the slow rescan always lists */
 
-typedef struct ChildMain {
-        int fd, root_fd, lock_fd, uevent_fd;
+typedef struct ChildMain ChildMain;
+
+/* A thread besides the main one, while there are starts. */
+typedef struct Lane {
+        ChildMain *main;
+        unsigned lane;
+        Sysfs *sysfs; /* NULL until it is needed, and if it cannot be had */
+} Lane;
+
+struct ChildMain {
+        int fd, root_fd, sys_fd, lock_fd, uevent_fd;
         HostPage *page;
         bool moved;          /* the AP bus has sent events since `previous`: it is to be listed */
         uint64_t stirred_us; /* when somebody else was last heard to make or remove mdevs */
         uint64_t listed_us;  /* when mdevs were last listed */
         Sysfs *sysfs;
+        Lane lanes[HOST_PAGE_LANES - 1];
         Snapshot *previous;
         WireKnow known;
         WireBuffer out;
-} ChildMain;
+};
+static_assert(HOST_PAGE_LANES - 1 == HOST_HELPERS_MAX, "a lane for each helper");
 
 /* uid 0 is all that sysfs asks for. */
 static int capabilities_drop(void) {
@@ -92,7 +104,7 @@ static int child_send(ChildMain *c) {
 }
 
 /* Nothing begins when the daemon has gone or has given this process up. */
-static int child_note(ChildMain *c, const HostNote *n) {
+static int lane_note(const ChildMain *c, unsigned lane, const HostNote *n) {
         struct pollfd p = { .fd = c->fd, .events = POLLRDHUP };
         int r;
 
@@ -101,24 +113,37 @@ static int child_note(ChildMain *c, const HostNote *n) {
                 return -errno;
         if (r > 0)
                 return -ECONNRESET;
-        return host_page_begin(c->page, n);
+        return host_page_begin(c->page, lane, n);
 }
 
-static int child_begin(void *userdata, const HostAccess *a) {
+static int child_note(const ChildMain *c, const HostNote *n) {
+        return lane_note(c, 0, n);
+}
+
+static int lane_begin(void *userdata, const HostAccess *a) {
+        const Lane *l = userdata;
         HostNote n = {
                 .phase = HOST_PHASE_STEP, .plan = a->plan, .step = a->step, .allowance_us = a->allowance_us
         };
 
         (void) snprintf(n.what, sizeof n.what, "%s", a->what);
-        return child_note(userdata, &n);
+        return lane_note(l->main, l->lane, &n);
 }
 
-static int child_ended(void *userdata, size_t plan, const HostOutcome *o) {
-        static const HostNote scan = { .phase = HOST_PHASE_SCAN, .what = "scan" };
-        ChildMain *c = userdata;
+static const HostNote scan_note = { .phase = HOST_PHASE_SCAN, .what = "scan" };
+static const HostNote rest_note = { .phase = HOST_PHASE_REST };
 
-        host_page_ended(c->page, plan, o);
-        return child_note(c, &scan);
+static int lane_ended(void *userdata, size_t plan, const HostOutcome *o) {
+        const Lane *l = userdata;
+
+        host_page_ended(l->main->page, plan, o);
+        return lane_note(l->main, l->lane, l->lane == 0 ? &scan_note : &rest_note);
+}
+
+static int lane_waits(void *userdata, bool waits) {
+        const Lane *l = userdata;
+
+        return lane_note(l->main, l->lane, waits ? &rest_note : &scan_note);
 }
 
 static int child_risky(void *userdata, const Snapshot *s) {
@@ -221,12 +246,11 @@ static HostScanner child_scanner(ChildMain *c, const WireJob *job) {
 }
 
 static int child_scan(ChildMain *c, const WireJob *job) {
-        static const HostNote scan = { .phase = HOST_PHASE_SCAN, .what = "scan" };
         HostScanner scanner;
         Snapshot *s = NULL;
         int r;
 
-        r = child_note(c, &scan);
+        r = child_note(c, &scan_note);
         if (r < 0)
                 return r;
         scanner = child_scanner(c, job);
@@ -234,12 +258,24 @@ static int child_scan(ChildMain *c, const WireJob *job) {
         return child_result(c, r, s);
 }
 
+/* What it keeps open stays for the next batch. */
+static HostHelper lane_helper(Lane *l) {
+        if (!l->sysfs)
+                (void) sysfs_real_new(l->main->sys_fd, &l->sysfs);
+        return (HostHelper) { .sysfs = l->sysfs, .userdata = l };
+}
+
 static int child_execute(ChildMain *c, const WireJob *job) {
         static const HostNote lock = { .phase = HOST_PHASE_LOCK, .what = "wait for the AP lock" };
-        static const HostNote scan = { .phase = HOST_PHASE_SCAN, .what = "scan" };
-        HostExecution x = {
-                .root_fd = c->root_fd, .begin = child_begin, .ended = child_ended, .userdata = c
-        };
+        Lane self = { .main = c };
+        HostHelper helpers[ELEMENTS(c->lanes)] = {};
+        HostExecution x = { .root_fd = c->root_fd,
+                            .begin = lane_begin,
+                            .ended = lane_ended,
+                            .waits = lane_waits,
+                            .userdata = &self,
+                            .helpers = helpers,
+                            .n_helpers = ELEMENTS(helpers) };
         CLEANUP(freep)
         HostOutcome *outcomes = calloc(job->n_plans + 1, sizeof *outcomes);
         Snapshot *after = NULL;
@@ -261,14 +297,16 @@ static int child_execute(ChildMain *c, const WireJob *job) {
                 const HostOutcome locked = { .verdict = HOST_LOCKED, .holder = holder };
 
                 for (size_t i = 0; i < job->n_plans; i++) {
-                        r = child_ended(c, i, &locked);
+                        r = lane_ended(&self, i, &locked);
                         if (r < 0)
                                 return r;
                 }
                 return child_result(c, 0, NULL);
         }
 
-        r = child_note(c, &scan);
+        for (size_t i = 0; i < ELEMENTS(helpers) && job->n_plans > 1; i++)
+                helpers[i] = lane_helper(&c->lanes[i]);
+        r = child_note(c, &scan_note);
         if (r >= 0) {
                 x.scanner = child_scanner(c, job); /* the lock may have taken its time */
                 r = host_execute(&x, job->plans, job->n_plans, outcomes, &after);
@@ -357,11 +395,14 @@ int host_child_main(int fd, int root_fd, int page_fd) {
         static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE };
         ChildMain c = { .fd = fd,
                         .root_fd = root_fd,
+                        .sys_fd = -1,
                         .lock_fd = -1,
                         .uevent_fd = -1,
                         .stirred_us = host_scan_now_us() };
-        CLEANUP(fd_closep) int sys_fd = -1;
         int r;
+
+        for (unsigned i = 0; i < ELEMENTS(c.lanes); i++)
+                c.lanes[i] = (Lane) { .main = &c, .lane = i + 1 };
 
         for (size_t i = 0; i < ELEMENTS(ignored); i++)
                 (void) signal(ignored[i], SIG_IGN);
@@ -370,8 +411,8 @@ int host_child_main(int fd, int root_fd, int page_fd) {
         r = host_page_map(page_fd, &c.page);
         (void) fd_close(page_fd);
         if (r >= 0) {
-                sys_fd = openat(root_fd, HOST_PATH_SYS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-                r = ret_errno(sys_fd);
+                c.sys_fd = openat(root_fd, HOST_PATH_SYS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                r = ret_errno(c.sys_fd);
         }
         if (r >= 0)
                 r = c.lock_fd = file_open_dir(root_fd, HOST_PATH_LOCK_DIR);
@@ -380,15 +421,18 @@ int host_child_main(int fd, int root_fd, int page_fd) {
         if (r >= 0 && geteuid() == 0)
                 r = capabilities_drop();
         if (r >= 0)
-                r = sysfs_real_new(sys_fd, &c.sysfs);
+                r = sysfs_real_new(c.sys_fd, &c.sysfs);
         if (r >= 0)
                 r = child_serve(&c);
 
+        for (size_t i = 0; i < ELEMENTS(c.lanes); i++)
+                (void) sysfs_free(c.lanes[i].sysfs);
         (void) sysfs_free(c.sysfs);
         (void) host_page_free(c.page);
         (void) snapshot_free(c.previous);
         free(c.known.known);
         wire_buffer_clear(&c.out);
+        (void) fd_close(c.sys_fd);
         (void) fd_close(c.lock_fd);
         (void) fd_close(c.uevent_fd);
         return r < 0 ? 1 : 0;

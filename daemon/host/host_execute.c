@@ -2,11 +2,18 @@
 #include "host/host_execute.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "host/host_paths.h"
 #include "host/host_step.h"
+
+#define CREW_PLANS_MIN 4 /* for fewer it is not worth the threads */
+#define CREW_STACK     (512 * 1024)
 
 static bool is_fatal(const StepContext *c, int r) {
         return r == SYSFS_NEVER || c->stopped;
@@ -52,20 +59,10 @@ static int plan_roll_back(StepContext *c, const Plan *p, size_t n) {
         return result;
 }
 
-static int plan_run(StepContext *c, const Plan *p, HostOutcome *o) {
-        PlanVerdict verdict;
-        Apqn apqn = {};
+/* Of one that was checked. */
+static int plan_carry_out(StepContext *c, const Plan *p, HostOutcome *o) {
         int error = 0, r;
         size_t i;
-
-        verdict = plan_check(p, c->s, &apqn);
-        if (verdict != PLAN_OK) {
-                *o = (HostOutcome) { .verdict = HOST_REFUSED,
-                                     .plan = verdict,
-                                     .apqn = apqn,
-                                     .has_apqn = verdict == PLAN_OVERLAP || verdict == PLAN_HOST_OWNED };
-                return 0;
-        }
 
         o->verdict = HOST_STUCK;
         for (i = 0; i < p->n_steps; i++) {
@@ -102,6 +99,21 @@ static int plan_run(StepContext *c, const Plan *p, HostOutcome *o) {
                              .error = error == STEP_IN_USE ? -EBUSY : error };
         o->has_apqn = only_queue(&p->steps[i], &o->apqn);
         return 0;
+}
+
+static int plan_run(StepContext *c, const Plan *p, HostOutcome *o) {
+        PlanVerdict verdict;
+        Apqn apqn = {};
+
+        verdict = plan_check(p, c->s, &apqn);
+        if (verdict != PLAN_OK) {
+                *o = (HostOutcome) { .verdict = HOST_REFUSED,
+                                     .plan = verdict,
+                                     .apqn = apqn,
+                                     .has_apqn = verdict == PLAN_OVERLAP || verdict == PLAN_HOST_OWNED };
+                return 0;
+        }
+        return plan_carry_out(c, p, o);
 }
 
 /* Reads the host again; what is known of it helps. */
@@ -154,6 +166,159 @@ static int follow(StepContext *c, const Plan *p) {
         return queues ? host_scan_queues(c->sysfs, c->s) : 0;
 }
 
+/* Starts that follow each other in a batch take nothing from each other: each was checked on what the host is like after those before
+ * it. So several threads carry them out, each the next one that is left. What one of them needs of the snapshot (parents, types, queues)
+ * none of them changes. */
+
+typedef struct Crew {
+        const Plan *plans;
+        HostOutcome *outcomes;
+        StepContext *contexts; /* of all plans */
+        Snapshot *s;
+        size_t end;
+        _Atomic(size_t) next;
+        _Atomic(bool) stop; /* one of them must not go on, so none does */
+} Crew;
+
+typedef struct CrewMember {
+        Crew *crew;
+        HostExecution execution; /* with its own userdata */
+        Sysfs *sysfs;
+        pthread_t thread;
+        int result;
+} CrewMember;
+
+static int member_work(CrewMember *m) {
+        Crew *w = m->crew;
+        size_t i;
+
+        while (!atomic_load(&w->stop) && (i = atomic_fetch_add(&w->next, 1)) < w->end) {
+                StepContext *c = &w->contexts[i];
+                int r;
+
+                *c = (StepContext) { .execution = &m->execution, .sysfs = m->sysfs, .s = w->s, .plan = i };
+                r = plan_carry_out(c, &w->plans[i], &w->outcomes[i]);
+                if (r >= 0 && m->execution.ended)
+                        r = m->execution.ended(m->execution.userdata, i, &w->outcomes[i]);
+                if (r < 0) {
+                        atomic_store(&w->stop, true);
+                        return r;
+                }
+        }
+        return 0;
+}
+
+static void *member_main(void *argument) {
+        CrewMember *m = argument;
+
+        m->result = member_work(m);
+        return NULL;
+}
+
+static size_t crew_hire(CrewMember *members, size_t n) {
+        pthread_attr_t attributes;
+        sigset_t all, old;
+        size_t hired = 0;
+
+        if (pthread_attr_init(&attributes) != 0)
+                return 0;
+        (void) pthread_attr_setstacksize(&attributes, CREW_STACK);
+        (void) sigfillset(&all);
+        (void) pthread_sigmask(SIG_SETMASK, &all, &old);
+        while (hired < n &&
+               pthread_create(&members[hired].thread, &attributes, member_main, &members[hired]) == 0)
+                hired++;
+        (void) pthread_sigmask(SIG_SETMASK, &old, NULL);
+        (void) pthread_attr_destroy(&attributes);
+        return hired;
+}
+
+/* Carries out what the crew is for. */
+static int crew_work(const HostExecution *x, Crew *w) {
+        CrewMember self = { .crew = w, .execution = *x, .sysfs = x->scanner.sysfs };
+        CrewMember members[HOST_HELPERS_MAX] = {};
+        size_t n = 0, hired;
+        int r, waited;
+
+        for (size_t i = 0; i < x->n_helpers && n < HOST_HELPERS_MAX; i++) {
+                if (!x->helpers[i].sysfs)
+                        continue;
+                members[n] = (CrewMember) { .crew = w, .execution = *x, .sysfs = x->helpers[i].sysfs };
+                members[n++].execution.userdata = x->helpers[i].userdata;
+        }
+
+        hired = crew_hire(members, n);
+        r = member_work(&self);
+        waited = x->waits(x->userdata, true);
+        for (size_t i = 0; i < hired; i++) {
+                (void) pthread_join(members[i].thread, NULL);
+                r = r < 0 ? r : members[i].result;
+        }
+        if (waited >= 0)
+                waited = x->waits(x->userdata, false);
+        return r < 0 ? r : waited;
+}
+
+/* An AP mdev made anew. */
+static bool is_start(const Plan *p, const Snapshot *s) {
+        if (!s->has_ap_config || p->n_steps == 0 || p->steps[0].type != PLAN_CREATE ||
+            strcmp(p->steps[0].create.parent, HOST_PARENT_AP) != 0)
+                return false;
+
+        for (size_t i = 1; i < p->n_steps; i++)
+                if (p->steps[i].type != PLAN_ASSIGN)
+                        return false;
+        return true;
+}
+
+/* Lets helpers carry out the plans from *at on that can go together, and moves *at to the first that was not tried. *changed: the host is
+ * not as @s says. */
+static int crew_run(const HostExecution *x, const Plan *plans, size_t n, Snapshot *s, HostOutcome *outcomes,
+                    size_t *at, bool *changed) {
+        CLEANUP(freep)
+        StepContext *contexts = NULL;
+        Crew w = { .plans = plans, .outcomes = outcomes, .s = s };
+        size_t first = *at;
+        int r;
+
+        for (w.end = first; w.end < n && is_start(&plans[w.end], s); w.end++)
+                ;
+        if (x->n_helpers == 0 || w.end - first < CREW_PLANS_MIN)
+                return 0;
+        contexts = calloc(n, sizeof *contexts);
+        if (!contexts)
+                return 0;
+
+        for (size_t i = first; i < w.end; i++) {
+                Apqn apqn;
+
+                if (plan_check(&plans[i], s, &apqn) != PLAN_OK || plan_apply(&plans[i], s) < 0)
+                        w.end = i;
+        }
+        if (w.end == first)
+                return 0;
+        w.contexts = contexts;
+        atomic_store(&w.next, first);
+        *at = w.end;
+        r = crew_work(x, &w);
+
+        for (size_t i = first; i < w.end && r >= 0; i++) {
+                HostMdev *m = snapshot_find_mdev(s, plans[i].uuid);
+                char path[HOST_PATH_SIZE];
+
+                if (outcomes[i].verdict != HOST_DONE || !m) {
+                        *changed = true;
+                        continue;
+                }
+                m->read_us = contexts[i].looked_us;
+                if (contexts[i].sysfs != x->scanner.sysfs && x->scanner.sysfs->ops->take &&
+                    host_scan_mdev_path(snapshot_parent_of(s, m)->path, m->uuid, "ap_config", path,
+                                        sizeof path) >= 0)
+                        x->scanner.sysfs->ops->take(x->scanner.sysfs, contexts[i].sysfs, path);
+        }
+        return r;
+}
+
 int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcome *outcomes,
                  Snapshot **ret_after) {
         CLEANUP(snapshot_freep)
@@ -175,6 +340,14 @@ int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcom
         for (size_t i = 0; i < n; i++) {
                 StepContext c = { .execution = x, .sysfs = scanner.sysfs, .s = s, .plan = i };
 
+                if (!changed) {
+                        r = crew_run(x, plans, n, s, outcomes, &i, &changed);
+                        if (r < 0)
+                                return r;
+                        if (i == n)
+                                break;
+                        c.plan = i;
+                }
                 if (changed) { /* not as the snapshot says any more */
                         r = rescan(&scanner, &s);
                         if (r == SYSFS_NEVER)

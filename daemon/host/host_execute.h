@@ -15,13 +15,26 @@ typedef struct HostAccess {
         uint64_t allowance_us; /* how much longer than other accesses it may rightly take */
 } HostAccess;
 
+/* Another thread that works on plans. */
+typedef struct HostHelper {
+        Sysfs *sysfs; /* a real one of its own; NULL: it cannot be had */
+        void *userdata;
+} HostHelper;
+
+#define HOST_HELPERS_MAX 2
+
 typedef struct HostExecution {
         HostScanner scanner;
         int root_fd; /* below it dev/vfio */
-        /* Both may be NULL. Negative: stop at once, undo nothing, return it (the daemon has died). */
+        /* Both may be NULL. Called by whichever thread works on the plan, with its own userdata. Negative: stop at once, undo nothing,
+         * return it (the daemon has died). */
         int (*begin)(void *userdata, const HostAccess *a);
         int (*ended)(void *userdata, size_t plan, const HostOutcome *o);
+        /* May be NULL, without helpers. The caller's thread has nothing to do until they have ended, or goes on. As begin(). */
+        int (*waits)(void *userdata, bool waits);
         void *userdata;
+        const HostHelper *helpers; /* for starts that follow each other in a batch */
+        size_t n_helpers;
 } HostExecution;
 
 /* Scans, then carries out @n plans in order. Each one's outcome is in @outcomes, which tells the truth at

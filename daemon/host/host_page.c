@@ -22,9 +22,13 @@ typedef struct PageOutcome {
         HostOutcome rest;
 } PageOutcome;
 
-struct HostPage {
+typedef struct PageLane {
         _Atomic(uint64_t) turn;
         HostNote notes[2]; /* the one that counts is at `turn` modulo 2 */
+} PageLane;
+
+struct HostPage {
+        PageLane lanes[HOST_PAGE_LANES];
         PageOutcome outcomes[HOST_PAGE_PLANS_MAX];
 };
 
@@ -79,14 +83,15 @@ void host_page_reset(HostPage *p, size_t n_plans) {
         }
 }
 
-int host_page_begin(HostPage *p, const HostNote *note) {
-        uint64_t turn = atomic_load(&p->turn);
+int host_page_begin(HostPage *p, unsigned lane, const HostNote *note) {
+        PageLane *l = &p->lanes[lane];
+        uint64_t turn = atomic_load(&l->turn);
         HostNote *next;
 
         if (turn == TURN_STOPPED)
                 return -ECANCELED;
 
-        next = &p->notes[(turn + 1) % 2];
+        next = &l->notes[(turn + 1) % 2];
         next->phase = note->phase;
         next->plan = note->plan;
         next->step = note->step;
@@ -99,7 +104,7 @@ int host_page_begin(HostPage *p, const HostNote *note) {
                 p->outcomes[note->plan].rest.step = note->step;
                 atomic_store(&p->outcomes[note->plan].verdict, HOST_STUCK);
         }
-        return atomic_compare_exchange_strong(&p->turn, &turn, turn + 1) ? 0 : -ECANCELED;
+        return atomic_compare_exchange_strong(&l->turn, &turn, turn + 1) ? 0 : -ECANCELED;
 }
 
 void host_page_ended(HostPage *p, size_t plan, const HostOutcome *o) {
@@ -110,16 +115,17 @@ void host_page_ended(HostPage *p, size_t plan, const HostOutcome *o) {
         atomic_store(&p->outcomes[plan].verdict, o->verdict);
 }
 
-int host_page_look(const HostPage *p, HostNote *ret, uint64_t *ret_turn) {
-        uint64_t turn = atomic_load(&p->turn);
+int host_page_look(const HostPage *p, unsigned lane, HostNote *ret, uint64_t *ret_turn) {
+        const PageLane *l = &p->lanes[lane];
+        uint64_t turn = atomic_load(&l->turn);
         HostNote note;
 
         for (unsigned i = 0;; i++) {
                 uint64_t before = turn;
 
-                note = p->notes[turn % 2];
+                note = l->notes[turn % 2];
                 atomic_thread_fence(memory_order_seq_cst);
-                turn = atomic_load(&p->turn);
+                turn = atomic_load(&l->turn);
                 if (turn == before)
                         break;
                 if (i == LOOKS_MAX)
@@ -134,12 +140,17 @@ int host_page_look(const HostPage *p, HostNote *ret, uint64_t *ret_turn) {
         return 0;
 }
 
-bool host_page_stop(HostPage *p, uint64_t turn) {
-        return atomic_compare_exchange_strong(&p->turn, &turn, TURN_STOPPED);
+bool host_page_stop(HostPage *p, unsigned lane, uint64_t turn) {
+        if (!atomic_compare_exchange_strong(&p->lanes[lane].turn, &turn, TURN_STOPPED))
+                return false;
+
+        host_page_close(p);
+        return true;
 }
 
 void host_page_close(HostPage *p) {
-        atomic_store(&p->turn, TURN_STOPPED);
+        for (unsigned i = 0; i < HOST_PAGE_LANES; i++)
+                atomic_store(&p->lanes[i].turn, TURN_STOPPED);
 }
 
 int host_page_outcome(const HostPage *p, size_t plan, HostOutcome *ret) {

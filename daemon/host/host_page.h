@@ -6,14 +6,23 @@
  * nothing hangs.
  *
  * One side writes at a time: the daemon before it sends a job, the child until it has sent the result. The daemon may look at
- * any moment, and may stop the child: whichever comes first, the child's next access or the stop, the other one learns of it. */
+ * any moment, and may stop the child: whichever comes first, the child's next access or the stop, the other one learns of it.
+ *
+ * A lane is what one thread of the child does; each has at most one access under way. */
 
 #include "host/host.h"
 
 #define HOST_PAGE_WHAT_SIZE 600
 #define HOST_PAGE_PLANS_MAX 4096
+#define HOST_PAGE_LANES     3
 
-typedef enum HostPhase { HOST_PHASE_LOCK, HOST_PHASE_SCAN, HOST_PHASE_STEP, _HOST_PHASE_MAX } HostPhase;
+typedef enum HostPhase {
+        HOST_PHASE_REST, /* nothing is under way in this lane */
+        HOST_PHASE_LOCK,
+        HOST_PHASE_SCAN,
+        HOST_PHASE_STEP,
+        _HOST_PHASE_MAX
+} HostPhase;
 
 typedef struct HostNote {
         HostPhase phase;
@@ -37,17 +46,17 @@ HostPage *host_page_free(HostPage *p);
 /* All of @n_plans are SKIPPED. */
 void host_page_reset(HostPage *p, size_t n_plans);
 
-/* What is noted begins now; `since_us` is set. A plan of which a step begins is STUCK until it has ended. -ECANCELED: stopped,
- * nothing may begin. */
-int host_page_begin(HostPage *p, const HostNote *note);
+/* What is noted begins now in @lane; `since_us` is set. A plan of which a step begins is STUCK until it has ended. -ECANCELED:
+ * stopped, nothing may begin. */
+int host_page_begin(HostPage *p, unsigned lane, const HostNote *note);
 void host_page_ended(HostPage *p, size_t plan, const HostOutcome *o);
 
 /* Fills @ret, and *ret_turn for host_page_stop(). Of one that is not stopped. -EAGAIN: the child goes on all the time;
  * -EBADMSG: makes no sense. */
-int host_page_look(const HostPage *p, HostNote *ret, uint64_t *ret_turn);
+int host_page_look(const HostPage *p, unsigned lane, HostNote *ret, uint64_t *ret_turn);
 
-/* Nothing begins any more. False: something has begun since that look, and the child was not stopped. */
-bool host_page_stop(HostPage *p, uint64_t turn);
+/* Nothing begins any more, in any lane. False: something has begun in @lane since that look, and the child was not stopped. */
+bool host_page_stop(HostPage *p, unsigned lane, uint64_t turn);
 
 /* Nothing begins any more, whatever is under way. */
 void host_page_close(HostPage *p);

@@ -41,6 +41,8 @@ typedef struct SysfsOps {
         int (*list)(Sysfs *s, const char *path, sysfs_entry_t fn, void *userdata);
         /* 0 if there is something at @path, else -errno (-ENOENT). */
         int (*exists)(Sysfs *s, const char *path);
+        /* May be NULL. Takes over what @from, of the same kind, keeps open of @path. */
+        void (*take)(Sysfs *s, Sysfs *from, const char *path);
         void (*free)(Sysfs *s);
 } SysfsOps;
 

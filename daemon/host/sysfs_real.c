@@ -346,6 +346,16 @@ static int real_exists(Sysfs *sysfs, const char *path) {
         return ret_errno(fstatat(REAL(sysfs)->dir_fd, path, &st, 0));
 }
 
+static void real_take(Sysfs *sysfs, Sysfs *from, const char *path) {
+        Kept *k = kept_slot(REAL(from), path), *to = kept_slot(REAL(sysfs), path);
+
+        if (!k->path || strcmp(k->path, path) != 0)
+                return;
+        kept_drop(to);
+        *to = *k;
+        k->path = NULL;
+}
+
 static void real_free(Sysfs *sysfs) {
         SysfsReal *s = REAL(sysfs);
 
@@ -366,6 +376,7 @@ static const SysfsOps real_ops = {
         .readlink = real_readlink,
         .list = real_list,
         .exists = real_exists,
+        .take = real_take,
         .free = real_free,
 };
 

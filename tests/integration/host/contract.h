@@ -30,3 +30,10 @@ void test_hangs(void **state);
 pid_t lock_holder(Bench *b);
 /* A plan that makes uuid_of(1) an mdev of the second parent. */
 void make_mtty(Bench *b, const Snapshot *s, Plan *ret);
+
+/* contract_starts.c: many starts in one batch */
+void test_starts(void **state);
+void test_starts_refused(void **state);
+void test_starts_faults(void **state);
+void test_starts_hang(void **state);
+void test_starts_hang_all(void **state);

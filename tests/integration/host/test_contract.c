@@ -899,6 +899,11 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_while_locked, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_unreadable, setup, teardown),
                 cmocka_unit_test(test_many),
+                cmocka_unit_test(test_starts),
+                cmocka_unit_test(test_starts_refused),
+                cmocka_unit_test(test_starts_faults),
+                cmocka_unit_test(test_starts_hang),
+                cmocka_unit_test(test_starts_hang_all),
         };
         int failed = 0, r;
 

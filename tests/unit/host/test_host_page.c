@@ -46,8 +46,8 @@ static void test_outcomes(void **state) {
         assert_int_equal(host_page_outcome(daemon, 1, &o), 0);
         assert_int_equal(o.verdict, HOST_SKIPPED);
 
-        assert_int_equal(host_page_begin(child, &note), 0);
-        assert_int_equal(host_page_look(daemon, &seen, &turn), 0);
+        assert_int_equal(host_page_begin(child, 0, &note), 0);
+        assert_int_equal(host_page_look(daemon, 0, &seen, &turn), 0);
         assert_int_equal(seen.phase, HOST_PHASE_STEP);
         assert_int_equal(seen.plan, 1);
         assert_int_equal(seen.allowance_us, 7);
@@ -94,8 +94,8 @@ static void test_nonsense(void **state) {
                 assert_int_equal(o.step, 9);
         }
         assert_int_equal(host_page_outcome(daemon, HOST_PAGE_PLANS_MAX, &o), -EBADMSG);
-        assert_int_equal(host_page_begin(child, &note), 0);
-        assert_int_equal(host_page_look(daemon, &note, &turn), -EBADMSG);
+        assert_int_equal(host_page_begin(child, 0, &note), 0);
+        assert_int_equal(host_page_look(daemon, 0, &note, &turn), -EBADMSG);
 }
 
 /* Either the child's next access comes first or the stop. */
@@ -106,17 +106,17 @@ static void test_stop(void **state) {
         uint64_t turn;
 
         make_pair(&daemon, &child);
-        assert_int_equal(host_page_begin(child, &first), 0);
-        assert_int_equal(host_page_look(daemon, &seen, &turn), 0);
-        assert_int_equal(host_page_begin(child, &second), 0);
-        assert_false(host_page_stop(daemon, turn)); /* it went on */
+        assert_int_equal(host_page_begin(child, 0, &first), 0);
+        assert_int_equal(host_page_look(daemon, 0, &seen, &turn), 0);
+        assert_int_equal(host_page_begin(child, 0, &second), 0);
+        assert_false(host_page_stop(daemon, 0, turn)); /* it went on */
 
-        assert_int_equal(host_page_look(daemon, &seen, &turn), 0);
+        assert_int_equal(host_page_look(daemon, 0, &seen, &turn), 0);
         assert_int_equal(seen.step, 1);
-        assert_true(host_page_stop(daemon, turn));
-        assert_int_equal(host_page_begin(child, &third), -ECANCELED);
-        assert_int_equal(host_page_begin(child, &third), -ECANCELED);
-        assert_false(host_page_stop(daemon, turn));
+        assert_true(host_page_stop(daemon, 0, turn));
+        assert_int_equal(host_page_begin(child, 0, &third), -ECANCELED);
+        assert_int_equal(host_page_begin(child, 0, &third), -ECANCELED);
+        assert_false(host_page_stop(daemon, 0, turn));
 }
 
 typedef struct Racer {
@@ -130,7 +130,7 @@ static void *race(void *arg) {
         for (size_t i = 0;; i++) {
                 HostNote n = step_note(i % HOST_PAGE_PLANS_MAX, i);
 
-                if (host_page_begin(racer->page, &n) < 0)
+                if (host_page_begin(racer->page, 0, &n) < 0)
                         return NULL;
                 racer->begun = i;
         }
@@ -150,27 +150,67 @@ static void test_race(void **state) {
 
                 make_pair(&daemon, &child);
                 racer = (Racer) { .page = child };
-                assert_int_equal(host_page_begin(child, &start), 0);
+                assert_int_equal(host_page_begin(child, 0, &start), 0);
                 assert_int_equal(pthread_create(&thread, NULL, race, &racer), 0);
                 do {
-                        r = host_page_look(daemon, &seen, &turn);
+                        r = host_page_look(daemon, 0, &seen, &turn);
                         assert_true(r == 0 || r == -EAGAIN);
                         if (r < 0)
                                 continue;
                         (void) snprintf(what, sizeof what, "write %zu of %zu", seen.step, seen.plan);
                         assert_string_equal(seen.what, what);
-                } while (r < 0 || seen.step < 10 * i || !host_page_stop(daemon, turn));
+                } while (r < 0 || seen.step < 10 * i || !host_page_stop(daemon, 0, turn));
                 assert_int_equal(pthread_join(thread, NULL), 0);
                 assert_true(racer.begun <= seen.step);
         }
 }
 
+/* Each lane has its own access; whichever is stopped, nothing begins in any. */
+static void test_lanes(void **state) {
+        for (unsigned late = 0; late < HOST_PAGE_LANES; late++) {
+                CLEANUP(host_page_freep) HostPage *daemon = NULL;
+                CLEANUP(host_page_freep) HostPage *child = NULL;
+                const HostOutcome done = { .verdict = HOST_DONE };
+                const HostNote rest = { .phase = HOST_PHASE_REST };
+                uint64_t turns[HOST_PAGE_LANES], turn;
+                HostOutcome o;
+                HostNote seen;
+
+                make_pair(&daemon, &child);
+                host_page_reset(daemon, HOST_PAGE_LANES + 1);
+                for (unsigned i = 0; i < HOST_PAGE_LANES; i++) {
+                        const HostNote n = step_note(i, 5 + i);
+
+                        assert_int_equal(host_page_look(daemon, i, &seen, &turn), 0);
+                        assert_int_equal(seen.phase, HOST_PHASE_REST);
+                        assert_int_equal(host_page_begin(child, i, &n), 0);
+                }
+                for (unsigned i = 0; i < HOST_PAGE_LANES; i++) {
+                        assert_int_equal(host_page_look(daemon, i, &seen, &turns[i]), 0);
+                        assert_int_equal(seen.plan, i);
+                        assert_int_equal(seen.step, 5 + i);
+                }
+
+                /* another one ends and rests, which does not save the late one */
+                host_page_ended(child, (late + 1) % HOST_PAGE_LANES, &done);
+                assert_int_equal(host_page_begin(child, (late + 1) % HOST_PAGE_LANES, &rest), 0);
+                assert_true(host_page_stop(daemon, late, turns[late]));
+                for (unsigned i = 0; i < HOST_PAGE_LANES; i++) {
+                        const HostNote n = step_note(HOST_PAGE_LANES, 0);
+
+                        assert_int_equal(host_page_begin(child, i, &n), -ECANCELED);
+                        assert_int_equal(host_page_outcome(daemon, i, &o), 0);
+                        assert_int_equal(o.verdict,
+                                         i == (late + 1) % HOST_PAGE_LANES ? HOST_DONE : HOST_STUCK);
+                }
+        }
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_outcomes),
-                cmocka_unit_test(test_nonsense),
-                cmocka_unit_test(test_stop),
-                cmocka_unit_test(test_race),
+                cmocka_unit_test(test_outcomes), cmocka_unit_test(test_nonsense),
+                cmocka_unit_test(test_stop),     cmocka_unit_test(test_race),
+                cmocka_unit_test(test_lanes),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
