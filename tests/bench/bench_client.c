@@ -2,7 +2,7 @@
 
 /* bench_client - how long guestcryptd, or one process for each of many, takes for the same work
  *
- * Prints seconds. Matrix i is the same for all verbs and for both sides: two adapters by two domains, no two overlap, its UUID
+ * Prints seconds, how much was done in them, and the CPU time of this process and of those that it started, in seconds. Matrix i is the same for all verbs and for both sides: two adapters by two domains, no two overlap, its UUID
  * looks random. Any failure ends the program: a figure is only printed if all was done. */
 
 #include <errno.h>
@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <systemd/sd-bus.h>
 #include <time.h>
@@ -41,6 +42,20 @@ static double now(void) {
 
         (void) clock_gettime(CLOCK_MONOTONIC, &t);
         return (double) t.tv_sec + (double) t.tv_nsec / 1e9;
+}
+
+static double cpu_time(void) {
+        static const int who[] = { RUSAGE_SELF, RUSAGE_CHILDREN };
+        double seconds = 0;
+
+        for (size_t i = 0; i < ELEMENTS(who); i++) {
+                struct rusage u;
+
+                (void) getrusage(who[i], &u);
+                seconds += (double) (u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+                           (double) (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+        }
+        return seconds;
 }
 
 static _Noreturn void fail(const char *what, int r, const sd_bus_error *error) {
@@ -212,13 +227,14 @@ static void call_many(sd_bus *bus, const char *name, size_t n, size_t window) {
         const Verb *verb = find_verb(name);
         Flight f = { .verb = name, .count_objects = verb->make == make_list };
         const char *unique;
-        double start;
+        double start, cpu;
         int r;
 
         r = sd_bus_get_unique_name(bus, &unique); /* returns when there is a connection */
         if (r < 0)
                 fail("bus", r, NULL);
         start = now();
+        cpu = cpu_time();
         for (size_t i = 0; i < n || f.in_flight > 0;) {
                 while (i < n && f.in_flight < window) {
                         CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL;
@@ -237,10 +253,7 @@ static void call_many(sd_bus *bus, const char *name, size_t n, size_t window) {
                 if (r < 0)
                         fail(name, r, NULL);
         }
-        (void) printf("%.6f", now() - start);
-        if (f.count_objects)
-                (void) printf(" %zu", f.n_objects);
-        (void) printf("\n");
+        (void) printf("%.6f %zu %.6f\n", now() - start, f.count_objects ? f.n_objects : n, cpu_time() - cpu);
 }
 
 static int ascending(const void *a, const void *b) {
@@ -290,10 +303,10 @@ static pid_t spawn(char *argv[]) {
         return pid;
 }
 
-/* One process for each matrix, one after the other, but none is started after @limit seconds; prints how many there were, too.
+/* One process for each matrix, one after the other, but none is started after @limit seconds.
  * "{uuid}" in an argument stands for the matrix's. */
 static void run_many(size_t n, double limit, char *command[]) {
-        double start = now();
+        double start = now(), cpu = cpu_time();
         size_t i;
 
         for (i = 0; i < n && now() - start < limit; i++) {
@@ -318,7 +331,7 @@ static void run_many(size_t n, double limit, char *command[]) {
                         if (argv[j] != command[j])
                                 free(argv[j]);
         }
-        (void) printf("%.6f %zu\n", now() - start, i);
+        (void) printf("%.6f %zu %.6f\n", now() - start, i, cpu_time() - cpu);
 }
 
 /* What mdevctl's "define --jsonfile" takes, one file for each matrix. */
