@@ -148,29 +148,8 @@ static const char *tpm_group(const Conf *c) {
         return NULL;
 }
 
-/* A host that can have no TPMs has matrices all the same. */
-static void open_vtpm(Daemon *d, const char *program) {
-        bool systemd = faccessat(d->root_fd, "run/systemd/system", F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-        const VtpmConfig config = {
-                .root_fd = d->root_fd,
-                .state_dir = STATE_DIR,
-                .run_dir = RUN_DIR,
-                .group = tpm_group(&d->conf),
-                .uid_base = d->conf.tpm_uid_base,
-                .launcher = program,
-                .units = systemd ? d->sd_bus : NULL,
-                .max_tpms = d->conf.max_tpms,
-        };
-        int r;
-
-        r = vtpm_new(d->event, &config, engine_on_vtpm_event, d->engine, &d->vtpm);
-        if (r < 0)
-                log_error("Cannot have TPMs, going on without: %s", strerror(-r));
-        engine_set_vtpm(d->engine, d->vtpm);
-}
-
-/* Installed, or beside us in a build directory, which goes first: what is tried there belongs together. */
-static int find_virt(char path[static PATH_MAX]) {
+/* Installed, or @beside us in a build directory, which goes first: what is tried there belongs together. */
+static int find_program(const char *beside, const char *installed, char path[static PATH_MAX]) {
         char self[PATH_MAX];
         ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
 
@@ -178,10 +157,34 @@ static int find_virt(char path[static PATH_MAX]) {
                 return -errno;
         self[n] = '\0';
         *strrchr(self, '/') = '\0';
-        if (snprintf(path, PATH_MAX, "%s/virt/guestcryptd-virt", self) < PATH_MAX && access(path, X_OK) == 0)
+        if (snprintf(path, PATH_MAX, "%s/%s", self, beside) < PATH_MAX && access(path, X_OK) == 0)
                 return 0;
-        (void) snprintf(path, PATH_MAX, "%s", VIRT_PROGRAM);
+        (void) snprintf(path, PATH_MAX, "%s", installed);
         return access(path, X_OK) < 0 ? -errno : 0;
+}
+
+/* A host that can have no TPMs has matrices all the same. */
+static void open_vtpm(Daemon *d) {
+        bool systemd = faccessat(d->root_fd, "run/systemd/system", F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+        char launcher[PATH_MAX];
+        const VtpmConfig config = {
+                .root_fd = d->root_fd,
+                .state_dir = STATE_DIR,
+                .run_dir = RUN_DIR,
+                .group = tpm_group(&d->conf),
+                .uid_base = d->conf.tpm_uid_base,
+                .launcher = launcher,
+                .units = systemd ? d->sd_bus : NULL,
+                .max_tpms = d->conf.max_tpms,
+        };
+        int r;
+
+        r = find_program("guestcrypt-tpm-launch", LAUNCH_PROGRAM, launcher);
+        if (r >= 0)
+                r = vtpm_new(d->event, &config, engine_on_vtpm_event, d->engine, &d->vtpm);
+        if (r < 0)
+                log_error("Cannot have TPMs, going on without: %s", strerror(-r));
+        engine_set_vtpm(d->engine, d->vtpm);
 }
 
 /* Without libvirt its hook can still be answered. */
@@ -193,7 +196,7 @@ static void open_virt(Daemon *d) {
         if (strcmp(d->conf.libvirt_uri, CONF_NO_LIBVIRT) == 0)
                 return;
 
-        r = find_virt(program);
+        r = find_program("virt/guestcryptd-virt", VIRT_PROGRAM, program);
         if (r >= 0)
                 r = virt_child_new(d->event, &config, program, &engine_virt_events, d->engine, &d->virt);
         if (r < 0)
@@ -285,7 +288,7 @@ static int run(Daemon *d, const char *program) {
         r = open_engine(d);
         if (r < 0)
                 return r;
-        open_vtpm(d, program);
+        open_vtpm(d);
         open_virt(d);
         r = open_bus(d);
         if (r < 0)
@@ -325,33 +328,18 @@ static void help(void) {
 }
 
 int main(int argc, char *argv[]) {
-        enum {
-                OPT_ROOT = 256,
-                OPT_CONFIG,
-                OPT_HOST_CHILD,
-                OPT_TPM_JOB,
-                OPT_TPM_SWTPM,
-                OPT_TPM_DEVICE,
-                OPT_INTROSPECT,
-                OPT_VERSION,
-                OPT_HELP
-        };
+        enum { OPT_ROOT = 256, OPT_CONFIG, OPT_HOST_CHILD, OPT_INTROSPECT, OPT_VERSION, OPT_HELP };
         static const struct option options[] = {
                 { "root", required_argument, NULL, OPT_ROOT },
                 { "config", required_argument, NULL, OPT_CONFIG },
                 { "host-child", no_argument, NULL, OPT_HOST_CHILD }, /* how we start our own child */
-                { "tpm-job", required_argument, NULL,
-                  OPT_TPM_JOB }, /* how we, or systemd, start what a TPM needs */
-                { "tpm-swtpm", required_argument, NULL, OPT_TPM_SWTPM },
-                { "tpm-device", required_argument, NULL, OPT_TPM_DEVICE },
                 { "introspect", no_argument, NULL, OPT_INTROSPECT },
                 { "version", no_argument, NULL, OPT_VERSION },
                 { "help", no_argument, NULL, OPT_HELP },
                 {},
         };
         Daemon d = { .root_fd = -1, .config_path = CONF_PATH };
-        int (*launch)(int root_fd, const char *uuid) = NULL;
-        const char *root = "/", *tpm = NULL;
+        const char *root = "/";
         bool child = false;
         int r, c;
 
@@ -365,18 +353,6 @@ int main(int argc, char *argv[]) {
                         break;
                 case OPT_HOST_CHILD:
                         child = true;
-                        break;
-                case OPT_TPM_JOB:
-                        launch = vtpm_launch_job;
-                        tpm = optarg;
-                        break;
-                case OPT_TPM_SWTPM:
-                        launch = vtpm_launch_swtpm;
-                        tpm = optarg;
-                        break;
-                case OPT_TPM_DEVICE:
-                        launch = vtpm_launch_device;
-                        tpm = optarg;
                         break;
                 case OPT_INTROSPECT:
                         return bus_introspect(stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
@@ -402,8 +378,6 @@ int main(int argc, char *argv[]) {
                 log_error("Cannot open '%s': %s", root, strerror(errno));
                 return EXIT_FAILURE;
         }
-        if (launch)
-                return launch(d.root_fd, tpm);
         r = run(&d, "/proc/self/exe");
         daemon_close(&d);
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -10,7 +10,8 @@
 #include "hooks/hook.h"
 
 #define SECOND     UINT64_C(1000000)
-#define LINE_SIZE  1000                /* of what we say: libvirt puts it into one line of its own */
+#define LINE_SIZE  1000 /* of what we say: libvirt puts it into one line of its own */
+#define PATH_SIZE  256
 #define FIRST_READ (size_t)(64 * 1024) /* most domain XMLs have less than a tenth of it */
 
 /* What concerns us; "start" and "stopped" tell nothing that the one before and the one after them do not. */
@@ -92,11 +93,35 @@ static bool contains(const char *xml, size_t size, const char *sign) {
         return memmem(xml, size, sign, strlen(sign));
 }
 
+bool hook_holds(const Hook *h, Uuid guest) {
+        char path[PATH_SIZE], id[UUID_STRING_SIZE];
+        int n;
+
+        n = snprintf(path, sizeof path, "%s/%s", h->holds_dir, uuid_format(guest, id));
+        return n > 0 && (size_t) n < sizeof path && access(path, F_OK) == 0;
+}
+
+/* The guest's own UUID is among those that stand there like this; which one it is a parser has to say. */
+static bool may_hold(const Hook *h, const char *xml, size_t size) {
+        static const char tag[] = "<uuid>";
+        const char *end = xml + size, *p = xml;
+
+        while ((p = memmem(p, (size_t) (end - p), tag, sizeof tag - 1))) {
+                char text[UUID_STRING_SIZE];
+                Uuid id;
+
+                p += sizeof tag - 1;
+                (void) snprintf(text, sizeof text, "%.*s", UUID_STRING_SIZE - 1, p);
+                if (uuid_parse(text, &id) == 0 && hook_holds(h, id))
+                        return true;
+        }
+        return false;
+}
+
 /* Whether there may be anything of ours: libvirt wrote the XML, and escapes none of these. */
 static bool may_concern(const Hook *h, const char *xml, size_t size) {
         return contains(xml, size, "vfio-ap") || contains(xml, size, VIRT_METADATA_URI) ||
-               contains(xml, size, VIRT_TPM_DIR) ||
-               (h->operation->gives_up && access(h->holds_dir, F_OK) == 0);
+               contains(xml, size, VIRT_TPM_DIR) || (h->operation->gives_up && may_hold(h, xml, size));
 }
 
 static bool is_utf8(const char *s) {

@@ -52,6 +52,9 @@ int hook_read(int fd, size_t max, char **ret, size_t *ret_size);
 /* What is to be done with an XML that there may be something of ours in. HOOK_OK or HOOK_REFUSED, told. */
 typedef int (*hook_next_t)(const Hook *h, const char *xml, size_t size);
 
+/* Whether @guest holds something: it may be started or runs, for all that the daemon knows. */
+bool hook_holds(const Hook *h, Uuid guest);
+
 /* Reads @in and leaves what may concern us to @next. Returns the exit status. */
 int hook_run(int argc, char *const *argv, int in, FILE *err, const char *holds_dir, hook_next_t next);
 

@@ -1,23 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "hooks/hook.h"
 
-#define HOLD_PATH_SIZE 256
-
 static bool declares(const VirtWiring *w) {
         return w->n_mdevs > 0 || w->matrix || w->tpm || w->tpm_model != TPM_MODEL_NONE || w->problems;
-}
-
-static bool holds(const Hook *h, Uuid guest) {
-        char path[HOLD_PATH_SIZE], id[UUID_STRING_SIZE];
-        int n;
-
-        n = snprintf(path, sizeof path, "%s/%s", h->holds_dir, uuid_format(guest, id));
-        return n > 0 && (size_t) n < sizeof path && access(path, F_OK) == 0;
 }
 
 int hook_event(const Hook *h, const char *xml, size_t size, hook_send_t send) {
@@ -31,7 +20,7 @@ int hook_event(const Hook *h, const char *xml, size_t size, hook_send_t send) {
                           text ? text : strerror(-r));
                 return HOOK_REFUSED;
         }
-        if (!declares(&needs) && !(h->operation->gives_up && holds(h, needs.uuid)))
+        if (!declares(&needs) && !(h->operation->gives_up && hook_holds(h, needs.uuid)))
                 return HOOK_OK;
 
         /* What cannot be understood cannot be given; what was given is taken back nevertheless. */

@@ -8,6 +8,7 @@
 #include <pwd.h>
 #include <seccomp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -23,26 +24,26 @@
 
 int sandbox_user(const char *name) {
         const struct passwd *p;
-        unsigned long number;
         uid_t uid;
         gid_t gid;
-        char *end;
 
         if (!name)
                 return 0;
 
-        p = getpwnam(name);
-        if (p) {
-                uid = p->pw_uid;
-                gid = p->pw_gid;
-        } else {
-                number = strtoul(name, &end, 10);
-                if (name[0] < '0' || name[0] > '9' || *end != '\0')
-                        return -ENOENT;
+        /* A number is nobody's name; to ask for it could take any time, as what is asked may be far away. */
+        if (*name && strspn(name, "0123456789") == strlen(name)) {
+                unsigned long number = strtoul(name, NULL, 10);
+
                 if (number >= (uid_t) -1) /* which would mean: stay who you are */
                         return -ERANGE;
                 uid = (uid_t) number;
                 gid = uid;
+        } else {
+                p = getpwnam(name);
+                if (!p)
+                        return -ENOENT;
+                uid = p->pw_uid;
+                gid = p->pw_gid;
         }
         if (uid == getuid() && uid == geteuid())
                 return 0;

@@ -37,8 +37,8 @@
 
 typedef struct World {
         char dir[32];
-        unsigned n_sent;
-        char sent[512]; /* what the last event was */
+        unsigned n_read, n_sent; /* how often the other program was needed; how often it had to ask */
+        char sent[512];          /* what the last event was */
         int answer;
         const char *text;
         char *said;
@@ -67,6 +67,7 @@ static int send_event(const Hook *h, const VirtWiring *w, char **reterr_text) {
 }
 
 static int on_xml(const Hook *h, const char *xml, size_t size) {
+        world->n_read++;
         return hook_event(h, xml, size, send_event);
 }
 
@@ -91,7 +92,7 @@ static void run_fd(World *w, const char *const *args, int in) {
 
         free(w->said);
         w->said = NULL;
-        w->n_sent = 0;
+        w->n_read = w->n_sent = 0;
         w->sent[0] = 0;
         err = open_memstream(&w->said, &w->said_size);
         assert_non_null(err);
@@ -150,15 +151,17 @@ static void assert_one_line(const World *w) {
 static void nothing_declared(void **state) {
         static const struct {
                 const char *name, *xml;
+                bool may; /* the other program has to look closer */
         } cases[] = {
                 { "nothing at all", DOMAIN("") },
                 { "another mdev",
                   DOMAIN("<devices><hostdev mode='subsystem' type='mdev' model='vfio-ccw'><source>"
                          "<address uuid='" MDEV "'/></source></hostdev></devices>") },
-                { "a word in a description", DOMAIN("<description>has no vfio-ap device</description>") },
-                { "a path in a comment", DOMAIN("<!-- " VIRT_TPM_DIR " -->") },
+                { "a word in a description", DOMAIN("<description>has no vfio-ap device</description>"),
+                  true },
+                { "a path in a comment", DOMAIN("<!-- " VIRT_TPM_DIR " -->"), true },
                 { "metadata of others", DOMAIN("<metadata><x:y xmlns:x='urn:x'/></metadata>") },
-                { "empty metadata of ours", DOMAIN(METADATA("")) },
+                { "empty metadata of ours", DOMAIN(METADATA("")), true },
         };
         World *w = *state;
 
@@ -167,6 +170,7 @@ static void nothing_declared(void **state) {
                 for (size_t o = 0; o < ELEMENTS(operations); o++) {
                         print_message("%s, %s\n", cases[i].name, operations[o]);
                         run(w, operations[o], cases[i].xml);
+                        assert_int_equal(w->n_read, cases[i].may);
                         assert_int_equal(w->n_sent, 0);
                         assert_int_equal(w->status, HOOK_OK);
                         assert_int_equal(w->said_size, 0);
@@ -223,28 +227,41 @@ static void refused(void **state) {
         }
 }
 
+static void touch(const char *path) {
+        int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+        assert_true(fd >= 0);
+        (void) close(fd);
+}
+
 /* What a guest holds is given up also when its XML does not tell of it any more. */
 static void held(void **state) {
         World *w = *state;
-        char path[128];
-        int fd;
+        char path[128], other[128];
 
         (void) snprintf(path, sizeof path, "%s/" GUEST, w->dir);
-        fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-        assert_true(fd >= 0);
-        (void) close(fd);
-
+        (void) snprintf(other, sizeof other, "%s/" OTHER, w->dir);
+        touch(path);
         for (size_t o = 0; o < ELEMENTS(operations); o++) {
                 run(w, operations[o], DOMAIN(""));
                 assert_int_equal(w->n_sent, strcmp(operations[o], "release") == 0);
                 assert_int_equal(w->status, HOOK_OK);
         }
-
         run(w, "release", DOMAIN("<!-- -->"));
         assert_int_equal(w->n_sent, 1);
         assert_int_equal(unlink(path), 0);
+
+        /* what others hold costs a guest that holds nothing no more than looking */
+        touch(other);
         run(w, "release", DOMAIN(""));
+        assert_int_equal(w->n_read, 0);
+        run(w, "release", DOMAIN("<description>&lt;uuid>" OTHER "</description><uuid>"));
+        assert_int_equal(w->n_read, 0);
+        /* and where its XML shows somebody else's, it is read whose it is */
+        run(w, "release", DOMAIN("<metadata><x:y xmlns:x='urn:x'><uuid>" OTHER "</uuid></x:y></metadata>"));
+        assert_int_equal(w->n_read, 1);
         assert_int_equal(w->n_sent, 0);
+        assert_int_equal(unlink(other), 0);
 }
 
 static void problems(void **state) {

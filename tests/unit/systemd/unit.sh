@@ -10,10 +10,10 @@ need systemd-analyze
 
 t=$(mktemp -d)
 trap 'rm -r "$t"' EXIT
-# the program is not installed yet; nothing else may differ
+# the programs are not installed yet; nothing else may differ
 units=(guestcryptd.service guestcrypt-tpm-job@.service guestcrypt-swtpm@.service guestcrypt-tpm@.service)
 for unit in "${units[@]}"; do
-        sed "s#^ExecStart=[^ ]*#ExecStart=$build/daemon/guestcryptd#" "$build/systemd/$unit" > "$t/$unit"
+        sed "s#^ExecStart=[^ ]*/#ExecStart=$build/daemon/#" "$build/systemd/$unit" > "$t/$unit"
 done
 for unit in "${units[@]}"; do
         out=$(systemd-analyze verify --man=no "$t/${unit/@/@x}" 2>&1) || { echo "$out"; exit 1; }
