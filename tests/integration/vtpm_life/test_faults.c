@@ -7,7 +7,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -65,13 +64,6 @@ static void assert_pcr(Vmm *vmm, const uint8_t expected[static 32], bool equal) 
         assert_int_equal(memcmp(pcr, expected, sizeof pcr) == 0, equal);
 }
 
-static void kill_one(Uuid uuid, const char *pid_file) {
-        pid_t pid = life_pid(&life, uuid, pid_file);
-
-        assert_true(pid > 0);
-        assert_int_equal(kill(pid, SIGKILL), 0);
-}
-
 /* What jobs have left. */
 static unsigned count_left(void) {
         static const char *const paths[] = { VTPM_STATE_DIR "/tpms", VTPM_STATE_DIR "/ca/new",
@@ -98,7 +90,7 @@ static void test_swtpm_killed(void **state) {
         Vmm vmm;
 
         start_guest(uuid, &vmm, pcr);
-        kill_one(uuid, "swtpm.pid");
+        life_kill(&life, uuid, "swtpm.pid");
         life_until(&life, uuid, VTPM_DEGRADED);
         assert_non_null(strstr(life_view(&life, uuid).problems[0], "after its next reboot"));
         assert_int_equal(guest_random(&vmm), 0x101); /* no fresh PCRs for a machine that runs */
@@ -112,7 +104,7 @@ static void test_swtpm_killed(void **state) {
         assert_pcr(&vmm, pcr, false);
 
         /* the guest's end and next start do as well */
-        kill_one(uuid, "swtpm.pid");
+        life_kill(&life, uuid, "swtpm.pid");
         life_until(&life, uuid, VTPM_DEGRADED);
         vmm_done(&vmm);
         do /* until the device has seen its VMM go */
@@ -147,7 +139,7 @@ static void test_device_killed(void **state) {
         for (unsigned i = 0; i < 4; i++) {
                 pid_t pid = life_pid(&life, uuid, "device.pid");
 
-                kill_one(uuid, "device.pid");
+                life_kill(&life, uuid, "device.pid");
                 assert_pcr(&vmm, pcr, true); /* the guest has noticed nothing but a pause */
                 assert_int_not_equal(life_pid(&life, uuid, "device.pid"), pid);
                 life_until(&life, uuid, VTPM_RUNNING);
@@ -165,7 +157,7 @@ static void test_restart_limit(void **state) {
         for (n = 0; n < 20 && life_view(&life, uuid).state != VTPM_FAILED; n++) {
                 pid_t pid = life_pid(&life, uuid, "swtpm.pid");
 
-                kill_one(uuid, "swtpm.pid");
+                life_kill(&life, uuid, "swtpm.pid");
                 while (life_view(&life, uuid).state != VTPM_FAILED &&
                        (life_pid(&life, uuid, "swtpm.pid") == pid ||
                         life_pid(&life, uuid, "swtpm.pid") == 0 ||
@@ -202,8 +194,8 @@ static void test_adoption(void **state) {
         assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
 
         life_close(&life);
-        kill_one(uuid, "swtpm.pid");
-        kill_one(crb, "swtpm.pid");
+        life_kill(&life, uuid, "swtpm.pid");
+        life_kill(&life, crb, "swtpm.pid");
         assert_int_equal(life_open(&life), 0);
         life_until(&life, uuid, VTPM_DEGRADED);
         life_until(&life, crb, VTPM_FAILED);
@@ -213,7 +205,7 @@ static void test_adoption(void **state) {
         assert_int_equal(guest_random(&vmm), 0);
 
         life_close(&life);
-        kill_one(uuid, "device.pid");
+        life_kill(&life, uuid, "device.pid");
         assert_int_equal(life_open(&life), 0);
         life_until(&life, uuid, VTPM_DEGRADED);
         assert_non_null(strstr(life_view(&life, uuid).problems[0], "after its next start"));
@@ -224,8 +216,8 @@ static void test_adoption(void **state) {
         vmm_done(&vmm);
 
         life_close(&life);
-        kill_one(uuid, "device.pid");
-        kill_one(uuid, "swtpm.pid");
+        life_kill(&life, uuid, "device.pid");
+        life_kill(&life, uuid, "swtpm.pid");
         assert_int_equal(life_open(&life), 0);
         life_until(&life, uuid, VTPM_FAILED);
         assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
@@ -534,8 +526,7 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_programs, setup, teardown),
         };
 
-        if (!life_possible() || unshare(CLONE_NEWNS) < 0 ||
-            mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        if (!life_possible() || !life_enclose())
                 return 77;
         launcher = argv[1];
         if (asprintf(&tools_path, "%s:%s", argv[2], getenv("PATH")) < 0)
