@@ -24,6 +24,7 @@
 typedef struct Manager Manager;
 typedef struct Tpm Tpm;
 typedef struct Op Op;
+typedef struct VtpmWatch VtpmWatch;
 
 typedef enum OpKind {
         OP_DEFINE,
@@ -88,6 +89,8 @@ struct Tpm {
         VtpmState state;
         TpmModel model;
         bool swtpm_up, device_up, device_kept; /* kept: it ended, and its descriptors are here */
+        bool failed, lost; /* the device's TPM, as was seen last; and it was given no other swtpm since */
+        VtpmWatch *watch;  /* of a virtio device that runs */
         char *device_socket, *swtpm_socket;
         char *problem;
         const char *problems[2];
@@ -183,3 +186,12 @@ void vtpm_op_begin_run(Op *op);
 extern const VtpmRunnerEvents vtpm_runner_events;
 /* At our start: is it running? */
 int vtpm_adopt(Tpm *t);
+/* What the device says of its TPM, a word of its own, and whether a VMM has it. */
+void vtpm_seen(Tpm *t, const char *tpm, bool connected);
+
+/* ---- vtpm_watch.c ---- */
+
+/* Has vtpm_seen() called for each change, never before it has returned; @w: what was begun before, or NULL. Connects anew by itself. */
+VtpmWatch *vtpm_watch_begin(VtpmWatch *w, Tpm *t);
+/* Accepts NULL; returns NULL. */
+VtpmWatch *vtpm_watch_end(VtpmWatch *w);

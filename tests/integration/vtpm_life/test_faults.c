@@ -14,7 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -103,14 +106,58 @@ static void test_swtpm_killed(void **state) {
         assert_null(life_view(&life, uuid).problems[0]);
         assert_pcr(&vmm, pcr, false);
 
-        /* the guest's end and next start do as well */
+        /* the guest's end does as well, for the next one; this is the same machine yet */
         life_kill(&life, uuid, "swtpm.pid");
         life_until(&life, uuid, VTPM_DEGRADED);
         vmm_done(&vmm);
-        do /* until the device has seen its VMM go */
-                assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
-        while (life_view(&life, uuid).state == VTPM_DEGRADED);
+        life_until(&life, uuid, VTPM_RUNNING);
+        assert_null(life_view(&life, uuid).problems[0]);
+        assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
+        guest_open(&vmm, &life, uuid);
+        life_until(&life, uuid, VTPM_DEGRADED);
+        assert_int_equal(life_reset(&life, uuid), VTPM_DONE);
         assert_int_equal(life_view(&life, uuid).state, VTPM_RUNNING);
+        assert_int_equal(guest_random(&vmm), 0);
+        vmm_done(&vmm);
+}
+
+/* The device's end of the connection to swtpm, from outside. */
+static int steal_control(Uuid uuid) {
+        int pid_fd = (int) syscall(SYS_pidfd_open, life_pid(&life, uuid, "device.pid"), 0), fd;
+
+        for (int n = 0;; n++) {
+                struct sockaddr_un peer = {};
+                socklen_t size = sizeof peer - 1;
+
+                assert_true(n < 64);
+                fd = (int) syscall(SYS_pidfd_getfd, pid_fd, n, 0);
+                if (fd >= 0 && getpeername(fd, (struct sockaddr *) &peer, &size) == 0 &&
+                    strcmp(peer.sun_path, "ctrl.sock") == 0)
+                        break;
+                fd_close(fd);
+        }
+        fd_close(pid_fd);
+        return fd;
+}
+
+/* What only the device can know: nothing has ended, but the guest has no TPM. */
+static void test_swtpm_lost(void **state) {
+        Uuid uuid = define_plain("one");
+        uint8_t pcr[32];
+        Vmm vmm;
+        int fd;
+
+        start_guest(uuid, &vmm, pcr);
+        fd = steal_control(uuid);
+        assert_int_equal(shutdown(fd, SHUT_RDWR), 0);
+        fd_close(fd);
+        life_until(&life, uuid, VTPM_DEGRADED);
+        assert_non_null(strstr(life_view(&life, uuid).problems[0], "after its next reboot"));
+        assert_int_equal(guest_random(&vmm), 0x101);
+        assert_int_equal(life_reset(&life, uuid), VTPM_DONE);
+        assert_int_equal(life_view(&life, uuid).state, VTPM_RUNNING);
+        assert_pcr(&vmm, pcr, false);
+        vmm_done(&vmm);
 }
 
 static void test_reset(void **state) {
@@ -210,8 +257,8 @@ static void test_adoption(void **state) {
         life_until(&life, uuid, VTPM_DEGRADED);
         assert_non_null(strstr(life_view(&life, uuid).problems[0], "after its next start"));
         vmm_done(&vmm);
-        assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
         guest_open(&vmm, &life, uuid);
+        life_until(&life, uuid, VTPM_RUNNING); /* as soon as another VMM has it */
         assert_int_equal(guest_random(&vmm), 0);
         vmm_done(&vmm);
 
@@ -514,6 +561,7 @@ static void test_programs(void **state) {
 int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_swtpm_killed, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_swtpm_lost, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_reset, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_device_killed, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_restart_limit, setup, teardown),
