@@ -85,6 +85,18 @@ static unsigned count_left(void) {
         return n;
 }
 
+/* Where processes of TPMs tell their managers how they are. */
+static unsigned count_sockets(void) {
+        DIR *d = opendir(life_path(&life, VTPM_RUN_DIR));
+        unsigned n = 0;
+
+        assert_non_null(d);
+        for (struct dirent *e; (e = readdir(d));)
+                n += strncmp(e->d_name, "tpm-notify-", 11) == 0;
+        (void) closedir(d);
+        return n;
+}
+
 /* ---- processes that die ---- */
 
 static void test_swtpm_killed(void **state) {
@@ -339,6 +351,11 @@ static void check_after_death(Uuid uuid) {
         vmm_done(&vmm);
         assert_int_equal(life_stop(&life, uuid), VTPM_DONE);
         assert_int_equal(count_left(), 0);
+
+        /* what the dead one had forked may have held its socket until now */
+        life_close(&life);
+        assert_int_equal(life_open(&life), 0);
+        assert_int_equal(count_sockets(), 1);
 }
 
 static void test_manager_killed(void **state) {
