@@ -65,6 +65,7 @@ struct Op {
         int fd;
         VtpmRecord record;
         char *directory, *guest;
+        Uuid guest_uuid;
         uint8_t *data;
         size_t size;
         VtpmJobKind job;
@@ -164,7 +165,7 @@ int vtpm_define(Vtpm *v, const VtpmSpec *spec, vtpm_done_t done, void *userdata)
 int vtpm_restore(Vtpm *v, int fd, const VtpmSpec *spec, vtpm_done_t done, void *userdata);
 int vtpm_import(Vtpm *v, const char *directory, const VtpmSpec *spec, vtpm_done_t done, void *userdata);
 int vtpm_undefine(Vtpm *v, Uuid uuid, bool wipe, vtpm_done_t done, void *userdata);
-int vtpm_set_guest(Vtpm *v, Uuid uuid, const char *guest, vtpm_done_t done, void *userdata);
+int vtpm_set_guest(Vtpm *v, Uuid uuid, const char *guest, Uuid guest_uuid, vtpm_done_t done, void *userdata);
 int vtpm_backup(Vtpm *v, Uuid uuid, int fd, vtpm_done_t done, void *userdata);
 /* Removes what jobs that died have left of @uuid. */
 int vtpm_clean(Manager *m, Uuid uuid);

@@ -246,7 +246,7 @@ int life_import(Life *l, const char *directory, const VtpmSpec *spec) {
 }
 
 int life_set_guest(Life *l, Uuid uuid, const char *guest) {
-        return CALL(l, set_guest, uuid, guest);
+        return CALL(l, set_guest, uuid, guest, (Uuid) {});
 }
 
 static void on_counters(void *userdata, int r, VtpmVerdict verdict, const char *text,
