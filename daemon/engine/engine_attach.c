@@ -316,7 +316,8 @@ static void on_meant(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
         guest_stir(op->guest);
 }
 
-static int set_meant(Engine *e, Uuid matrix, const char *guest, engine_done_t done, void *userdata) {
+static int set_meant(Engine *e, Uuid matrix, const char *guest, Uuid guest_uuid, engine_done_t done,
+                     void *userdata) {
         Op *op = op_new(INTENT_MODIFY, matrix, NULL, done, userdata);
 
         if (op && guest)
@@ -325,6 +326,7 @@ static int set_meant(Engine *e, Uuid matrix, const char *guest, engine_done_t do
                 (void) op_free(op);
                 return -ENOMEM;
         }
+        op->record.guest_uuid = guest ? guest_uuid : (Uuid) {};
         op->keep_matrix = op->set_guest = true;
         op->autostart = -1;
         op->fresh = true; /* nothing about the host is decided */
@@ -337,7 +339,7 @@ static void change_meant(GuestOp *op, const char *guest, AttachPhase next) {
 
         op->phase = next;
         op->busy = true;
-        r = set_meant(op->guest->engine, op->what, guest, on_meant, op);
+        r = set_meant(op->guest->engine, op->what, guest, op->guest->uuid, on_meant, op);
         if (r < 0)
                 on_meant(op, r, NULL, op->what);
 }
@@ -348,16 +350,22 @@ static void on_renamed(void *userdata, int r, const Refusal *refusal, Uuid uuid)
                             refusal ? refusal->text : strerror(-r));
 }
 
-void guest_renamed(Guest *g, const char *old) {
+bool guest_name_is_due(const Guest *g, const char *meant, Uuid meant_uuid) {
+        if (uuid_equal(meant_uuid, g->uuid))
+                return !guest_is(g, meant); /* it has got another name, perhaps while nobody looked */
+        return strcmp(meant, g->name) == 0; /* by its name alone, or another guest had that before */
+}
+
+void guest_follow_name(Guest *g) {
         Engine *e = g->engine;
 
         for (size_t i = 0; i < g->config.n_mdevs; i++) {
                 const Matrix *m = state_find(e, g->config.mdevs[i]);
 
-                if (m && m->rec.guest && strcmp(m->rec.guest, old) == 0)
-                        (void) set_meant(e, m->rec.uuid, g->name, on_renamed, NULL);
+                if (m && m->rec.guest && guest_name_is_due(g, m->rec.guest, m->rec.guest_uuid))
+                        (void) set_meant(e, m->rec.uuid, g->name, g->uuid, on_renamed, NULL);
         }
-        guest_tpm_renamed(g, old);
+        guest_tpm_follow_name(g);
 }
 
 /* ---- attach ---- */

@@ -294,6 +294,7 @@ static int decide_modify(Engine *e, Op *op, Refusal *reterr) {
         if (op->set_guest) {
                 free(rec.guest);
                 rec.guest = op->record.guest ? strdup(op->record.guest) : NULL;
+                rec.guest_uuid = op->record.guest_uuid;
                 if (op->record.guest && !rec.guest)
                         return -ENOMEM;
         }

@@ -572,7 +572,6 @@ static void on_connection(void *userdata, bool up, const char *why) {
 static int guest_take(Guest *g, const VirtGuest *v) {
         CLEANUP(virt_wiring_clear) VirtWiring config = {};
         CLEANUP(virt_wiring_clear) VirtWiring live = {};
-        CLEANUP(freep) char *old = NULL;
         char *name;
         int r = 0;
 
@@ -588,16 +587,15 @@ static int guest_take(Guest *g, const VirtGuest *v) {
         if (!name)
                 return -ENOMEM;
 
-        old = g->name;
+        free(g->name);
         g->name = name;
         g->state = v->state;
         g->persistent = v->persistent;
         g->active = v->active;
         g->ended &= v->active;
         guest_rewire(g, &config, &live);
-        if (g->known && strcmp(old, name) != 0)
-                guest_renamed(g, old);
         g->known = true;
+        guest_follow_name(g);
         return 0;
 }
 

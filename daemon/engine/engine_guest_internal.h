@@ -223,8 +223,10 @@ void guest_op_note(GuestOp *op, const char *format, ...) __attribute__((format(p
 void guest_op_run(Guest *g);
 /* What its metadata wish and it does not have yet. */
 void guest_take_up(Guest *g);
-/* What was meant for it by its @old name is so by the new one. */
-void guest_renamed(Guest *g, const char *old);
+/* What it has is meant for it by the name that it has now. */
+void guest_follow_name(Guest *g);
+/* Whether that is to be written, for what is meant for @meant, who was @meant_uuid. */
+bool guest_name_is_due(const Guest *g, const char *meant, Uuid meant_uuid);
 /* Whether @m may be @g's (@name): not meant for, and not held by, another guest. */
 int guest_may_have_matrix(Engine *e, const Guest *g, const char *name, const Matrix *m, Refusal *reterr);
 bool guest_cannot_have_ap(const Guest *g);
@@ -245,7 +247,7 @@ int guest_call_made(GuestCall *c, int r);
 void guest_calls_orphan(Engine *e);
 int guest_may_have_tpm(Engine *e, const Guest *g, const char *name, const VtpmView *v, Refusal *reterr);
 void guest_tpm_run(GuestOp *op);
-void guest_tpm_renamed(Guest *g, const char *old);
+void guest_tpm_follow_name(Guest *g);
 int guest_refuse_vtpm(Refusal *reterr, VtpmVerdict verdict, const char *text);
 /* The machine was reset: so is its TPM. */
 void guest_reset_tpm(Guest *g);

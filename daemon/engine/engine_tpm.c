@@ -371,8 +371,9 @@ static void change_meant(GuestOp *op, const char *guest, TpmPhase next) {
 
         op->phase = next;
         op->busy = true;
-        r = guest_call_made(call,
-                            call ? v->ops->set_guest(v, op->what, guest, guest_call_done, call) : -ENOMEM);
+        r = guest_call_made(call, call ? v->ops->set_guest(v, op->what, guest, op->guest->uuid,
+                                                           guest_call_done, call)
+                                       : -ENOMEM);
         if (r < 0)
                 on_meant(e, op, r, VTPM_DONE, NULL, op->what);
 }
@@ -507,7 +508,7 @@ static void on_renamed(Engine *e, void *userdata, int r, VtpmVerdict verdict, co
                 log_warning("A TPM is still meant for a guest by its old name: %s", text ?: strerror(-r));
 }
 
-void guest_tpm_renamed(Guest *g, const char *old) {
+void guest_tpm_follow_name(Guest *g) {
         Engine *e = g->engine;
         Vtpm *v = e->guests->vtpm;
         GuestCall *call;
@@ -515,11 +516,12 @@ void guest_tpm_renamed(Guest *g, const char *old) {
         Uuid tpm;
 
         if (!v || guest_socket_tpm(g->config.tpm_socket, &tpm) < 0 || v->ops->get(v, tpm, &view) < 0 ||
-            !view.spec.guest || strcmp(view.spec.guest, old) != 0)
+            !view.spec.guest || !guest_name_is_due(g, view.spec.guest, view.spec.guest_uuid))
                 return;
         call = guest_call_new(e, on_renamed, NULL);
         if (call)
-                (void) guest_call_made(call, v->ops->set_guest(v, tpm, g->name, guest_call_done, call));
+                (void) guest_call_made(call,
+                                       v->ops->set_guest(v, tpm, g->name, g->uuid, guest_call_done, call));
 }
 
 /* ---- the machine was reset ---- */

@@ -190,6 +190,8 @@ int record_to_xml(const Record *r, char **ret) {
                 fputs(" guest='", f);
                 put_escaped(f, r->guest);
                 fputc('\'', f);
+                if (!uuid_is_null(r->guest_uuid))
+                        fprintf(f, " guest-uuid='%s'", uuid_format(r->guest_uuid, uuid));
         }
         if (r->uid != 0)
                 fprintf(f, " uid='%" PRIu32 "'", (uint32_t) r->uid);

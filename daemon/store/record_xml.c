@@ -547,6 +547,9 @@ static int read_matrix(Reader *rd, const xmlNode *node) {
                                 return refuse(rd, line_of(node), "guest '%.80s' is not valid", value);
                         rd->record.guest = strdup(value);
                         r = rd->record.guest ? 0 : -ENOMEM;
+                } else if (strcmp(name, "guest-uuid") == 0) {
+                        if (uuid_parse(value, &rd->record.guest_uuid) < 0)
+                                return refuse(rd, line_of(node), "guest-uuid '%.80s' is not valid", value);
                 } else if (strcmp(name, "uid") == 0)
                         r = read_uid(rd, node, value);
                 else if (strcmp(name, "version") != 0)
@@ -554,6 +557,8 @@ static int read_matrix(Reader *rd, const xmlNode *node) {
                 if (r < 0)
                         return r;
         }
+        if (!rd->record.guest)
+                rd->record.guest_uuid = (Uuid) {};
 
         return no_children(rd, node);
 }

@@ -30,6 +30,7 @@ typedef struct Record {
         Uuid uuid;
         char *name;  /* unique; letters, digits, "-_.:+", the first a letter or digit */
         char *guest; /* the guest it is meant for, or NULL */
+        Uuid guest_uuid; /* and who that was when it was last seen, so that it is known by another name, too; null: never */
         ApMatrix matrix;
         bool autostart, alternative, from_host;
         uid_t uid;     /* who defined it */

@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "virt/virt.h"
+#include "virt/virt_socket.h"
 #include "virt/virt_wire.h"
 
 #define CALLS_MAX        128
@@ -58,6 +59,7 @@ struct VirtChild {
         sd_event_source *start;    /* begins the next call from the loop */
         sd_event_source *deadline; /* of the running call */
         sd_event_source *restart;
+        sd_event_source *coming; /* there is no libvirt yet; owns its inotify descriptor */
         Process *process, *left;
         bool up;
         char *why; /* it is not */
@@ -532,11 +534,43 @@ fail:
         return r;
 }
 
+static int on_coming(sd_event_source *source, int fd, uint32_t events, void *userdata) {
+        VirtChild *v = userdata;
+
+        v->coming = sd_event_source_disable_unref(v->coming); /* it is looked for, and waited for anew */
+        v->restart_us = RESTART_FIRST_US;
+        restart_later(v);
+        return 0;
+}
+
+/* Where there is no libvirt its library, which is larger than we are, is not needed. */
+static bool wait_for_libvirt(VirtChild *v) {
+        CLEANUP(fd_closep) int fd = -1;
+
+        v->coming = sd_event_source_disable_unref(v->coming);
+        if (!virt_socket_is_missing(v->uri))
+                return false;
+        fd = virt_socket_watch();
+        if (fd < 0 || sd_event_add_io(v->event, &v->coming, fd, EPOLLIN, on_coming, v) < 0)
+                return false;
+        (void) sd_event_source_set_io_fd_own(v->coming, true);
+        TAKE_FD(fd);
+        if (!virt_socket_is_missing(v->uri)) { /* it came meanwhile */
+                v->coming = sd_event_source_disable_unref(v->coming);
+                return false;
+        }
+        return true;
+}
+
 static int on_restart(sd_event_source *source, uint64_t usec, void *userdata) {
         VirtChild *v = userdata;
         char why[160];
         int r;
 
+        if (wait_for_libvirt(v)) {
+                set_down(v, "none runs on this host: there is no socket in '" VIRT_SOCKET_DIR "'");
+                return 0;
+        }
         r = process_start(v);
         if (r < 0) {
                 (void) snprintf(why, sizeof why, "%.100s cannot be started: %s", v->program, strerror(-r));
@@ -572,6 +606,7 @@ static void child_free(Virt *virt) {
         (void) sd_event_source_disable_unref(v->start);
         (void) sd_event_source_disable_unref(v->deadline);
         (void) sd_event_source_disable_unref(v->restart);
+        (void) sd_event_source_disable_unref(v->coming);
         (void) sd_event_unref(v->event);
         free(v->told);
         free(v->uri);

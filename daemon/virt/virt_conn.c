@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "virt/virt_conn.h"
 #include "virt/virt_cpu.h"
+#include "virt/virt_socket.h"
 #include "virt/virt_wire.h"
 
 #define RETRY_FIRST_MS  200
@@ -18,7 +19,6 @@
 #define RETRY_IDLE_MS   300000 /* where the directory of its socket is watched */
 #define KEEPALIVE_S     30     /* each is a wakeup; a call that hangs has a deadline of its own */
 #define KEEPALIVE_COUNT 1
-#define LIBVIRT_DIR     "/run/libvirt"
 
 /* One that the daemon has been told of. */
 typedef struct Known {
@@ -435,6 +435,8 @@ static void on_connect(int timer, void *userdata) {
         c->libvirt = virConnectOpen(c->uri);
         if (!c->libvirt) {
                 say(c, "down", "why", conn_error(c));
+                if (virt_socket_is_missing(c->uri))
+                        exit(0); /* guestcryptd sees it come, too, and needs less for that */
                 retry_later(c);
                 return;
         }
@@ -466,7 +468,7 @@ static void on_inotify(int handle, int fd, int events, void *userdata) {
 
         while (read(fd, buffer, sizeof buffer) > 0)
                 ;
-        (void) inotify_add_watch(fd, LIBVIRT_DIR, IN_CREATE | IN_MOVED_TO);
+        (void) inotify_add_watch(fd, VIRT_SOCKET_DIR, IN_CREATE | IN_MOVED_TO);
         if (!c->libvirt) {
                 c->retry_ms = RETRY_FIRST_MS;
                 virEventUpdateTimeout(c->timer, 0);
@@ -486,7 +488,7 @@ static void watch_sockets(Conn *c) {
         if (c->inotify_fd < 0)
                 return;
         /* its directory may not be there yet: then in the one above */
-        if (inotify_add_watch(c->inotify_fd, LIBVIRT_DIR, IN_CREATE | IN_MOVED_TO) < 0 &&
+        if (inotify_add_watch(c->inotify_fd, VIRT_SOCKET_DIR, IN_CREATE | IN_MOVED_TO) < 0 &&
             inotify_add_watch(c->inotify_fd, "/run", IN_CREATE | IN_MOVED_TO) < 0)
                 return;
         c->inotify_handle = virEventAddHandle(c->inotify_fd, VIR_EVENT_HANDLE_READABLE, on_inotify, c, NULL);

@@ -41,6 +41,7 @@ Tpm *vtpm_find_name(Manager *m, const char *name) {
 }
 
 static void tpm_free(Tpm *t) {
+        (void) vtpm_watch_end(t->watch);
         vtpm_record_clear(&t->record);
         free(t->device_socket);
         free(t->swtpm_socket);
@@ -119,6 +120,10 @@ void vtpm_set_state(Tpm *t, VtpmState state, const char *problem) {
         if (state != VTPM_STARTING && state != VTPM_RUNNING && state != VTPM_STOPPING &&
             state != VTPM_DEGRADED)
                 t->model = TPM_MODEL_NONE;
+        if ((state == VTPM_RUNNING || state == VTPM_DEGRADED) && t->model == TPM_MODEL_VIRTIO)
+                t->watch = vtpm_watch_begin(t->watch, t);
+        else
+                t->watch = vtpm_watch_end(t->watch);
         vtpm_tell(t->m, t->record.uuid, VTPM_CHANGED);
 }
 

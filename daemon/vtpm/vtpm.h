@@ -38,6 +38,7 @@ typedef struct VtpmSpec {
         const char *name;  /* unique; as a matrix is named (record_name_is_valid()) */
         Uuid uuid;         /* null: a new one */
         const char *guest; /* meant for this guest, or NULL */
+        Uuid guest_uuid;   /* as set with it; null: not known */
         bool ephemeral;
         bool encrypted;        /* state is encrypted with a key of its own, made at creation... */
         const char *key_file;  /* ... or with the key in this file (32 bytes, or 64 hex digits); or NULL */
@@ -103,7 +104,8 @@ typedef struct VtpmOps {
         /* @wipe: its state is destroyed with it; else a TPM that has state is BAD_STATE (ephemeral ones have none). */
         int (*undefine)(Vtpm *v, Uuid uuid, bool wipe, vtpm_done_t done, void *userdata);
         /* The guest it is meant for; NULL: none. */
-        int (*set_guest)(Vtpm *v, Uuid uuid, const char *guest, vtpm_done_t done, void *userdata);
+        int (*set_guest)(Vtpm *v, Uuid uuid, const char *guest, Uuid guest_uuid, vtpm_done_t done,
+                         void *userdata);
         /* Whole TPM (definition, state, key if its own) to or from one file; @fd is duplicated. Not while it runs. A backup is
          * written with a checksum; restore takes name and uuid from @spec where set (a TPM that still exists is EXISTS). */
         int (*backup)(Vtpm *v, Uuid uuid, int fd, vtpm_done_t done, void *userdata);

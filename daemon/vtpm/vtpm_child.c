@@ -3,6 +3,7 @@
 /* Processes of TPMs where there is no systemd: in sessions of their own, so that they go on without us, and found again by their pid
  * files. For them we are what systemd would be: told when they are ready, and keeper of the device's descriptors while we live. */
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -654,20 +655,43 @@ static const VtpmRunnerOps child_ops = {
         .free = child_runner_free,
 };
 
-/* A socket for each daemon, and those of dead ones go: a second daemon must not take away what the first one's processes talk to. */
+#define NOTIFY_PREFIX "tpm-notify-"
+
+/* Sockets of daemons that died: nobody listens there any more. */
+static void remove_stale(ChildRunner *r) {
+        CLEANUP(closedirp) DIR *d = NULL;
+        int fd = openat(r->run_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+        d = fd >= 0 ? fdopendir(fd) : NULL;
+        for (struct dirent *e; d && (e = readdir(d));) {
+                CLEANUP(fd_closep) int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+                struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+                if (strncmp(e->d_name, NOTIFY_PREFIX, strlen(NOTIFY_PREFIX)) != 0 || probe < 0)
+                        continue;
+                if (snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", r->run_fd,
+                             e->d_name) < (int) sizeof address.sun_path &&
+                    connect(probe, (struct sockaddr *) &address, sizeof address) < 0 &&
+                    errno == ECONNREFUSED)
+                        (void) unlinkat(r->run_fd, e->d_name, 0);
+        }
+}
+
+/* A socket for each daemon: a second one must not take away what the first one's processes talk to. */
 static int open_notify(ChildRunner *r) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         char link[40], directory[sizeof r->notify_path];
         const int yes = 1;
         ssize_t n;
 
+        remove_stale(r);
         (void) snprintf(link, sizeof link, "/proc/self/fd/%d", r->run_fd);
         n = readlink(link, directory, sizeof directory - 1);
         if (n < 0)
                 return -errno;
         directory[n] = '\0';
-        if (snprintf(r->notify_path, sizeof r->notify_path, "%s/tpm-notify-%d", directory, (int) getpid()) >=
-            (int) sizeof r->notify_path)
+        if (snprintf(r->notify_path, sizeof r->notify_path, "%s/" NOTIFY_PREFIX "%d", directory,
+                     (int) getpid()) >= (int) sizeof r->notify_path)
                 return -ENAMETOOLONG;
         r->notify_name = strdup(strrchr(r->notify_path, '/') + 1);
         if (!r->notify_name)

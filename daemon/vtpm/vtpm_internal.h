@@ -24,6 +24,7 @@
 typedef struct Manager Manager;
 typedef struct Tpm Tpm;
 typedef struct Op Op;
+typedef struct VtpmWatch VtpmWatch;
 
 typedef enum OpKind {
         OP_DEFINE,
@@ -64,6 +65,7 @@ struct Op {
         int fd;
         VtpmRecord record;
         char *directory, *guest;
+        Uuid guest_uuid;
         uint8_t *data;
         size_t size;
         VtpmJobKind job;
@@ -88,6 +90,8 @@ struct Tpm {
         VtpmState state;
         TpmModel model;
         bool swtpm_up, device_up, device_kept; /* kept: it ended, and its descriptors are here */
+        bool failed, lost; /* the device's TPM, as was seen last; and it was given no other swtpm since */
+        VtpmWatch *watch;  /* of a virtio device that runs */
         char *device_socket, *swtpm_socket;
         char *problem;
         const char *problems[2];
@@ -161,7 +165,7 @@ int vtpm_define(Vtpm *v, const VtpmSpec *spec, vtpm_done_t done, void *userdata)
 int vtpm_restore(Vtpm *v, int fd, const VtpmSpec *spec, vtpm_done_t done, void *userdata);
 int vtpm_import(Vtpm *v, const char *directory, const VtpmSpec *spec, vtpm_done_t done, void *userdata);
 int vtpm_undefine(Vtpm *v, Uuid uuid, bool wipe, vtpm_done_t done, void *userdata);
-int vtpm_set_guest(Vtpm *v, Uuid uuid, const char *guest, vtpm_done_t done, void *userdata);
+int vtpm_set_guest(Vtpm *v, Uuid uuid, const char *guest, Uuid guest_uuid, vtpm_done_t done, void *userdata);
 int vtpm_backup(Vtpm *v, Uuid uuid, int fd, vtpm_done_t done, void *userdata);
 /* Removes what jobs that died have left of @uuid. */
 int vtpm_clean(Manager *m, Uuid uuid);
@@ -183,3 +187,12 @@ void vtpm_op_begin_run(Op *op);
 extern const VtpmRunnerEvents vtpm_runner_events;
 /* At our start: is it running? */
 int vtpm_adopt(Tpm *t);
+/* What the device says of its TPM, a word of its own, and whether a VMM has it. */
+void vtpm_seen(Tpm *t, const char *tpm, bool connected);
+
+/* ---- vtpm_watch.c ---- */
+
+/* Has vtpm_seen() called for each change, never before it has returned; @w: what was begun before, or NULL. Connects anew by itself. */
+VtpmWatch *vtpm_watch_begin(VtpmWatch *w, Tpm *t);
+/* Accepts NULL; returns NULL. */
+VtpmWatch *vtpm_watch_end(VtpmWatch *w);

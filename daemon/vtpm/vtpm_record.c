@@ -181,6 +181,7 @@ int vtpm_record_from_spec(const VtpmSpec *spec, VtpmRecord *ret, char **reterr_t
                 .uuid = spec->uuid,
                 .name = (char *) spec->name,
                 .guest = (char *) spec->guest,
+                .guest_uuid = spec->guest_uuid,
                 .key_file = (char *) spec->key_file,
                 .pcr_banks = (char *) (spec->pcr_banks ? spec->pcr_banks : BANKS_DEFAULT),
                 .profile = (char *) spec->profile,
@@ -209,6 +210,7 @@ void vtpm_record_to_spec(const VtpmRecord *r, VtpmSpec *ret) {
                 .name = r->name,
                 .uuid = r->uuid,
                 .guest = r->guest,
+                .guest_uuid = r->guest_uuid,
                 .ephemeral = r->ephemeral,
                 .encrypted = r->key != VTPM_KEY_NONE,
                 .key_file = r->key_file,
@@ -250,7 +252,7 @@ static int print(json_object *o, char **ret) {
 
 static json_object *record_object(const VtpmRecord *r) {
         CLEANUP(json_putp) json_object *o = json_object_new_object();
-        char uuid[UUID_STRING_SIZE];
+        char uuid[UUID_STRING_SIZE], guest[UUID_STRING_SIZE];
         json_object *denied;
 
         if (!o)
@@ -259,6 +261,8 @@ static json_object *record_object(const VtpmRecord *r) {
         uuid_format(r->uuid, uuid);
         if (!put(o, "version", json_object_new_int(VERSION)) || !put_string(o, "uuid", uuid) ||
             !put_string(o, "name", r->name) || !put_string(o, "guest", r->guest) ||
+            (r->guest && !uuid_is_null(r->guest_uuid) &&
+             !put_string(o, "guest-uuid", uuid_format(r->guest_uuid, guest))) ||
             !put(o, "uid", json_object_new_int64(r->uid)) ||
             !put(o, "owner", json_object_new_int64(r->owner)) ||
             !put(o, "ephemeral", json_object_new_boolean(r->ephemeral)) ||
@@ -364,8 +368,8 @@ static int complain(const char *what, char **reterr_text) {
 
 static int record_from_object(json_object *o, VtpmRecord *ret, char **reterr_text) {
         const char *uuid = "", *key = key_names[VTPM_KEY_NONE], *wrong;
-        const char *name = NULL, *guest = NULL, *key_file = NULL, *banks_text = NULL, *profile = NULL,
-                   *ca = NULL;
+        const char *name = NULL, *guest = NULL, *guest_uuid = NULL, *key_file = NULL, *banks_text = NULL,
+                   *profile = NULL, *ca = NULL;
         uint32_t denied[VTPM_DENIED_MAX], version = 0, uid = 0, owner = 0;
         bool certificates = true, ok = true;
         VtpmRecord r = {};
@@ -378,6 +382,7 @@ static int record_from_object(json_object *o, VtpmRecord *ret, char **reterr_tex
         get_string(o, "uuid", &uuid, &ok);
         get_string(o, "name", &name, &ok);
         get_string(o, "guest", &guest, &ok);
+        get_string(o, "guest-uuid", &guest_uuid, &ok);
         get_number(o, "uid", UINT32_MAX - 1, &uid, &ok);
         get_number(o, "owner", UINT32_MAX - 1, &owner, &ok);
         get_bool(o, "ephemeral", &r.ephemeral, &ok);
@@ -389,11 +394,15 @@ static int record_from_object(json_object *o, VtpmRecord *ret, char **reterr_tex
         get_bool(o, "certificates", &certificates, &ok);
         get_bool(o, "platform-keep", &r.platform_keep, &ok);
         k = name_index(key_names, _VTPM_KEY_MAX, key);
-        if (!ok || k < 0 || uuid_parse(uuid, &r.uuid) < 0 || get_denied(o, denied, &r.n_denied) < 0)
+        if (!ok || k < 0 || uuid_parse(uuid, &r.uuid) < 0 ||
+            (guest_uuid && uuid_parse(guest_uuid, &r.guest_uuid) < 0) ||
+            get_denied(o, denied, &r.n_denied) < 0)
                 return complain("has a member that is missing or of the wrong type", reterr_text);
 
         r.name = (char *) name;
         r.guest = (char *) guest;
+        if (!guest)
+                r.guest_uuid = (Uuid) {};
         r.key_file = (char *) key_file;
         r.pcr_banks = (char *) banks_text;
         r.profile = (char *) profile;

@@ -41,7 +41,7 @@ typedef enum VtpmKey {
 } VtpmKey;
 
 typedef struct VtpmRecord {
-        Uuid uuid;
+        Uuid uuid, guest_uuid;
         char *name, *guest, *key_file, *pcr_banks, *profile,
                 *ca_config; /* guest and what follows may be NULL */
         VtpmKey key;

@@ -369,6 +369,7 @@ static void start_fresh(Op *op) {
 
         t->model = op->model;
         t->restarts = 0;
+        t->failed = t->lost = false;
         vtpm_set_state(t, VTPM_STARTING, NULL);
         if (t->record.ephemeral)
                 vtpm_op_renew(op, on_renewed);
@@ -405,9 +406,14 @@ static void begin_start(Op *op) {
 
 /* ---- recovery ---- */
 
-static void degrade(Op *op, const char *why) {
-        log_warning("TPM '%s': %s", op->t->record.name, why);
-        vtpm_set_state(op->t, VTPM_DEGRADED, why);
+#define LOST_TEXT \
+        "the device has lost swtpm while the guest ran; the guest has a TPM again after its next reboot or start"
+
+static void degrade(Tpm *t, const char *why) {
+        if (t->state == VTPM_DEGRADED && t->problem && strcmp(t->problem, why) == 0)
+                return;
+        log_warning("TPM '%s': %s", t->record.name, why);
+        vtpm_set_state(t, VTPM_DEGRADED, why);
 }
 
 static void on_recovered(void *userdata, int r, const char *answer) {
@@ -415,15 +421,15 @@ static void on_recovered(void *userdata, int r, const char *answer) {
 
         op->talk = NULL;
         if (r == -ETIME)
-                degrade(op, "the device does not answer");
+                degrade(op->t, "the device does not answer");
         else if (r != 0)
                 log_debug("TPM '%s': the device has hung up, and so ended",
                           op->t->record.name); /* we will be told */
-        else if (status_is(answer, "tpm", "failed") && !status_is(answer, "connected", "no"))
-                degrade(op,
-                        "swtpm had ended while the guest ran; the guest has a TPM again after its next reboot or start");
+        else if (status_is(answer, "tpm", "failed") &&
+                 (op->t->lost || !status_is(answer, "connected", "no")))
+                degrade(op->t, LOST_TEXT);
         else if (op->device_new)
-                degrade(op,
+                degrade(op->t,
                         "the device had ended while the guest ran; the guest has a TPM again after its next start");
         else
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL);
@@ -437,13 +443,19 @@ static void on_handed_over(void *userdata, int r, const char *answer) {
         Op *op = userdata;
 
         op->talk = NULL;
-        if (r != 0 && r != -ETIME && op->tries++ < SETTLE_TRIES) {
+        if (r != 0 && (!op->t->swtpm_up || !op->t->device_up)) { /* one has ended again */
+                restart(op);
+                return;
+        }
+        if (r != 0 && r != -ETIME && op->tries++ < SETTLE_TRIES) { /* others may talk to the device, too */
                 wait_a_moment(op, on_hand_over_timer);
                 return;
         }
         if (r != 0)
                 log_warning("TPM '%s': the device did not take the new swtpm: %s", op->t->record.name,
                             r < 0 ? strerror(-r) : answer);
+        else
+                op->t->lost = false;
         ask(op, "status", -1, on_recovered);
 }
 
@@ -471,6 +483,8 @@ static void on_device_again(void *userdata, int r, const char *text) {
                 return;
         }
         op->t->device_up = true;
+        if (op->device_new)
+                op->t->lost = false; /* it has connected to swtpm itself */
         if (op->swtpm_new && !op->device_new)
                 hand_over(op);
         else
@@ -525,8 +539,10 @@ static void begin_recover(Op *op) {
                                 "swtpm ended while the guest ran; the guest has a TPM again after its next start");
         } else if (!t->swtpm_up || !t->device_up)
                 restart(op);
-        else
+        else {
+                op->swtpm_new = t->lost;
                 recover_step(op);
+        }
 }
 
 static void recover(Tpm *t) {
@@ -538,6 +554,30 @@ static void recover(Tpm *t) {
         op = vtpm_op_new(t->m, OP_RECOVER, NULL, NULL);
         if (op)
                 (void) vtpm_op_submit(op, t);
+}
+
+void vtpm_seen(Tpm *t, const char *tpm, bool connected) {
+        const bool failed = strcmp(tpm, "failed") == 0, was_failed = t->failed;
+
+        if (!is_up(t))
+                return;
+        t->failed = failed;
+        if (strcmp(tpm, "ready") == 0)
+                t->lost = false;
+        if (failed && !was_failed) { /* with swtpm, or without */
+                t->lost = true;
+                recover(t);
+        } else if (t->lost)
+                return; /* that is under way */
+        else if (failed && connected)
+                degrade(t, LOST_TEXT);
+        else if (strcmp(tpm, "degraded") == 0)
+                degrade(t, "a command of the guest takes longer than its deadline");
+        else if (t->state == VTPM_DEGRADED && strcmp(tpm, connected ? "ready" : "failed") == 0) {
+                log_info("TPM '%s': %s", t->record.name,
+                         connected ? "the guest has it again" : "is there for the next guest");
+                vtpm_set_state(t, VTPM_RUNNING, NULL);
+        }
 }
 
 static void on_ended(void *userdata, VtpmRole role, Uuid uuid, const char *text, bool fds_kept) {
@@ -627,7 +667,7 @@ static void on_settled(void *userdata, int r, const char *answer) {
                 wait_a_moment(op, on_settle_timer);
                 return;
         }
-        if (r == 0 && status_is(answer, "tpm", "ready"))
+        if (r == 0 && status_is(answer, "tpm", "ready") && status_is(answer, "connected", "yes"))
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL);
         vtpm_op_finish(op, VTPM_DONE, "%s", "");
 }
@@ -671,8 +711,6 @@ static void on_counters(void *userdata, int r, const char *answer) {
                                r < 0 ? strerror(-r) : answer);
                 return;
         }
-        if (op->t->state == VTPM_DEGRADED && status_is(answer, "tpm", "ready"))
-                vtpm_set_state(op->t, VTPM_RUNNING, NULL); /* another VMM has it now */
         r = read_counters(op, answer);
         if (r < 0)
                 vtpm_op_fail(op, r);

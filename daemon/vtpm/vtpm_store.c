@@ -444,6 +444,7 @@ static void on_read(Work *w, int r) {
         if (wish.guest) {
                 free(record.guest);
                 record.guest = TAKE(wish.guest);
+                record.guest_uuid = (Uuid) {};
         }
         if (!uuid_is_null(wish.uuid))
                 record.uuid = wish.uuid;
@@ -523,6 +524,7 @@ static void on_guest_set(Work *w, int r) {
                 return;
         free(t->record.guest);
         t->record.guest = TAKE(op->guest);
+        t->record.guest_uuid = op->guest_uuid;
         vtpm_tell(op->m, op->uuid, VTPM_CHANGED);
 }
 
@@ -535,6 +537,7 @@ static void begin_set_guest(Op *op) {
         if (r >= 0) {
                 free(copy.guest);
                 copy.guest = op->guest;
+                copy.guest_uuid = op->guest_uuid;
                 r = vtpm_record_to_json(&copy, &json);
                 copy.guest = NULL;
         }
@@ -547,7 +550,8 @@ static void begin_set_guest(Op *op) {
         submit_work(op, run_set_guest, on_guest_set);
 }
 
-int vtpm_set_guest(Vtpm *v, Uuid uuid, const char *guest, vtpm_done_t done, void *userdata) {
+int vtpm_set_guest(Vtpm *v, Uuid uuid, const char *guest, Uuid guest_uuid, vtpm_done_t done,
+                   void *userdata) {
         Tpm *t;
         Op *op = request(v, uuid, OP_SET_GUEST, done, userdata, &t);
 
@@ -558,6 +562,7 @@ int vtpm_set_guest(Vtpm *v, Uuid uuid, const char *guest, vtpm_done_t done, void
         if (guest && !record_guest_is_valid(guest))
                 return vtpm_op_refuse(op, VTPM_INVALID, "that is no name of a guest");
         op->guest = guest ? strdup(guest) : NULL;
+        op->guest_uuid = guest ? guest_uuid : (Uuid) {};
         return guest && !op->guest ? give_back(op, -ENOMEM) : vtpm_op_submit(op, t);
 }
 

@@ -106,7 +106,7 @@ static void clear_timer(Unit *u) {
         sd_event_source_disable_unref(TAKE(u->timer));
 }
 
-/* A failed unit would be kept in systemd's memory, and count against the next start. */
+/* A failed unit is kept in systemd's memory, with why it failed, and counts against the next start. */
 static void reset_failed(Unit *u) {
         (void) sd_bus_call_method_async(u->runner->bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER,
                                         "ResetFailedUnit", NULL, NULL, "s", u->name);
@@ -118,6 +118,8 @@ static void answer_start(Unit *u, int r, const char *text) {
 
         clear_timer(u);
         free(TAKE(u->start_job));
+        if (r != 0)
+                reset_failed(u);
         u->up = r == 0 && u->role != VTPM_ROLE_JOB;
         u->down = false;
         unit_forget(u);

@@ -27,7 +27,7 @@ static void close_client(ControlClient *k) {
                 fd_close(k->fds[i]);
         k->n_fds = 0;
         k->size = 0;
-        k->waits = false;
+        k->waits = k->watches = false;
 }
 
 /* Answers are small and a socket's buffer is not: who does not read is dropped, not waited for. */
@@ -105,6 +105,28 @@ static void do_status(ControlClient *k) {
         say(k, a.text, a.size);
 }
 
+static void do_watch(ControlClient *k) {
+        const Control *c = k->control;
+        Answer a = {};
+
+        add(&a, "tpm=%s\nconnected=%s\nok\n", tpm_step_name(c->device->tpm),
+            c->server->s->connected ? "yes" : "no");
+        say(k, a.text, a.size);
+}
+
+static void on_turned(void *userdata) {
+        Control *c = userdata;
+        const char *tpm = tpm_step_name(c->device->tpm);
+
+        if (tpm == c->tpm && c->server->s->connected == c->connected)
+                return;
+        c->tpm = tpm;
+        c->connected = c->server->s->connected;
+        for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+                if (c->clients[i].watches)
+                        do_watch(&c->clients[i]);
+}
+
 static void do_tpm(ControlClient *k) {
         int data_fd, r;
 
@@ -136,6 +158,9 @@ static void run_line(ControlClient *k, const char *line) {
         } else if (strcmp(line, "resume") == 0) {
                 device_set_draining(d, false);
                 say_ok(k);
+        } else if (strcmp(line, "watch") == 0) {
+                k->watches = true;
+                do_watch(k);
         } else if (strcmp(line, "reset") == 0) {
                 report(LOG_INFO, "told that the machine was reset");
                 device_machine_reset(d);
@@ -231,6 +256,8 @@ void control_init(Control *c, Loop *loop, Device *device, Server *server) {
                 c->clients[i] = (ControlClient) {
                         .control = c, .source = { .fd = -1, .ready = on_client, .userdata = &c->clients[i] }
                 };
+        loop->turned = on_turned;
+        loop->turned_userdata = c;
         device->idle = on_idle;
         device->idle_userdata = c;
 }

@@ -7,6 +7,7 @@
  *   status    what the device does, and its counters; never what passes through it
  *   drain     takes no further requests; answers once none is in flight
  *   resume    takes requests again
+ *   watch     whether the guest has its TPM: "tpm" and "connected" of the status, now and whenever they have changed
  *   reset     the machine was really reset: so is the TPM, before its next command
  *   tpm       with one descriptor: another swtpm's control channel (with two: and its data channel), used from the next reset on
  */
@@ -17,7 +18,7 @@
 #include "drivers/virtio-tpm/loop.h"
 #include "drivers/virtio-tpm/server.h"
 
-#define CONTROL_CLIENTS_MAX 4
+#define CONTROL_CLIENTS_MAX 6
 #define CONTROL_LINE_MAX    64
 
 typedef struct ControlClient {
@@ -26,6 +27,7 @@ typedef struct ControlClient {
         int fds[2];
         unsigned n_fds;
         bool waits; /* for the drain */
+        bool watches;
         size_t size;
         char line[CONTROL_LINE_MAX];
 } ControlClient;
@@ -36,6 +38,8 @@ typedef struct Control {
         Server *server;
         int listen_fd;
         LoopSource listener;
+        const char *tpm; /* as was told last */
+        bool connected;
         ControlClient clients[CONTROL_CLIENTS_MAX];
 } Control;
 

@@ -108,6 +108,8 @@ int loop_once(Loop *l, int timeout_ms) {
         l->n_batch = 0;
 
         run_timers(l);
+        if (l->turned)
+                l->turned(l->turned_userdata);
         return 0;
 }
 

@@ -30,6 +30,8 @@ struct Loop {
         LoopTimer *timers;
         struct epoll_event batch[LOOP_BATCH]; /* what is being worked off */
         int n_batch;
+        void (*turned)(void *userdata); /* all that was ready has been worked off; may be NULL */
+        void *turned_userdata;
 };
 
 int loop_init(Loop *l);

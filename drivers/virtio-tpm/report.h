@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* report - one line per event on stderr, in the form that the journal understands; at most a few per second, since most causes are
+/* report - one line per event on stderr, for the journal with its priority in front; at most a few per second, since most causes are
  * the guest's to choose. Never TPM content. */
 
 #include <syslog.h>

@@ -12,7 +12,7 @@
 struct FakeVtpmCall {
         FakeVtpmCall *next;
         FakeVtpmOp op;
-        Uuid uuid;
+        Uuid uuid, guest_uuid;
         TpmModel model;
         char *text;
         vtpm_done_t done;
@@ -77,6 +77,7 @@ static VtpmVerdict carry_out(FakeVtpm *v, FakeVtpmCall *c) {
         default:
                 free(t->guest);
                 t->guest = c->text ? strdup(c->text) : NULL;
+                t->guest_uuid = c->guest_uuid;
         }
         tell(v, c->uuid, VTPM_CHANGED);
         return VTPM_DONE;
@@ -154,8 +155,15 @@ static int op_undefine(Vtpm *v, Uuid uuid, bool wipe, vtpm_done_t done, void *us
         return queue(v, FAKE_UNDEFINE, uuid, TPM_MODEL_NONE, NULL, done, userdata);
 }
 
-static int op_set_guest(Vtpm *v, Uuid uuid, const char *guest, vtpm_done_t done, void *userdata) {
-        return queue(v, FAKE_SET_GUEST, uuid, TPM_MODEL_NONE, guest, done, userdata);
+static int op_set_guest(Vtpm *v, Uuid uuid, const char *guest, Uuid guest_uuid, vtpm_done_t done,
+                        void *userdata) {
+        int r = queue(v, FAKE_SET_GUEST, uuid, TPM_MODEL_NONE, guest, done, userdata);
+        FakeVtpmCall *last = fake_of(v)->calls;
+
+        while (last->next)
+                last = last->next;
+        last->guest_uuid = guest_uuid;
+        return r;
 }
 
 static int op_get(Vtpm *vtpm, Uuid uuid, VtpmView *ret) {
@@ -166,7 +174,7 @@ static int op_get(Vtpm *vtpm, Uuid uuid, VtpmView *ret) {
                 return -ENOENT;
         *ret = (VtpmView) {
                 .uuid = uuid,
-                .spec = { .name = t->name, .uuid = uuid, .guest = t->guest },
+                .spec = { .name = t->name, .uuid = uuid, .guest = t->guest, .guest_uuid = t->guest_uuid },
                 .state = t->state,
                 .model = t->model,
                 .device_socket = t->device,

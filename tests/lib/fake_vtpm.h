@@ -23,7 +23,7 @@ typedef enum FakeVtpmOp {
 
 typedef struct FakeTpm {
         bool used;
-        Uuid uuid;
+        Uuid uuid, guest_uuid;
         char *name, *guest;
         VtpmState state;
         TpmModel model;

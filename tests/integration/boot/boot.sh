@@ -54,6 +54,8 @@ if [ "${1-}" = --inside ]; then
         pivot_root . .old
         umount -l /.old
         rmdir /.old
+        # as systemd itself does where it takes itself for the first of a machine: credentials are mounted for a unit from outside it
+        mount --make-rshared /
         exec env -i container=guestcrypt-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd
 fi
 

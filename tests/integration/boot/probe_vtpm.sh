@@ -159,28 +159,52 @@ ok "an ephemeral one"
 
 # The key is a credential of the units.
 head -c 32 /dev/urandom > /root/key
-if systemd-run --wait --quiet -p LoadCredential=tpm-locked:/root/key sh -c 'test -s "$CREDENTIALS_DIRECTORY/tpm-locked"'; then
+# give KEY: to the units, from now on
+give() {
+        local unit
+
         for unit in guestcrypt-tpm-job@ guestcrypt-swtpm@; do
                 mkdir -p "/etc/systemd/system/$unit.service.d"
-                printf '%s\n' '[Service]' 'LoadCredential=tpm-locked:/root/key' > "/etc/systemd/system/$unit.service.d/key.conf"
+                printf '%s\n' '[Service]' "$1" > "/etc/systemd/system/$unit.service.d/key.conf"
         done
         systemctl daemon-reload
-        guestcryptctl tpm-define locked --encrypted
-        locked=$(about locked | sed -n 's/^uuid  *//p')
-        [ ! -e "/var/lib/guestcrypt/tpms/$locked/key" ] || fail "the key is on the disk"
-        guestcryptctl tpm-start locked
-        guest "$locked"
-        end_guest
-        guestcryptctl tpm-stop locked
-        rm -r /etc/systemd/system/guestcrypt-swtpm@.service.d
-        systemctl daemon-reload
-        ! guestcryptctl tpm-start locked 2> /run/why || fail "it starts without its key"
-        grep -q 'tpm-locked' /run/why || fail "$(cat /run/why)"
+}
+# A start that is refused says in the launcher's words why, and leaves nothing that has failed.
+refused() {
+        ! guestcryptctl tpm-start locked 2> /run/why || fail "it starts $1"
+        grep -q "$2" /run/why || fail "$(cat /run/why)"
         is locked failed || fail "$(about locked)"
-        ok "a key that is a credential"
-else
-        echo "not tried: in these namespaces systemd hands over no credentials"
-fi
+        [ -z "$(systemctl list-units --all --plain --no-legend --state=failed 'guestcrypt-*@*')" ] || fail "failed units are left"
+}
+give LoadCredential=tpm-locked:/root/key
+guestcryptctl tpm-define locked --encrypted
+locked=$(about locked | sed -n 's/^uuid  *//p')
+[ ! -e "/var/lib/guestcrypt/tpms/$locked/key" ] || fail "the key is on the disk"
+grep -q '"credential"' "/var/lib/guestcrypt/tpms/$locked/tpm.json" || fail "$(cat "/var/lib/guestcrypt/tpms/$locked/tpm.json")"
+guestcryptctl tpm-start locked
+guest "$locked"
+end_guest
+guestcryptctl tpm-stop locked
+ok "a key that is a credential"
+
+rm /etc/systemd/system/guestcrypt-swtpm@.service.d/key.conf
+systemctl daemon-reload
+refused 'without its key' "was not given the credential 'tpm-locked'"
+head -c 31 /dev/urandom > /root/short
+give LoadCredential=tpm-locked:/root/short
+refused 'with half a key' 'has to be 32 bytes'
+ok "not without it, nor with another"
+
+# as an operator would have it: on the disk only what this host can decrypt
+systemd-creds encrypt --with-key=host --name=tpm-locked /root/key /root/key.cred 2> /run/why || fail "$(cat /run/why)"
+give LoadCredentialEncrypted=tpm-locked:/root/key.cred
+guestcryptctl tpm-start locked
+guest "$locked"
+end_guest
+guestcryptctl tpm-stop locked
+rm -r /etc/systemd/system/guestcrypt-{swtpm,tpm-job}@.service.d
+systemctl daemon-reload
+ok "and encrypted for this host"
 
 [ -z "$(ls /run/guestcrypt/tpm-jobs)" ] || fail "jobs are left"
 [ -z "$(systemctl list-units --all --plain --no-legend 'guestcrypt-*@*')" ] || fail "units are left: $(systemctl list-units --all --plain --no-legend 'guestcrypt-*@*')"

@@ -99,4 +99,26 @@ json '.state == "defined" and .guest == ""' ctl --json tpm-show web-2
 # ---- bad bytes ----
 expect 1 'there is no guest' ctl guest-show $'we\nb'
 expect 2 'no UTF-8' ctl guest-show $'we\xff'
+
+# ---- a host without libvirt ----
+kill "$daemon_pid"
+wait "$daemon_pid" || :
+mount -t tmpfs tmpfs /run # where its sockets would be
+: > "$b/root/etc/guestcrypt/guestcrypt.conf"
+daemon_start
+waits() {
+        ctl guest-show nobody > "$b/said" 2>&1 || :
+        grep 'none runs on this host' "$b/said" > /dev/null
+}
+until_true 20 waits || { echo "FAILED: not said that there is no libvirt: $(cat "$b/said")"; failures=1; }
+expect 1 '' pgrep -P "$daemon_pid" -f guestcryptd-virt
+# the promise is of a daemon that does nothing, with all its processes
+if ! ldd "$build/daemon/guestcryptd" | grep libasan > /dev/null; then
+        size=0
+        for pid in "$daemon_pid" $(pgrep -P "$daemon_pid"); do
+                size=$((size + $(awk '/^Pss:/ { print $2 }' "/proc/$pid/smaps_rollup")))
+        done
+        echo "without libvirt: $size KiB"
+        [ "$size" -lt 10240 ] || { echo "FAILED: that is more than 10 MiB"; failures=1; }
+fi
 finish

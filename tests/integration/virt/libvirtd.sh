@@ -254,8 +254,22 @@ X
         drive_end
         ;;
 away)
+        no_child() { ! pgrep -P "$drive_pid" > /dev/null; }
+        is_up() { virsh version > /dev/null 2>&1; }
+
+        # where there is none, nobody has its library in memory; and it is seen when it comes
+        drive qemu:///system 3000
+        wait_for 'down none runs on this host*'
+        no_child
+        tell ping
+        wait_for pong
         libvirtd_start
-        until_true 20 virsh version
+        wait_for up
+        wait_for listed
+        pgrep -P "$drive_pid" > /dev/null
+        drive_end
+
+        until_true 20 is_up
         define_all
         drive qemu:///system 3000
         wait_for listed
@@ -290,7 +304,8 @@ away)
 
         # with an end in good order
         libvirtd_stop TERM
-        wait_for 'down *'
+        wait_for 'down none runs on this host*'
+        no_child
         libvirtd_start
         wait_for listed
         drive_end

@@ -40,6 +40,23 @@ try 2 'too many commands' --deny="$(seq -s, 1 65)"
 try 2 'not an open descriptor' --tpm-fd=77
 try 1 'No such file' --socket="$work/vtpm" --tpm="$work/none"
 try 1 'File name too long' --socket="$work/vtpm" --tpm="$(printf '%0200d' 0)"
+
+# what it reports is for people, unless stderr is the journal's
+says() {
+        grep -qE "$1" "$work/out" || {
+                echo "FAILED: it does not say '$1', but:"
+                cat "$work/out"
+                failed=1
+        }
+}
+says '^guestcrypt-tpm\[[0-9]+\]: '
+exec 3> "$work/journal"
+JOURNAL_STREAM=$(stat -L -c %d:%i /dev/fd/3) "$program" --socket="$work/vtpm" --tpm="$work/none" 2>&3 > /dev/null && failed=1
+exec 3>&-
+mv "$work/journal" "$work/out"
+says '^<3>'
+JOURNAL_STREAM=1:1 try 1 ']: ' --socket="$work/vtpm" --tpm="$work/none"
+
 for user in -1 4294967295 18446744073709551616 nobody-is-called-so 12x; do
         try 1 'cannot become user' --socket="$work/vtpm" --tpm-fd=0 --user="$user"
 done

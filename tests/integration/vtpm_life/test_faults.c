@@ -7,7 +7,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -15,7 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -65,13 +67,6 @@ static void assert_pcr(Vmm *vmm, const uint8_t expected[static 32], bool equal) 
         assert_int_equal(memcmp(pcr, expected, sizeof pcr) == 0, equal);
 }
 
-static void kill_one(Uuid uuid, const char *pid_file) {
-        pid_t pid = life_pid(&life, uuid, pid_file);
-
-        assert_true(pid > 0);
-        assert_int_equal(kill(pid, SIGKILL), 0);
-}
-
 /* What jobs have left. */
 static unsigned count_left(void) {
         static const char *const paths[] = { VTPM_STATE_DIR "/tpms", VTPM_STATE_DIR "/ca/new",
@@ -90,6 +85,18 @@ static unsigned count_left(void) {
         return n;
 }
 
+/* Where processes of TPMs tell their managers how they are. */
+static unsigned count_sockets(void) {
+        DIR *d = opendir(life_path(&life, VTPM_RUN_DIR));
+        unsigned n = 0;
+
+        assert_non_null(d);
+        for (struct dirent *e; (e = readdir(d));)
+                n += strncmp(e->d_name, "tpm-notify-", 11) == 0;
+        (void) closedir(d);
+        return n;
+}
+
 /* ---- processes that die ---- */
 
 static void test_swtpm_killed(void **state) {
@@ -98,7 +105,7 @@ static void test_swtpm_killed(void **state) {
         Vmm vmm;
 
         start_guest(uuid, &vmm, pcr);
-        kill_one(uuid, "swtpm.pid");
+        life_kill(&life, uuid, "swtpm.pid");
         life_until(&life, uuid, VTPM_DEGRADED);
         assert_non_null(strstr(life_view(&life, uuid).problems[0], "after its next reboot"));
         assert_int_equal(guest_random(&vmm), 0x101); /* no fresh PCRs for a machine that runs */
@@ -111,14 +118,58 @@ static void test_swtpm_killed(void **state) {
         assert_null(life_view(&life, uuid).problems[0]);
         assert_pcr(&vmm, pcr, false);
 
-        /* the guest's end and next start do as well */
-        kill_one(uuid, "swtpm.pid");
+        /* the guest's end does as well, for the next one; this is the same machine yet */
+        life_kill(&life, uuid, "swtpm.pid");
         life_until(&life, uuid, VTPM_DEGRADED);
         vmm_done(&vmm);
-        do /* until the device has seen its VMM go */
-                assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
-        while (life_view(&life, uuid).state == VTPM_DEGRADED);
+        life_until(&life, uuid, VTPM_RUNNING);
+        assert_null(life_view(&life, uuid).problems[0]);
+        assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
+        guest_open(&vmm, &life, uuid);
+        life_until(&life, uuid, VTPM_DEGRADED);
+        assert_int_equal(life_reset(&life, uuid), VTPM_DONE);
         assert_int_equal(life_view(&life, uuid).state, VTPM_RUNNING);
+        assert_int_equal(guest_random(&vmm), 0);
+        vmm_done(&vmm);
+}
+
+/* The device's end of the connection to swtpm, from outside. */
+static int steal_control(Uuid uuid) {
+        int pid_fd = (int) syscall(SYS_pidfd_open, life_pid(&life, uuid, "device.pid"), 0), fd;
+
+        for (int n = 0;; n++) {
+                struct sockaddr_un peer = {};
+                socklen_t size = sizeof peer - 1;
+
+                assert_true(n < 64);
+                fd = (int) syscall(SYS_pidfd_getfd, pid_fd, n, 0);
+                if (fd >= 0 && getpeername(fd, (struct sockaddr *) &peer, &size) == 0 &&
+                    strcmp(peer.sun_path, "ctrl.sock") == 0)
+                        break;
+                fd_close(fd);
+        }
+        fd_close(pid_fd);
+        return fd;
+}
+
+/* What only the device can know: nothing has ended, but the guest has no TPM. */
+static void test_swtpm_lost(void **state) {
+        Uuid uuid = define_plain("one");
+        uint8_t pcr[32];
+        Vmm vmm;
+        int fd;
+
+        start_guest(uuid, &vmm, pcr);
+        fd = steal_control(uuid);
+        assert_int_equal(shutdown(fd, SHUT_RDWR), 0);
+        fd_close(fd);
+        life_until(&life, uuid, VTPM_DEGRADED);
+        assert_non_null(strstr(life_view(&life, uuid).problems[0], "after its next reboot"));
+        assert_int_equal(guest_random(&vmm), 0x101);
+        assert_int_equal(life_reset(&life, uuid), VTPM_DONE);
+        assert_int_equal(life_view(&life, uuid).state, VTPM_RUNNING);
+        assert_pcr(&vmm, pcr, false);
+        vmm_done(&vmm);
 }
 
 static void test_reset(void **state) {
@@ -147,7 +198,7 @@ static void test_device_killed(void **state) {
         for (unsigned i = 0; i < 4; i++) {
                 pid_t pid = life_pid(&life, uuid, "device.pid");
 
-                kill_one(uuid, "device.pid");
+                life_kill(&life, uuid, "device.pid");
                 assert_pcr(&vmm, pcr, true); /* the guest has noticed nothing but a pause */
                 assert_int_not_equal(life_pid(&life, uuid, "device.pid"), pid);
                 life_until(&life, uuid, VTPM_RUNNING);
@@ -165,7 +216,7 @@ static void test_restart_limit(void **state) {
         for (n = 0; n < 20 && life_view(&life, uuid).state != VTPM_FAILED; n++) {
                 pid_t pid = life_pid(&life, uuid, "swtpm.pid");
 
-                kill_one(uuid, "swtpm.pid");
+                life_kill(&life, uuid, "swtpm.pid");
                 while (life_view(&life, uuid).state != VTPM_FAILED &&
                        (life_pid(&life, uuid, "swtpm.pid") == pid ||
                         life_pid(&life, uuid, "swtpm.pid") == 0 ||
@@ -202,8 +253,8 @@ static void test_adoption(void **state) {
         assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
 
         life_close(&life);
-        kill_one(uuid, "swtpm.pid");
-        kill_one(crb, "swtpm.pid");
+        life_kill(&life, uuid, "swtpm.pid");
+        life_kill(&life, crb, "swtpm.pid");
         assert_int_equal(life_open(&life), 0);
         life_until(&life, uuid, VTPM_DEGRADED);
         life_until(&life, crb, VTPM_FAILED);
@@ -213,19 +264,19 @@ static void test_adoption(void **state) {
         assert_int_equal(guest_random(&vmm), 0);
 
         life_close(&life);
-        kill_one(uuid, "device.pid");
+        life_kill(&life, uuid, "device.pid");
         assert_int_equal(life_open(&life), 0);
         life_until(&life, uuid, VTPM_DEGRADED);
         assert_non_null(strstr(life_view(&life, uuid).problems[0], "after its next start"));
         vmm_done(&vmm);
-        assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
         guest_open(&vmm, &life, uuid);
+        life_until(&life, uuid, VTPM_RUNNING); /* as soon as another VMM has it */
         assert_int_equal(guest_random(&vmm), 0);
         vmm_done(&vmm);
 
         life_close(&life);
-        kill_one(uuid, "device.pid");
-        kill_one(uuid, "swtpm.pid");
+        life_kill(&life, uuid, "device.pid");
+        life_kill(&life, uuid, "swtpm.pid");
         assert_int_equal(life_open(&life), 0);
         life_until(&life, uuid, VTPM_FAILED);
         assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
@@ -300,6 +351,11 @@ static void check_after_death(Uuid uuid) {
         vmm_done(&vmm);
         assert_int_equal(life_stop(&life, uuid), VTPM_DONE);
         assert_int_equal(count_left(), 0);
+
+        /* what the dead one had forked may have held its socket until now */
+        life_close(&life);
+        assert_int_equal(life_open(&life), 0);
+        assert_int_equal(count_sockets(), 1);
 }
 
 static void test_manager_killed(void **state) {
@@ -522,6 +578,7 @@ static void test_programs(void **state) {
 int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_swtpm_killed, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_swtpm_lost, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_reset, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_device_killed, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_restart_limit, setup, teardown),
@@ -534,8 +591,7 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_programs, setup, teardown),
         };
 
-        if (!life_possible() || unshare(CLONE_NEWNS) < 0 ||
-            mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        if (!life_possible() || !life_enclose())
                 return 77;
         launcher = argv[1];
         if (asprintf(&tools_path, "%s:%s", argv[2], getenv("PATH")) < 0)

@@ -668,7 +668,7 @@ int main(int argc, char **argv) {
         };
         char *path;
 
-        if (!life_possible())
+        if (!life_possible() || !life_enclose())
                 return 77;
         launcher = argv[1];
         if (asprintf(&path, "%s:%s", argv[2], getenv("PATH")) < 0)

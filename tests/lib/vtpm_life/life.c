@@ -5,13 +5,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,12 +28,64 @@
 #include "vtpm/vtpm_tree.h"
 
 #define PATIENCE_US (60 * UINT64_C(1000000))
+#define PLACE       "/mnt" /* of the tests' files: a file system of their own, that nobody else sees */
 
 static const char *launcher;
 
 bool life_possible(void) {
         return geteuid() == 0 && access("/usr/bin/swtpm", X_OK) == 0 &&
                access("/usr/bin/swtpm_setup", X_OK) == 0;
+}
+
+/* The first process of the namespace: all others end with it, and those that lost their parents are its own. */
+static void be_init(pid_t test) {
+        int status = 0, mine = EXIT_FAILURE;
+        pid_t pid;
+
+        while ((pid = waitpid(-1, &status, 0)) > 0 || errno == EINTR)
+                if (pid == test) {
+                        mine = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+                        break;
+                }
+        _exit(mine);
+}
+
+static void be_parent(pid_t init) {
+        int status;
+
+        while (waitpid(init, &status, 0) < 0 && errno == EINTR)
+                ;
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE);
+}
+
+bool life_enclose(void) {
+        int alive
+                [2]; /* its write end closes with the first process, also before that one is our parent no more */
+        pid_t pid;
+
+        if (unshare(CLONE_NEWNS | CLONE_NEWPID) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+                return false;
+        assert(pipe(alive) == 0);
+        pid = fork();
+        assert(pid >= 0);
+        if (pid > 0) {
+                fd_close(alive[0]);
+                be_parent(pid);
+        }
+
+        fd_close(alive[1]);
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ||
+            poll(&(struct pollfd) { .fd = alive[0], .events = POLLIN }, 1, 0) != 0)
+                _exit(EXIT_FAILURE);
+        fd_close(alive[0]);
+        pid = fork();
+        assert(pid >= 0);
+        if (pid > 0)
+                be_init(pid);
+
+        assert(mount("proc", "/proc", "proc", 0, NULL) == 0);
+        assert(mount("life", PLACE, "tmpfs", 0, "mode=755") == 0);
+        return true;
 }
 
 const char *life_path(const Life *l, const char *format, ...) {
@@ -60,7 +117,7 @@ const char *life_state_file(const Life *l, Uuid uuid, const char *name) {
 void life_init(Life *l, const char *program) {
         *l = (Life) {};
         launcher = program;
-        (void) strcpy(l->root, "/tmp/guestcrypt-life-XXXXXX");
+        (void) strcpy(l->root, PLACE "/life-XXXXXX");
         assert(mkdtemp(l->root));
         assert(chmod(l->root, 0755) == 0); /* as / is */
         l->root_fd = open(l->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -189,7 +246,7 @@ int life_import(Life *l, const char *directory, const VtpmSpec *spec) {
 }
 
 int life_set_guest(Life *l, Uuid uuid, const char *guest) {
-        return CALL(l, set_guest, uuid, guest);
+        return CALL(l, set_guest, uuid, guest, (Uuid) {});
 }
 
 static void on_counters(void *userdata, int r, VtpmVerdict verdict, const char *text,
@@ -237,6 +294,18 @@ pid_t life_pid(const Life *l, Uuid uuid, const char *name) {
             actual != since)
                 return 0;
         return pid;
+}
+
+void life_kill(const Life *l, Uuid uuid, const char *name) {
+        pid_t pid = life_pid(l, uuid, name);
+        int fd;
+
+        assert(pid > 0);
+        fd = (int) syscall(SYS_pidfd_open, pid, 0);
+        assert(fd >= 0 && syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0);
+        while (poll(&(struct pollfd) { .fd = fd, .events = POLLIN }, 1, -1) != 1)
+                assert(errno == EINTR);
+        fd_close(fd);
 }
 
 int life_connect(const char *path) {

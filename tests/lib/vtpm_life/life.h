@@ -28,6 +28,9 @@ typedef struct Life {
 
 /* Whether this machine has what it takes. */
 bool life_possible(void);
+/* Goes on in a process, with namespaces of its own, whose end, however it comes, ends all that it has started and removes its files.
+ * False: that cannot be had here. */
+bool life_enclose(void);
 
 void life_init(Life *l, const char *launcher);
 /* All that runs is ended, and all files are removed. */
@@ -68,6 +71,9 @@ const char *life_run_file(const Life *l, Uuid uuid, const char *name);
 const char *life_state_file(const Life *l, Uuid uuid, const char *name);
 /* From a pid file; 0: there is none, or it has ended. */
 pid_t life_pid(const Life *l, Uuid uuid, const char *name);
+
+/* SIGKILL, and has ended when this returns: until then it would still be taken for one that runs. */
+void life_kill(const Life *l, Uuid uuid, const char *name);
 
 /* A connection to a socket; -errno. */
 int life_connect(const char *path);

@@ -530,6 +530,26 @@ static void test_renamed(void **state) {
         assert_no_guest_problems(w, 1);
 }
 
+/* A guest is its UUID: what it has, it keeps under another name, also if it got that while nobody looked. */
+static void test_renamed_meanwhile(void **state) {
+        World *w = *state;
+
+        world_expect(w, "attach-matrix", 1, 1, 0, NULL);
+        world_expect(w, "attach-matrix", 2, 2, 0, NULL);
+        (void) fake_vtpm_add(&w->vtpm, tpm_n(1), "t1");
+        world_expect(w, "attach-tpm", 1, 1, 0, NULL);
+        world_stop(w);
+        fake_virt_rename(&w->virt, guest_n(1), "new-name");
+        fake_virt_rename(&w->virt, guest_n(2), "g1"); /* and another one has its old one */
+        world_start(w);
+        world_settle(w);
+        assert_string_equal(world_meant(w, 1), "new-name");
+        assert_string_equal(world_meant(w, 2), "g1");
+        assert_string_equal(fake_vtpm_find(&w->vtpm, tpm_n(1))->guest, "new-name");
+        assert_no_guest_problems(w, 1);
+        assert_no_guest_problems(w, 2);
+}
+
 /* ---- wishes in metadata ---- */
 
 static void test_taken_up(void **state) {
@@ -588,6 +608,7 @@ int main(void) {
                 TEST(test_races),
                 TEST(test_undefine_during_attach),
                 TEST(test_renamed),
+                TEST(test_renamed_meanwhile),
                 TEST(test_taken_up),
         };
 

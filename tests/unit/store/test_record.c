@@ -16,9 +16,9 @@
 
 static bool records_equal(const Record *a, const Record *b) {
         return uuid_equal(a->uuid, b->uuid) && strcmp(a->name ?: "", b->name ?: "") == 0 &&
-               strcmp(a->guest ?: "", b->guest ?: "") == 0 && ap_matrix_equal(&a->matrix, &b->matrix) &&
-               a->autostart == b->autostart && a->alternative == b->alternative &&
-               a->from_host == b->from_host && a->uid == b->uid &&
+               strcmp(a->guest ?: "", b->guest ?: "") == 0 && uuid_equal(a->guest_uuid, b->guest_uuid) &&
+               ap_matrix_equal(&a->matrix, &b->matrix) && a->autostart == b->autostart &&
+               a->alternative == b->alternative && a->from_host == b->from_host && a->uid == b->uid &&
                strcmp(a->unknown ?: "", b->unknown ?: "") == 0;
 }
 
@@ -44,6 +44,8 @@ static void test_round_trip(void **state) {
         round_trip(&r);
         r.name = (char *) "a";
         r.guest = (char *) "a <b> & 'c' \"d\" \xc3\xa4\xe2\x82\xac\xf0\x9f\x94\x91";
+        round_trip(&r);
+        uuid_parse(UUID_TEXT, &r.guest_uuid);
         for (unsigned i = 0; i < 1u << N_RECORD_FLAGS; i++) {
                 for (size_t k = 0; k < N_RECORD_FLAGS; k++)
                         *record_flag(&r, k) = i >> k & 1;

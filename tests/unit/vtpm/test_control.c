@@ -120,6 +120,26 @@ static void send_tpm(int fd, int tpm_fd) {
         (void) close(tpm_fd);
 }
 
+/* Who watches is told what there is, and all that comes of it; who does not is not. */
+static void test_watch(void **state) {
+        static const char ready[] = "tpm=ready\nconnected=yes\nok\n";
+        int fd = dial(), other = dial();
+
+        assert_string_equal(ask(fd, "watch\n"), ready);
+        assert_int_equal(vmm_start(&h.vmm), 0);
+        assert_string_equal(hear(fd), ""); /* once is enough */
+        assert_string_equal(ask(fd, "reset\n"),
+                            "ok\ntpm=starting\nconnected=yes\nok\ntpm=ready\nconnected=yes\nok\n");
+        assert_string_equal(ask(other, "watch\n"), ready);
+
+        fake_tpm_done(&h.tpm);
+        assert_string_equal(hear(fd), "tpm=failed\nconnected=yes\nok\n");
+        (void) close(other); /* nor is it waited for */
+        harness_reconnect(&h);
+        assert_non_null(strstr(hear(fd), "tpm=failed\nconnected=no\nok\n"));
+        (void) close(fd);
+}
+
 /* The machine's reset, and a new swtpm for one that died: only the reset brings it into use. */
 static void test_reset(void **state) {
         uint8_t response[64];
@@ -185,6 +205,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_status, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_drain, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_watch, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_reset, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_nonsense, setup, teardown),
         };

@@ -21,7 +21,11 @@ static void test_round_trip(void **state) {
         const uint32_t denied[] = { 0x139, UINT32_MAX };
         const VtpmSpec specs[] = {
                 { .name = "a", .owner = 1 },
-                { .name = "b.c", .guest = "\xc3\xa4 b\"c", .ephemeral = true, .platform_keep = true },
+                { .name = "b.c",
+                  .guest = "\xc3\xa4 b\"c",
+                  .guest_uuid.b = { 1, 2 },
+                  .ephemeral = true,
+                  .platform_keep = true },
                 { .name = "d", .encrypted = true, .pcr_banks = "sha1,sha512", .no_certificates = true },
                 { .name = "e", .key_file = "/k", .profile = "default-v1", .ca_config = "/c" },
                 { .name = "f", .denied = denied, .n_denied = 2 },
