@@ -131,7 +131,7 @@ guest_line() {
 
 # guest_booted NAME: waits until it has; the id of the boot in boot
 guest_booted() {
-        local deadline=$((SECONDS + ${GUESTCRYPT_VM_SECONDS:-240})) line
+        local deadline=$((SECONDS + ${GUESTCRYPT_VM_SECONDS:-600})) line
 
         while [ $SECONDS -lt $deadline ]; do
                 guest_line "$1" 5 || continue
@@ -154,7 +154,7 @@ guest_send() {
 
 # guest_do NAME COMMAND: runs it there; what it says in out; the status is its
 guest_do() {
-        local deadline=$((SECONDS + ${GUESTCRYPT_VM_SECONDS:-240})) line
+        local deadline=$((SECONDS + ${GUESTCRYPT_VM_SECONDS:-600})) line
 
         guest_send "$1" "$2"
         out=

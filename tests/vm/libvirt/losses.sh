@@ -53,6 +53,10 @@ reboots() {
         guest_load g
 }
 
+has_reset() {
+        [ "$(counter g machine-resets)" -gt "$resets" ]
+}
+
 # What the guest's problems say of a reset of its machine.
 says_missed() {
         [[ $(guestcryptctl --json guest-show g | jq -r '.problems[]') == *'was reset while libvirt could not be heard'* ]]
@@ -118,7 +122,14 @@ until_true 30 connected || die "no connection to libvirt"
 well "guestcryptd was killed"
 [ "$(counter g commands)" -gt "$commands" ] || die "the counters began anew"
 until_true 10 says_missed || die "there is no word about the reset: $(guestcryptctl guest-show g)"
+
+# The daemon hangs: the guest reboots all the same, and its TPM is reset once the daemon hears of it.
+resets=$(counter g machine-resets)
+kill -STOP "$(daemon_pid)"
 reboots
+guest_same g
+kill -CONT "$(daemon_pid)"
+until_true 30 has_reset || die "the TPM was not reset"
 guest_reset g
 until_true 10 says_nothing || die "$(guestcryptctl guest-show g)"
 guest_mark g
