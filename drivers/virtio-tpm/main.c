@@ -447,6 +447,7 @@ static int run(const Options *o, ServiceFds *fds) {
                 report(LOG_ERR, "cannot shut myself in: %s", strerror(-r));
         else {
                 (void) notify_send("READY=1");
+                notify_begin(&service.loop, &service.state->unsaid);
                 r = loop_run(&service.loop);
         }
 

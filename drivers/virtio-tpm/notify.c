@@ -12,9 +12,24 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 
-#define FIRST_FD 3 /* SD_LISTEN_FDS_START */
+#define FIRST_FD    3 /* SD_LISTEN_FDS_START */
+#define PENDING_MAX 128
+
+/* What the manager does not know yet: the last word about each name. */
+typedef struct Pending {
+        char name[16];
+        int fd; /* our own; -1: to be forgotten */
+} Pending;
 
 static int notify_fd = -1;
+static Pending pending[PENDING_MAX];
+static unsigned n_pending;
+static uint32_t *notify_unsaid; /* NULL: the manager is waited for */
+static Loop *notify_loop;
+
+static void on_room(void *userdata, uint32_t events);
+
+static LoopSource room = { .fd = -1, .ready = on_room };
 
 int notify_open(void) {
         const char *path = getenv("NOTIFY_SOCKET");
@@ -64,19 +79,22 @@ static int notify_send_fd(const char *text, int fd) {
                 memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), &fd, sizeof fd);
         }
 
-        return sendmsg(notify_fd, &m, MSG_NOSIGNAL) < 0 ? -errno : 0;
+        return sendmsg(notify_fd, &m, MSG_NOSIGNAL | (notify_unsaid ? MSG_DONTWAIT : 0)) < 0 ? -errno : 0;
 }
 
-int notify_send(const char *text) {
-        return notify_send_fd(text, -1);
+static int discard_now(const char *name) {
+        char text[128];
+
+        (void) snprintf(text, sizeof text, "FDSTOREREMOVE=1\nFDNAME=%s", name);
+        return notify_send(text);
 }
 
-int notify_store(const char *name, int fd) {
+static int store_now(const char *name, int fd) {
         char text[128];
         int r;
 
-        r = notify_discard(name);
-        if (r < 0)
+        r = discard_now(name);
+        if (r < 0 || fd < 0)
                 return r;
 
         /* FDPOLL=0: the manager would take a hang-up for a reason to forget it; we want to see the hang-up ourselves */
@@ -84,11 +102,72 @@ int notify_store(const char *name, int fd) {
         return notify_send_fd(text, fd);
 }
 
-int notify_discard(const char *name) {
-        char text[128];
+static void pending_drop(unsigned i) {
+        fd_close(pending[i].fd);
+        pending[i] = pending[--n_pending];
+}
 
-        (void) snprintf(text, sizeof text, "FDSTOREREMOVE=1\nFDNAME=%s", name);
-        return notify_send(text);
+static void on_room(void *userdata, uint32_t events) {
+        while (n_pending > 0 && store_now(pending[0].name, pending[0].fd) != -EAGAIN)
+                pending_drop(0); /* what it refuses it would refuse again */
+        if (n_pending > 0)
+                return;
+        loop_forget(notify_loop, &room);
+        *notify_unsaid = 0;
+}
+
+/* A copy of the descriptor: the owner may close it meanwhile. */
+static void put_off(const char *name, int fd) {
+        unsigned i = 0;
+
+        *notify_unsaid = 1;
+        while (i < n_pending && strcmp(pending[i].name, name) != 0)
+                i++;
+        if (i < n_pending)
+                fd_close(pending[i].fd);
+        else if (n_pending == PENDING_MAX)
+                return; /* more than there are names */
+        else
+                (void) snprintf(pending[n_pending++].name, sizeof pending[i].name, "%s", name);
+        pending[i].fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (room.fd < 0)
+                (void) loop_watch(notify_loop, &room, notify_fd,
+                                  EPOLLOUT); /* fails: then it is never said */
+}
+
+void notify_begin(Loop *loop, uint32_t *unsaid) {
+        notify_loop = loop;
+        notify_unsaid = unsaid;
+        *unsaid = 0;
+}
+
+void notify_end(void) {
+        if (!notify_unsaid)
+                return;
+        while (n_pending > 0)
+                pending_drop(0);
+        loop_forget(notify_loop, &room);
+        notify_unsaid = NULL;
+}
+
+int notify_send(const char *text) {
+        return notify_send_fd(text, -1);
+}
+
+int notify_store(const char *name, int fd) {
+        int r;
+
+        if (notify_fd < 0)
+                return 0;
+        r = n_pending > 0 ? -EAGAIN : store_now(name, fd);
+        if (r != -EAGAIN || !notify_unsaid)
+                return r;
+        put_off(name, fd);
+        return 0;
+}
+
+int notify_discard(const char *name) {
+        return notify_store(name, -1);
 }
 
 int notify_received(void (*each)(void *userdata, const char *name, int fd), void *userdata) {

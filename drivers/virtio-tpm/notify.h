@@ -6,9 +6,17 @@
  * All but notify_open() do nothing without a manager. */
 
 #include <stddef.h>
+#include <stdint.h>
+
+#include "drivers/virtio-tpm/loop.h"
 
 /* Connects to $NOTIFY_SOCKET now, since there will be no socket() later. 0 (also if there is none) or -errno. */
 int notify_open(void);
+
+/* From here on, until notify_end(), a manager that does not listen is never waited for: what it is to keep or to forget is put off until it
+ * does, and *@unsaid is not 0 as long as it does not know everything. What it gives to a process after us is not to be relied on then. */
+void notify_begin(Loop *loop, uint32_t *unsaid);
+void notify_end(void);
 
 /* Sends assignments such as "READY=1", newline-separated. 0 or -errno. */
 int notify_send(const char *text);

@@ -134,10 +134,11 @@ static int filter(void) {
         if (r >= 0)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 1,
                                      SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
-        for (size_t i = 0; r >= 0 && i < 3; i++)
+        for (size_t i = 0; r >= 0 && i < 4; i++)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
                                      SCMP_A1(SCMP_CMP_EQ,
-                                             (const scmp_datum_t[]) { F_GETFL, F_SETFL, F_GET_SEALS }[i]));
+                                             (const scmp_datum_t[]) { F_GETFL, F_SETFL, F_GET_SEALS,
+                                                                      F_DUPFD_CLOEXEC }[i]));
 #ifdef __s390x__
         /* its arguments are in memory, where a filter cannot look */
         if (r >= 0)

@@ -153,7 +153,7 @@ int service_init(Service *v, const ServiceOptions *options, ServiceFds *fds) {
                 r = state_adopt(options->front, v->state_fd, &v->state);
                 if (r == -ESTALE)
                         report(LOG_WARNING,
-                               "what an earlier process left is of another version; its VMM has lost the device");
+                               "what an earlier process left is of another version, or not complete; its VMM has lost the device");
                 else if (r < 0)
                         return r;
                 resumed = r >= 0;
@@ -208,6 +208,7 @@ int service_init(Service *v, const ServiceOptions *options, ServiceFds *fds) {
 }
 
 void service_done(Service *v) {
+        notify_end();
         control_done(&v->control);
         server_done(&v->server);
         if (v->front == FRONT_VFIO_USER)

@@ -56,8 +56,8 @@ int state_adopt(FrontKind front, int fd, State **ret) {
                 return -errno;
 
         if (s->magic != STATE_MAGIC || s->version != STATE_VERSION || s->size != sizeof *s ||
-            s->front != front || s->tpm.step >= _TPM_STEP_MAX || s->server.wire.rx_size > WIRE_MESSAGE_MAX ||
-            s->server.wire.tx_size > WIRE_MESSAGE_MAX) {
+            s->front != front || s->unsaid || s->tpm.step >= _TPM_STEP_MAX ||
+            s->server.wire.rx_size > WIRE_MESSAGE_MAX || s->server.wire.tx_size > WIRE_MESSAGE_MAX) {
                 state_unmap(s);
                 return -ESTALE;
         }

@@ -12,12 +12,14 @@
 #include "drivers/virtio-tpm/vhost_user.h"
 
 /* Changes whenever the layout does; a process that finds another one does not go on with it. */
-#define STATE_VERSION 1
+#define STATE_VERSION 2
 
 typedef enum FrontKind { FRONT_VFIO_USER, FRONT_VHOST_USER, _FRONT_KIND_MAX } FrontKind;
 
 typedef struct State {
         uint32_t magic, version, size, front;
+        uint32_t unsaid,
+                reserved; /* the service manager does not have all descriptors that belong to this */
         ServerState server;
         union {
                 VfioUserState vfio;
@@ -31,7 +33,7 @@ typedef struct State {
 /* An empty one; its descriptor is in *ret_fd. 0 or -errno. */
 int state_new(FrontKind front, State **ret, int *ret_fd);
 
-/* What an earlier process left in @fd. -ESTALE: of another version or front end. The descriptor stays the caller's. */
+/* What an earlier process left in @fd. -ESTALE: of another version or front end, or not to be gone on with. The descriptor stays the caller's. */
 int state_adopt(FrontKind front, int fd, State **ret);
 
 /* Accepts NULL, returns NULL. */

@@ -5,12 +5,20 @@
 # They come from the archive that this machine's apt uses for its own packages: it has the other releases, too. The
 # package lists of each release live in the cache, with both architectures that the tests need.
 
+# apt takes a second for each question, of which a test that boots a guest has twenty: the answers are kept.
 debian_mirror() {
-        local mirror
+        local known=$cache/apt-mirror mirror
 
+        if [ -z "$(find /etc/apt -newer "$known" 2>&1)" ]; then
+                cat "$known"
+                return
+        fi
         mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
                 sed -n 's/^Debian \([^ ]*\) [a-z]*$/\1/p' | sed -n 1p)
         [ -n "$mirror" ] || skip "apt on this machine has no Debian archive"
+        mkdir -p "$cache"
+        echo "$mirror" > "$known.$$"
+        mv "$known.$$" "$known"
         echo "$mirror"
 }
 
@@ -20,7 +28,7 @@ debian_source() {
 
 # debian_apt SUITE apt-get|apt-cache ARGUMENT...: with the package lists of SUITE instead of this machine's
 debian_apt() {
-        local source dir lock
+        local source dir lock answer
 
         source=$(debian_source "$1")
         dir=$cache/apt-$1-$(sha256sum <<< "$source" | cut -c 1-8)
@@ -52,8 +60,22 @@ debian_apt() {
                 fi
                 exec {lock}>&-
         fi
-        # Some images turn apt's own cache off, where a file cannot turn it on again.
-        APT_CONFIG=$dir/apt.conf "$2" -o Dir::Cache::pkgcache=pkgcache.bin -o Dir::Cache::srcpkgcache=srcpkgcache.bin \
+        if [ "$2" = apt-cache ]; then
+                answer=$dir/answers/$(sha256sum <<< "${*:3}" | cut -c 1-16)
+                if [ ! "$answer" -nt "$dir/fresh" ]; then
+                        mkdir -p "$dir/answers"
+                        debian_ask "$dir" "${@:2}" > "$answer.$$" || { rm "$answer.$$"; return 1; }
+                        mv "$answer.$$" "$answer"
+                fi
+                cat "$answer"
+        else
+                debian_ask "$dir" "${@:2}"
+        fi
+}
+
+# Some images turn apt's own cache off, where a file cannot turn it on again.
+debian_ask() { # debian_ask DIRECTORY apt-get|apt-cache ARGUMENT...
+        APT_CONFIG=$1/apt.conf "$2" -o Dir::Cache::pkgcache=pkgcache.bin -o Dir::Cache::srcpkgcache=srcpkgcache.bin \
                 "${@:3}"
 }
 

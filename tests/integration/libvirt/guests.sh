@@ -75,6 +75,46 @@ has_mdev $foreign || die "a foreign mdev was removed"
 virsh undefine thief > /dev/null
 virsh undefine loser > /dev/null
 
+# Two starts at the same instant. race GUEST GUEST: those that are started in won, the others in lost
+race() {
+        local guest
+        declare -A starts=()
+
+        won=() lost=()
+        for guest; do
+                virsh start "$guest" > "/run/start-$guest" 2>&1 &
+                starts[$guest]=$!
+        done
+        for guest; do
+                if wait "${starts[$guest]}"; then won+=("$guest"); else lost+=("$guest"); fi
+        done
+}
+# Both name a matrix that is meant for nobody: one gets it, and what the other gives up takes nothing from that one.
+m4=$(matrix m4 3)
+for n in 1 2; do
+        sed "s/thief/racer-$n/; s/0b1</0d$n</" /run/thief.xml > /run/racer.xml
+        with_mdev /run/racer.xml "$m4" > /run/racer-mdev.xml
+        virsh define /run/racer-mdev.xml > /dev/null
+done
+for _ in 1 2 3; do
+        race racer-1 racer-2
+        [ ${#won[@]} = 1 ] || die "${#won[@]} guests have won: $(cat /run/start-racer-*)"
+        grep "guestcrypt-hook: .*'m4'.*'$won'" "/run/start-$lost" > /dev/null || die "$lost: $(cat "/run/start-$lost")"
+        in_use "$m4" && guest_is "$won" running && guest_is "$lost" 'shut off' || die "$(virsh list --all)"
+        expect 0 '' virsh destroy "$won"
+        until_no_mdev "$m4"
+done
+virsh undefine racer-1 > /dev/null
+virsh undefine racer-2 > /dev/null
+# Each has its own: both get it.
+race payments-1 payments-2
+[ ${#lost[@]} = 0 ] || die "not started: $(cat /run/start-payments-*)"
+in_use "$m1" && in_use "$m2" || die "$(cat /sys/.sim/ctl)"
+expect 0 '' virsh destroy payments-1
+expect 0 '' virsh destroy payments-2
+until_no_mdev "$m1"
+until_no_mdev "$m2"
+
 # Wishes written by hand: taken up, or refused with a reason.
 # with_wish XML METADATA
 with_wish() {
@@ -83,7 +123,6 @@ with_wish() {
 has_hostdev() {
         virsh dumpxml --inactive "$1" | grep "address uuid='$2'" > /dev/null
 }
-m4=$(matrix m4 3)
 with_wish /run/thief.xml "<guestcrypt:matrix name='m4'/>" > /run/wish.xml
 virsh define /run/wish.xml > /dev/null
 until_true 20 has_hostdev thief "$m4" || die "the wish in the metadata is not taken up"

@@ -85,6 +85,62 @@ has_tpm
 expect 0 '' virsh destroy desk-1
 should_be defined
 
+# Whoever dies while the guest is being prepared, which here takes as long as the gate is closed: that start comes to nothing, and
+# the next one is as any. A TPM that is made anew at each start has swtpm_setup run then.
+no_activation
+mv /usr/bin/swtpm_setup /usr/bin/swtpm_setup.real
+printf '%s\n' '#!/bin/sh' '[ ! -e /run/gate ] || read -r line < /run/gate' 'exec /usr/bin/swtpm_setup.real "$@"' > /usr/bin/swtpm_setup
+chmod 755 /usr/bin/swtpm_setup
+setup_end() {
+        local process
+
+        for process in /proc/[0-9]*; do
+                ! grep -z -x /usr/bin/swtpm_setup "$process/cmdline" > /dev/null || kill -KILL "${process##*/}"
+        done 2> /dev/null
+}
+is_gone() {
+        guest_is desk-1 'shut off' && [ ! -e "/run/guestcrypt/guests/$(virsh domuuid desk-1)" ]
+}
+# lose_while_prepared COMMAND...: the start fails, with what virsh says in /run/start
+lose_while_prepared() {
+        local starting gate
+
+        mkfifo -m 666 /run/gate
+        virsh start desk-1 > /run/start 2>&1 &
+        starting=$!
+        exec {gate}> /run/gate # returns when it is read
+        "$@"
+        ! wait $starting || die "the guest was started all the same"
+        rm /run/gate
+        exec {gate}>&-
+}
+expect 0 '' guestcryptctl guest-detach-tpm desk-1
+guestcryptctl tpm-define fleeting --ephemeral --no-certificates
+expect 0 '' guestcryptctl guest-attach-tpm desk-1 --tpm fleeting
+for who in guestcryptd libvirtd swtpm_setup; do
+        case $who in
+        guestcryptd)
+                lose_while_prepared daemon_end KILL
+                grep 'guestcryptd does not answer' /run/start > /dev/null || die "virsh says: $(cat /run/start)"
+                daemon_start
+                ;;
+        libvirtd)
+                lose_while_prepared libvirt_end KILL
+                libvirt_start
+                ;;
+        swtpm_setup) lose_while_prepared setup_end ;;
+        esac
+        until_true 30 is_gone || die "$who was killed: $(virsh list --all; cat /run/log/guestcryptd)"
+        expect 0 '' virsh start desk-1
+        has_tpm
+        expect 0 '' virsh destroy desk-1
+        until_true 30 is_gone
+done
+grep 'guestcrypt-hook: .*swtpm_setup' /run/start > /dev/null || die "virsh says: $(cat /run/start)"
+expect 0 '' guestcryptctl guest-detach-tpm desk-1
+expect 0 '' guestcryptctl tpm-undefine fleeting --wipe
+expect 0 '' guestcryptctl guest-attach-tpm desk-1
+
 # Gone with the guest's definition it is not, only with its own.
 virsh dumpxml --inactive desk-1 > /run/with.xml
 expect 0 '' virsh undefine desk-1

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The real device process with the real swtpm: usage: test_process GUESTCRYPT-TPM FDSTORE */
 
+#include <dirent.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -94,20 +95,29 @@ static void test_keep_platform(void **state) {
         process_stop(&process);
 }
 
-/* What an s390x guest's IOMMU does for each command: memory that is shared, with its descriptor, and taken back. */
-static void share_and_take_back(void) {
+static void share(uint64_t address) {
         struct {
                 uint32_t argsz, flags;
                 uint64_t offset, address, size;
-        } map = { 32, 3, 0, UINT64_C(0x10000000), VMM_SIZE };
-        struct {
-                uint32_t argsz, flags;
-                uint64_t address, size;
-        } unmap = { 24, 0, UINT64_C(0x10000000), VMM_SIZE };
+        } map = { 32, 3, 0, address, VMM_SIZE };
         Vmm *v = &process.vmm;
 
         assert_int_equal(vmm_vfio(v, 2, &map, sizeof map, &v->memory_fd, 1, NULL, 0), 0);
-        assert_int_equal(vmm_vfio(v, 3, &unmap, sizeof unmap, NULL, 0, NULL, 0), sizeof unmap);
+}
+
+static void take_back(uint64_t address) {
+        struct {
+                uint32_t argsz, flags;
+                uint64_t address, size;
+        } unmap = { 24, 0, address, VMM_SIZE };
+
+        assert_int_equal(vmm_vfio(&process.vmm, 3, &unmap, sizeof unmap, NULL, 0, NULL, 0), sizeof unmap);
+}
+
+/* What an s390x guest's IOMMU does for each command: memory that is shared, with its descriptor, and taken back. */
+static void share_and_take_back(void) {
+        share(UINT64_C(0x10000000));
+        take_back(UINT64_C(0x10000000));
 }
 
 /* Restarts under load: told to end or killed, nothing is lost and nothing is done twice. */
@@ -175,6 +185,74 @@ static void test_swtpm_killed(void **state) {
         process_stop(&process);
 }
 
+static unsigned count_descriptors(void) {
+        char path[64];
+        unsigned n = 0;
+        DIR *d;
+
+        (void) snprintf(path, sizeof path, "/proc/%d/fd", (int) process.device);
+        d = opendir(path);
+        assert_non_null(d);
+        while (readdir(d))
+                n++;
+        (void) closedir(d);
+        return n;
+}
+
+/* Whether the device has the guest's memory. */
+static bool has_memory(void) {
+        char path[64], line[512];
+        bool has = false;
+        FILE *f;
+
+        (void) snprintf(path, sizeof path, "/proc/%d/maps", (int) process.device);
+        f = fopen(path, "re");
+        assert_non_null(f);
+        while (fgets(line, sizeof line, f))
+                has |= strstr(line, "memfd:guest ") != NULL; /* its own is "guestcrypt-tpm" */
+        (void) fclose(f);
+        return has;
+}
+
+/* All of the guest's memory goes and comes, as at its reset, while the manager that is told of it does not listen. */
+static void reset_unheard(void) {
+        uint8_t response[4096];
+
+        assert_int_equal(kill(process.store, SIGSTOP), 0);
+        for (unsigned i = 0; i < 50; i++) {
+                take_back(VMM_BASE);
+                share(VMM_BASE);
+                assert_int_equal(run(get_random, sizeof get_random, response), 28);
+        }
+}
+
+static void test_manager_hangs(void **state) {
+        uint8_t response[4096];
+        unsigned before;
+
+        /* it listens again, and has everything at the next restart */
+        start(false, NULL);
+        assert_int_equal(run(get_random, sizeof get_random, response), 28);
+        before = count_descriptors();
+        reset_unheard();
+        assert_true(count_descriptors() > before); /* what waits to be said */
+        assert_int_equal(kill(process.store, SIGCONT), 0);
+        while (count_descriptors() != before)
+                (void) poll(NULL, 0, 1);
+        assert_int_equal(kill(process.store, SIGUSR2), 0);
+        assert_true(process_ready(&process, MS));
+        assert_true(has_memory());
+        assert_int_equal(run(get_random, sizeof get_random, response), 28);
+
+        /* it does not: what it has belongs to another time, and a process that is given that does not go on with it */
+        reset_unheard();
+        assert_int_equal(kill(process.device, SIGKILL), 0);
+        assert_int_equal(kill(process.store, SIGCONT), 0);
+        assert_true(process_ready(&process, MS));
+        assert_false(has_memory());
+        process_stop(&process);
+}
+
 /* Nothing to do: not even once. */
 static void test_idle(void **state) {
         uint8_t response[4096];
@@ -194,7 +272,8 @@ int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_commands),     cmocka_unit_test(test_keep_platform),
                 cmocka_unit_test(test_restarts),     cmocka_unit_test(test_kills),
-                cmocka_unit_test(test_swtpm_killed), cmocka_unit_test(test_idle),
+                cmocka_unit_test(test_swtpm_killed), cmocka_unit_test(test_manager_hangs),
+                cmocka_unit_test(test_idle),
         };
 
         if (argc != 3) {

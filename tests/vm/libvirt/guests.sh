@@ -81,6 +81,7 @@ guest_xml() {
 <domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>$name</name>
   <memory unit='MiB'>768</memory>
+  <memtune><hard_limit unit='KiB'>8192</hard_limit></memtune>
   <vcpu>1</vcpu>
   <os>
     <type arch='$arch' machine='$machine'>hvm</type>
@@ -104,7 +105,7 @@ guest_xml() {
 XML
 }
 
-declare -A guest_in guest_out guest_number=()
+declare -A guest_in guest_out guest_part=() guest_number=()
 
 # guest_define NAME ARCHITECTURE [DEVICES [MORE]]
 guest_define() {
@@ -117,14 +118,20 @@ guest_define() {
 
 # guest_line NAME SECONDS: the next line of its console, in line
 guest_line() {
-        IFS= read -r -t "$2" line <&${guest_out[$1]} || return 1
-        line=${line//[^[:print:]]/}
+        local status=0
+
+        IFS= read -r -t "$2" line <&${guest_out[$1]} || status=$?
+        # What came of a line before the time was over is its beginning.
+        guest_part[$1]+=$line
+        [ $status = 0 ] || return 1
+        line=${guest_part[$1]//[^[:print:]]/}
+        guest_part[$1]=
         [ -z "${GUESTS_VERBOSE-}" ] || echo "$1| $line" >&2
 }
 
 # guest_booted NAME: waits until it has; the id of the boot in boot
 guest_booted() {
-        local deadline=$((SECONDS + ${GUESTCRYPT_VM_SECONDS:-240})) line
+        local deadline=$((SECONDS + ${GUESTCRYPT_VM_SECONDS:-600})) line
 
         while [ $SECONDS -lt $deadline ]; do
                 guest_line "$1" 5 || continue
@@ -147,7 +154,7 @@ guest_send() {
 
 # guest_do NAME COMMAND: runs it there; what it says in out; the status is its
 guest_do() {
-        local deadline=$((SECONDS + ${GUESTCRYPT_VM_SECONDS:-240})) line
+        local deadline=$((SECONDS + ${GUESTCRYPT_VM_SECONDS:-600})) line
 
         guest_send "$1" "$2"
         out=

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # losses.sh - each process that a guest with a TPM (and, on s390x, with a matrix) depends on is killed in turn: none but
-#             QEMU costs a guest, and none costs what the TPM keeps, or a claim
+#             QEMU costs a guest, and none costs what the TPM keeps, what the guest may not send to it, or a claim; and
+#             the machine is reset while nobody can hear of it
 #
 # usage: losses.sh amd64|s390x
 set -euo pipefail
@@ -38,6 +39,32 @@ claimed() {
         [ "$arch" != s390x ] || expect 3 '05.0047' guestcryptctl check --adapters 5 --domains 0x47
 }
 
+# denied COMMANDS: how many have been, of which the guest sends one more
+denied() {
+        ! guest_do g 'tpm2_dictionarylockout --clear-lockout' || die "the guest may send what it must not"
+        [[ $out == *'code not supported'* ]] || die "a command that is denied: $out"
+        [ "$(counter g denied)" = $(($1 + 1)) ] || die "$(counter g denied) commands were denied"
+}
+
+# The guest reboots by itself, and has its driver.
+reboots() {
+        guest_send g 'reboot -f'
+        guest_booted g
+        guest_load g
+}
+
+has_reset() {
+        [ "$(counter g machine-resets)" -gt "$resets" ]
+}
+
+# What the guest's problems say of a reset of its machine.
+says_missed() {
+        [[ $(guestcryptctl --json guest-show g | jq -r '.problems[]') == *'was reset while libvirt could not be heard'* ]]
+}
+says_nothing() {
+        [ "$(guestcryptctl --json guest-show g | jq '.problems | length')" = 0 ]
+}
+
 # The guest lives, and has its TPM and its matrix.
 well() {
         local word=$1
@@ -55,11 +82,13 @@ if [ "$arch" = s390x ]; then
         guestcryptctl define g --adapters 4,5 --domains 0x47
         guestcryptctl guest-attach-matrix g g
 fi
-guestcryptctl guest-attach-tpm g
+guestcryptctl tpm-define g --deny 0x139 # TPM2_DictionaryAttackLockReset
+guestcryptctl guest-attach-tpm g --tpm g
 virsh -q start g
 guest_booted g
 guest_load g
 guest_mark g
+denied 0
 well "at first"
 
 # The device: the daemon has kept its descriptors, and a new one goes on with them.
@@ -67,6 +96,7 @@ lose "$(the_process guestcrypt-tpm)"
 guest_must g 'tpm2_getrandom --hex 16'
 until_true 10 tpm_is g running || die "the TPM is $(tpm_field g state)"
 well "the device was killed"
+denied 1
 
 # swtpm: the guest goes on without a TPM; it has it again when it has rebooted.
 lose "$(the_process swtpm)"
@@ -76,25 +106,32 @@ claimed
 ! tpm_is g running || die "nobody has seen that swtpm is gone"
 [ "$(tpm_field g 'problems | length')" -gt 0 ] || die "there is no word about it"
 guest_must g 'rmmod tpm_virtio'
-guest_send g 'reboot -f'
-guest_booted g
-guest_load g
+reboots
 guest_reset g
 guest_mark g
 well "swtpm was killed"
 
-# The daemon: its guests go on without it, and it finds them again.
+# The daemon: its guests go on without it, and it finds them again. A reset that it did not hear of it cannot make good: it says so.
 commands=$(counter g commands)
 lose "$(daemon_pid)"
+guest_same g
+reboots
 guest_same g
 daemon_start
 until_true 30 connected || die "no connection to libvirt"
 well "guestcryptd was killed"
 [ "$(counter g commands)" -gt "$commands" ] || die "the counters began anew"
-guest_send g 'reboot -f'
-guest_booted g
-guest_load g
+until_true 10 says_missed || die "there is no word about the reset: $(guestcryptctl guest-show g)"
+
+# The daemon hangs: the guest reboots all the same, and its TPM is reset once the daemon hears of it.
+resets=$(counter g machine-resets)
+kill -STOP "$(daemon_pid)"
+reboots
+guest_same g
+kill -CONT "$(daemon_pid)"
+until_true 30 has_reset || die "the TPM was not reset"
 guest_reset g
+until_true 10 says_nothing || die "$(guestcryptctl guest-show g)"
 guest_mark g
 
 # What talks to libvirt for it.
@@ -106,14 +143,18 @@ well "guestcryptd-virt was killed"
 lose "$(cat /run/libvirtd.pid)"
 guest_same g
 claimed
+reboots
+guest_same g
 libvirt_start
 until_true 30 is_state g running
 until_true 30 connected || die "no connection to libvirt"
 well "libvirtd was killed"
-guest_send g 'reboot -f'
+until_true 10 says_missed || die "there is no word about the reset: $(guestcryptctl guest-show g)"
+virsh -q reset g
 guest_booted g
 guest_load g
 guest_reset g
+until_true 10 says_nothing || die "$(guestcryptctl guest-show g)"
 guest_mark g
 
 # The device, after a daemon that knew its descriptors: the guest goes on without a TPM; it has it again with its next QEMU.
