@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,7 +15,7 @@
 #include "engine/engine_guest_internal.h"
 #include "sim/sim_sysfs.h"
 
-#define DEADLINE_US (20 * UINT64_C(1000000))
+#define DEADLINE_US (120 * UINT64_C(1000000)) /* also on a busy machine, or in an emulator */
 
 const EngineCaller root_caller = { .uid = 0, .id = ":1.1" };
 
@@ -292,6 +293,10 @@ bool env_turn(Env *env, uint64_t timeout_us) {
                 return true;
         }
         return r > 0;
+}
+
+unsigned env_step(void) {
+        return getenv("MESON_EXE_WRAPPER") ? 7 : 1;
 }
 
 void env_wait(Env *env, const bool *flag) {

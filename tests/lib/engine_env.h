@@ -53,6 +53,9 @@ Env *env_new(const char *dialect, const char *extra);
 Env *env_free(Env *env);
 
 /* A new host and engine on what is there; env_start() also waits until it is ready, env_settle() until all is quiet. */
+/* A test of every point may look at each such one only: an emulator of another machine makes them slow. */
+unsigned env_step(void);
+
 void env_launch(Env *env);
 void env_start(Env *env);
 void env_stop(Env *env);

@@ -4,7 +4,7 @@
 # verbs.sh - help, manual page and completion know the same verbs and options
 set -euo pipefail
 top=$(cd "${0%/*}/../../.." && pwd)
-ctl=${1:?PROGRAM}
+ctl=(${MESON_EXE_WRAPPER-} "${1:?PROGRAM}") # meson names an emulator if the program is for another machine
 failed=0
 complain() {
         echo "$*"
@@ -30,14 +30,14 @@ complete_words() {
 }
 
 page=$(sed 's/\\-/-/g' "$top/man/guestcryptctl.1")
-mapfile -t verbs < <("$ctl" --help | sed -n 's/^  \([a-z][a-z-]*\).*/\1/p')
+mapfile -t verbs < <("${ctl[@]}" --help | sed -n 's/^  \([a-z][a-z-]*\).*/\1/p')
 [ ${#verbs[@]} -gt 20 ] || complain "only ${#verbs[@]} verbs in the help"
 
 for verb in "${verbs[@]}"; do
         [ "$(complete_words "$verb")" = "$verb" ] || [[ " $(complete_words "$verb") " == *" $verb "* ]] ||
                 complain "$verb is not completed"
         grep -qE "^\.(B|BI|BR)( .*)?[\" ]$verb([\" ]|$)" <<< "$page" || complain "$verb is not in the manual page"
-        for option in $("$ctl" --help | grep -E "^  $verb( |\$)" | grep -oE -- '--[a-z-]+' | sort -u); do
+        for option in $("${ctl[@]}" --help | grep -E "^  $verb( |\$)" | grep -oE -- '--[a-z-]+' | sort -u); do
                 [[ " $(complete_words "$verb" --) " == *" $option "* ]] || complain "$verb $option is not completed"
                 grep -qE "^\.(B|BI|BR)( .*)?[\" ]$verb[\" ].*$option\b" <<< "$page" || complain "$verb $option is not in the manual page"
         done

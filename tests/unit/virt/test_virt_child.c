@@ -294,6 +294,9 @@ static void no_program(void **state) {
         World *w = *state;
         const VirtConfig config = { .uri = "x" };
 
+        if (getenv("MESON_EXE_WRAPPER"))
+                skip(); /* in an emulator of processes exec() fails too late to be told from an early death */
+
         assert_int_equal(virt_child_new(w->event, &config, "/nonexistent", &events, w, &w->virt), 0);
         run_until(w, &w->downs, 1);
         assert_non_null(strstr(w->why, "/nonexistent cannot be started"));
