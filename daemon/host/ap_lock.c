@@ -124,7 +124,7 @@ int ap_lock_try(int dir_fd, pid_t *ret_holder) {
 
 int ap_lock_release(int dir_fd, pid_t pid) {
         time_t mtime;
-        pid_t holder;
+        pid_t holder = 0;
         int r;
 
         r = lock_read(dir_fd, HOST_PATH_LOCK, &holder, &mtime);

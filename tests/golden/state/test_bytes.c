@@ -143,8 +143,8 @@ static int dir_at(int dir_fd, const char *name) {
 
 static void save(int dir_fd, const State *s) {
         CLEANUP(fd_closep)
-        int holds_fd = dir_at(dir_fd, "holds"),
-            marks_fd = dir_at(dir_fd, "marks"), tpm_fd = dir_at(dir_fd, "tpm");
+        int holds_fd = dir_at(dir_fd, "holds"), marks_fd = dir_at(dir_fd, "marks"),
+            tpm_fd = dir_at(dir_fd, "tpm");
         CLEANUP(freep) char *xml = NULL, *batch = NULL, *journal = NULL, *json = NULL;
         CLEANUP(freep) uint8_t *backup = NULL;
         size_t size;
@@ -186,8 +186,8 @@ static char *content(int dir_fd, const char *name, size_t *ret_size) {
 
 static void load(int dir_fd, State *s) {
         CLEANUP(fd_closep)
-        int holds_fd = dir_at(dir_fd, "holds"),
-            marks_fd = dir_at(dir_fd, "marks"), tpm_fd = dir_at(dir_fd, "tpm");
+        int holds_fd = dir_at(dir_fd, "holds"), marks_fd = dir_at(dir_fd, "marks"),
+            tpm_fd = dir_at(dir_fd, "tpm");
         CLEANUP(freep) char *xml = NULL, *journal = NULL, *backup = NULL, *error = NULL;
         CLEANUP(freep) Hold *holds = NULL;
         CLEANUP(freep) Mark *marks = NULL;
