@@ -142,12 +142,12 @@ void engine_look(Engine *e) {
 static void on_at_rest(void *userdata, int r, const HostOutcome *outcomes, size_t n, Snapshot *after) {
         Engine *e = userdata;
 
-        if (!after && !e->unquiet)
+        if (!after && !e->unquiet && e->n_unresolved > 0)
                 log_full(
                         LOG_WARNING, LOG_ID_STUCK, NULL,
                         "Somebody else holds the AP configuration lock, leaving interrupted operations open%s%s",
                         r < 0 ? ": " : "", r < 0 ? text_error(r) : "");
-        e->unquiet = !after;
+        e->unquiet = !after && e->n_unresolved > 0;
         e->resting = false;
         (void) snapshot_free(after);
         scan_now(e);
@@ -387,10 +387,7 @@ int engine_new(sd_event *event, const EngineConfig *config, Host *host, int root
         e->event_cb = event_cb; /* nothing is told about what was just loaded */
         e->userdata = userdata;
         e->detail_wanted = true;
-        if (e->n_unresolved > 0)
-                engine_rest(e);
-        else
-                scan_now(e);
+        engine_rest(e); /* whoever is in the middle of a change, mdevctl with the leave of a daemon before us included */
         *ret = e;
         return 0;
 }
