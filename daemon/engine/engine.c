@@ -387,7 +387,8 @@ int engine_new(sd_event *event, const EngineConfig *config, Host *host, int root
         e->event_cb = event_cb; /* nothing is told about what was just loaded */
         e->userdata = userdata;
         e->detail_wanted = true;
-        engine_rest(e); /* whoever is in the middle of a change, mdevctl with the leave of a daemon before us included */
+        engine_rest(
+                e); /* whoever is in the middle of a change, mdevctl with the leave of a daemon before us included */
         *ret = e;
         return 0;
 }

@@ -80,7 +80,8 @@ static Reply import(Env *env, const char *uuid, EngineImport import) {
         Reply reply = {};
 
         finish(env,
-               engine_mdevctl_import(env->engine, uuid_of(uuid), &import, &root_caller, on_reply, &reply, &refusal),
+               engine_mdevctl_import(env->engine, uuid_of(uuid), &import, &root_caller, on_reply, &reply,
+                                     &refusal),
                &refusal, &reply);
         return reply;
 }
@@ -102,7 +103,8 @@ static Exported export(Env *env, const char *uuid, bool force, bool dry_run) {
         Exported x = {};
 
         finish(env,
-               engine_mdevctl_export(env->engine, uuid_of(uuid), force, dry_run, &root_caller, on_exported, &x, &refusal),
+               engine_mdevctl_export(env->engine, uuid_of(uuid), force, dry_run, &root_caller, on_exported,
+                                     &x, &refusal),
                &refusal, &x.reply);
         return x;
 }
@@ -179,12 +181,15 @@ static void test_nothing_is_lost(void **state) {
         static const char *const definitions[] = {
                 DEFINITION("auto", ADAPTER("3") "," DOMAIN("16")),
                 DEFINITION("manual", DOMAIN("0x10") "," ADAPTER("0x03") "," ADAPTER("+4")),
-                DEFINITION("manual", ADAPTER("3") "," ADAPTER("4") "," DOMAIN("16") "," CONTROL("0x11") "," CONTROL("1")),
-                DEFINITION("auto", ADAPTER("3") "," ADAPTER("5") ",{\"unassign_adapter\":\"5\"}," DOMAIN("020")),
+                DEFINITION("manual", ADAPTER("3") "," ADAPTER("4") "," DOMAIN("16") "," CONTROL(
+                                             "0x11") "," CONTROL("1")),
+                DEFINITION("auto",
+                           ADAPTER("3") "," ADAPTER("5") ",{\"unassign_adapter\":\"5\"}," DOMAIN("020")),
                 DEFINITION("auto", "{\"ap_config\":\"0x18,0x00008,0x8\\n\"}"),
                 DEFINITION("auto", "{\"ap_config\":\"0x1,0x1,\"},{\"ap_config\":\"0x18,0x00008,0x8\"}"),
-                "{\"start\":\"AUTO\",\"attrs\":[" ADAPTER("3") "," DOMAIN("16") "],\"mdev_type\":\"vfio_ap-passthrough\","
-                "\"note\":{\"it's\":\"<&\\u00e4\\u0001\"}}",
+                "{\"start\":\"AUTO\",\"attrs\":[" ADAPTER("3") "," DOMAIN(
+                        "16") "],\"mdev_type\":\"vfio_ap-passthrough\","
+                              "\"note\":{\"it's\":\"<&\\u00e4\\u0001\"}}",
         };
         Env *env = *state;
 
@@ -222,8 +227,8 @@ static void test_changed_between(void **state) {
         env_do(env, "modify", uuid_of(THEIRS), &m);
         expect(export(env, THEIRS, false, false).reply, 0, NULL);
         was = theirs(env, THEIRS);
-        assert_string_equal(was,
-                            DEFINITION("manual", ADAPTER("3") "," ADAPTER("4") "," DOMAIN("16") "," CONTROL("8")));
+        assert_string_equal(was, DEFINITION("manual", ADAPTER("3") "," ADAPTER("4") "," DOMAIN(
+                                                              "16") "," CONTROL("8")));
 }
 
 typedef struct Case {
@@ -235,17 +240,26 @@ typedef struct Case {
 
 /* 04 x 06 is defined as m002, 05 x 10 is another definition of mdevctl, 02 x 10 a foreign mdev; adapter 1 is the host's. */
 static const Case cases[] = {
-        { DEFINITION("auto", ADAPTER("3") "," DOMAIN("6") ",{\"frob\":\"1\"}"), {}, VERDICT_UNSUPPORTED, "frob" },
+        { DEFINITION("auto", ADAPTER("3") "," DOMAIN("6") ",{\"frob\":\"1\"}"),
+          {},
+          VERDICT_UNSUPPORTED,
+          "frob" },
         { DEFINITION("auto", ADAPTER("3")), {}, VERDICT_UNSUPPORTED, "no usage domain" },
         { DEFINITION("auto", DOMAIN("3")), {}, VERDICT_UNSUPPORTED, "no adapter" },
-        { "{\"mdev_type\":\"vfio_ap-passthrough\",\"start\":\"auto\"}", {}, VERDICT_UNSUPPORTED, "no adapter" },
+        { "{\"mdev_type\":\"vfio_ap-passthrough\",\"start\":\"auto\"}",
+          {},
+          VERDICT_UNSUPPORTED,
+          "no adapter" },
         { DEFINITION("auto", ADAPTER("banana") "," DOMAIN("6")), {}, VERDICT_UNSUPPORTED, "number" },
         { DEFINITION("auto", ADAPTER("4000") "," DOMAIN("6")), {}, VERDICT_UNSUPPORTED, "number" },
         { DEFINITION("auto", ADAPTER("40,41") "," DOMAIN("6")), {}, VERDICT_UNSUPPORTED, "number" },
         { "", {}, VERDICT_UNSUPPORTED, "empty" },
         { "{}", {}, VERDICT_UNSUPPORTED, "mdev_type" },
         { DEFINITION("auto", ADAPTER("4") "," DOMAIN("6")), {}, VERDICT_OVERLAP, "04.0006|m002" },
-        { DEFINITION("auto", ADAPTER("4") "," DOMAIN("6")), { .alternative = true }, VERDICT_OVERLAP, "m002" },
+        { DEFINITION("auto", ADAPTER("4") "," DOMAIN("6")),
+          { .alternative = true },
+          VERDICT_OVERLAP,
+          "m002" },
         { DEFINITION("auto", ADAPTER("5") "," DOMAIN("16")), {}, VERDICT_OVERLAP, "05.0010|mdevctl|" OTHER },
         { DEFINITION("auto", ADAPTER("2") "," DOMAIN("16")), {}, VERDICT_OVERLAP, "02.0010|" FOREIGN },
         { DEFINITION("auto", ADAPTER("1") "," DOMAIN("6")), {}, VERDICT_HOST_OWNED, "01.0006" },
@@ -282,7 +296,8 @@ static void test_import_refusals(void **state) {
                 assert_int_equal(file_read_at(env->root_fd, DIR THEIRS, 4096, &text, NULL), 0);
                 assert_string_equal(text, cases[i].json);
         }
-        expect(import(env, "e0000000-0000-4000-8000-0000000000aa", (EngineImport) {}), VERDICT_NO_SUCH_MATRIX, "mdevctl");
+        expect(import(env, "e0000000-0000-4000-8000-0000000000aa", (EngineImport) {}),
+               VERDICT_NO_SUCH_MATRIX, "mdevctl");
 }
 
 static void test_import_with_leave(void **state) {
@@ -355,8 +370,10 @@ static bool crash_after(unsigned turns, bool out) {
         was = theirs(env, THEIRS);
         if (out)
                 expect(import(env, THEIRS, (EngineImport) {}), 0, NULL);
-        assert_int_equal(out ? engine_mdevctl_export(env->engine, uuid_of(THEIRS), false, false, &root_caller, on_exported, &x, &refusal)
-                             : engine_mdevctl_import(env->engine, uuid_of(THEIRS), &(EngineImport) {}, &root_caller, on_reply, &x.reply, &refusal),
+        assert_int_equal(out ? engine_mdevctl_export(env->engine, uuid_of(THEIRS), false, false,
+                                                     &root_caller, on_exported, &x, &refusal)
+                             : engine_mdevctl_import(env->engine, uuid_of(THEIRS), &(EngineImport) {},
+                                                     &root_caller, on_reply, &x.reply, &refusal),
                          0);
         while (turns-- > 0 && !x.reply.done)
                 (void) env_turn(env, 1000000);
@@ -438,8 +455,8 @@ static void process_free(Process *p) {
 static Reply begin(Env *env, Process *p, MdevctlAction action, const char *uuid, const char *json) {
         Refusal refusal = {};
         Reply reply = {};
-        int r = engine_mdevctl_begin(env->engine, action, uuid_of(uuid), json, p->fds[0], &root_caller, on_reply, &reply,
-                                     &refusal);
+        int r = engine_mdevctl_begin(env->engine, action, uuid_of(uuid), json, p->fds[0], &root_caller,
+                                     on_reply, &reply, &refusal);
 
         if (r != 0) {
                 on_reply(&reply, r, r > 0 ? &refusal : NULL, (Uuid) {});
@@ -456,23 +473,38 @@ static void test_begin_checks(void **state) {
                 int verdict;
                 const char *words;
         } asked[] = {
-                { MDEVCTL_DEFINE, THEIRS, DEFINITION("manual", ADAPTER("4") "," DOMAIN("6")), VERDICT_OVERLAP, "04.0006|m002" },
-                { MDEVCTL_DEFINE, THEIRS, DEFINITION("manual", ADAPTER("5") "," DOMAIN("16")), VERDICT_OVERLAP, "05.0010|" OTHER },
-                { MDEVCTL_DEFINE, THEIRS, DEFINITION("manual", ADAPTER("2") "," DOMAIN("16")), VERDICT_OVERLAP, "02.0010|" FOREIGN },
-                { MDEVCTL_DEFINE, THEIRS, DEFINITION("manual", ADAPTER("1") "," DOMAIN("6")), VERDICT_HOST_OWNED, "01.0006" },
-                { MDEVCTL_DEFINE, THEIRS, DEFINITION("manual", ADAPTER("64")), VERDICT_NOT_INSTALLED, "0x40" },
-                { MDEVCTL_DEFINE, THEIRS, DEFINITION("manual", ADAPTER("banana")), VERDICT_INVALID, "number" },
+                { MDEVCTL_DEFINE, THEIRS, DEFINITION("manual", ADAPTER("4") "," DOMAIN("6")),
+                  VERDICT_OVERLAP, "04.0006|m002" },
+                { MDEVCTL_DEFINE, THEIRS, DEFINITION("manual", ADAPTER("5") "," DOMAIN("16")),
+                  VERDICT_OVERLAP, "05.0010|" OTHER },
+                { MDEVCTL_DEFINE, THEIRS, DEFINITION("manual", ADAPTER("2") "," DOMAIN("16")),
+                  VERDICT_OVERLAP, "02.0010|" FOREIGN },
+                { MDEVCTL_DEFINE, THEIRS, DEFINITION("manual", ADAPTER("1") "," DOMAIN("6")),
+                  VERDICT_HOST_OWNED, "01.0006" },
+                { MDEVCTL_DEFINE, THEIRS, DEFINITION("manual", ADAPTER("64")), VERDICT_NOT_INSTALLED,
+                  "0x40" },
+                { MDEVCTL_DEFINE, THEIRS, DEFINITION("manual", ADAPTER("banana")), VERDICT_INVALID,
+                  "number" },
                 { MDEVCTL_DEFINE, THEIRS, "{}", VERDICT_INVALID, "mdev_type" },
-                { MDEVCTL_MODIFY, OTHER, DEFINITION("manual", ADAPTER("4") "," DOMAIN("6")), VERDICT_OVERLAP, "m002" },
-                { MDEVCTL_START, THEIRS, DEFINITION("manual", ADAPTER("4") "," DOMAIN("6")), VERDICT_OVERLAP, "m002" },
-                { MDEVCTL_START, THEIRS, DEFINITION("manual", ADAPTER("5") "," DOMAIN("16")), VERDICT_OVERLAP, OTHER },
-                { MDEVCTL_START, THEIRS, DEFINITION("manual", ADAPTER("2") "," DOMAIN("16")), VERDICT_OVERLAP, FOREIGN },
-                { MDEVCTL_LIVE, FOREIGN, DEFINITION("manual", ADAPTER("4") "," DOMAIN("6")), VERDICT_OVERLAP, "m002" },
-                { MDEVCTL_DEFINE, "00000000-0000-4000-8000-000000000002", FREE, VERDICT_NOT_OURS, "m002|guestcryptctl modify" },
-                { MDEVCTL_START, "00000000-0000-4000-8000-000000000002", FREE, VERDICT_NOT_OURS, "m002|guestcryptctl start" },
-                { MDEVCTL_STOP, "00000000-0000-4000-8000-000000000002", "", VERDICT_NOT_OURS, "m002|guestcryptctl stop" },
+                { MDEVCTL_MODIFY, OTHER, DEFINITION("manual", ADAPTER("4") "," DOMAIN("6")), VERDICT_OVERLAP,
+                  "m002" },
+                { MDEVCTL_START, THEIRS, DEFINITION("manual", ADAPTER("4") "," DOMAIN("6")), VERDICT_OVERLAP,
+                  "m002" },
+                { MDEVCTL_START, THEIRS, DEFINITION("manual", ADAPTER("5") "," DOMAIN("16")),
+                  VERDICT_OVERLAP, OTHER },
+                { MDEVCTL_START, THEIRS, DEFINITION("manual", ADAPTER("2") "," DOMAIN("16")),
+                  VERDICT_OVERLAP, FOREIGN },
+                { MDEVCTL_LIVE, FOREIGN, DEFINITION("manual", ADAPTER("4") "," DOMAIN("6")), VERDICT_OVERLAP,
+                  "m002" },
+                { MDEVCTL_DEFINE, "00000000-0000-4000-8000-000000000002", FREE, VERDICT_NOT_OURS,
+                  "m002|guestcryptctl modify" },
+                { MDEVCTL_START, "00000000-0000-4000-8000-000000000002", FREE, VERDICT_NOT_OURS,
+                  "m002|guestcryptctl start" },
+                { MDEVCTL_STOP, "00000000-0000-4000-8000-000000000002", "", VERDICT_NOT_OURS,
+                  "m002|guestcryptctl stop" },
                 { MDEVCTL_UNDEFINE, "00000000-0000-4000-8000-000000000002", "", VERDICT_NOT_OURS, "m002" },
-                { MDEVCTL_STOP, "00000000-0000-4000-8000-000000000008", "", VERDICT_NOT_OURS, "mdev-remove" },
+                { MDEVCTL_STOP, "00000000-0000-4000-8000-000000000008", "", VERDICT_NOT_OURS,
+                  "mdev-remove" },
         };
         Env *env = *state;
         Process p = process_new();
@@ -481,21 +513,24 @@ static void test_begin_checks(void **state) {
         env_do(env, "create", uuid_n(8), NULL);
         for (size_t i = 0; i < ELEMENTS(asked); i++) {
                 print_message("%d %s %s\n", asked[i].action, asked[i].uuid, asked[i].json);
-                expect(begin(env, &p, asked[i].action, asked[i].uuid, asked[i].json), asked[i].verdict, asked[i].words);
+                expect(begin(env, &p, asked[i].action, asked[i].uuid, asked[i].json), asked[i].verdict,
+                       asked[i].words);
         }
 
         /* what it has it may keep, with less, though another overlaps it by now */
         put(env, THEIRS, DEFINITION("manual", ADAPTER("4") "," ADAPTER("3") "," DOMAIN("6")));
-        expect(begin(env, &p, MDEVCTL_MODIFY, THEIRS, DEFINITION("auto", ADAPTER("4") "," DOMAIN("6"))), 0, NULL);
+        expect(begin(env, &p, MDEVCTL_MODIFY, THEIRS, DEFINITION("auto", ADAPTER("4") "," DOMAIN("6"))), 0,
+               NULL);
         engine_mdevctl_end(env->engine, uuid_of(THEIRS));
         env_settle(env);
-        expect(begin(env, &p, MDEVCTL_START, THEIRS, DEFINITION("auto", ADAPTER("4") "," DOMAIN("6"))), VERDICT_OVERLAP,
-               "m002"); /* but not start it */
+        expect(begin(env, &p, MDEVCTL_START, THEIRS, DEFINITION("auto", ADAPTER("4") "," DOMAIN("6"))),
+               VERDICT_OVERLAP, "m002"); /* but not start it */
         /* its definition stands against others' already */
         put(env, THEIRS, DEFINITION("manual", ADAPTER("5") "," DOMAIN("16")));
-        expect(begin(env, &p, MDEVCTL_START, THEIRS, DEFINITION("manual", ADAPTER("5") "," DOMAIN("16"))), 0, NULL);
-        expect(begin(env, &p, MDEVCTL_START, OTHER, DEFINITION("manual", ADAPTER("5") "," DOMAIN("16"))), VERDICT_OVERLAP,
-               "operation|" THEIRS);
+        expect(begin(env, &p, MDEVCTL_START, THEIRS, DEFINITION("manual", ADAPTER("5") "," DOMAIN("16"))), 0,
+               NULL);
+        expect(begin(env, &p, MDEVCTL_START, OTHER, DEFINITION("manual", ADAPTER("5") "," DOMAIN("16"))),
+               VERDICT_OVERLAP, "operation|" THEIRS);
         process_free(&p);
 }
 
@@ -536,7 +571,8 @@ static void test_begin_claims(void **state) {
                 engine_mdevctl_end(env->engine, uuid_of(THEIRS));
                 env_expect(env, "define", uuid_n(1), &m, VERDICT_OVERLAP, THEIRS);
                 env_settle(env);
-                env_expect(env, "define", uuid_n(1), &m, VERDICT_OVERLAP, start ? "mediated device|" THEIRS : "mdevctl's|" THEIRS);
+                env_expect(env, "define", uuid_n(1), &m, VERDICT_OVERLAP,
+                           start ? "mediated device|" THEIRS : "mdevctl's|" THEIRS);
                 if (start)
                         env_write(env, "devices/vfio_ap/matrix/" THEIRS "/remove", "1");
                 else
@@ -558,8 +594,9 @@ static void test_race(void **state) {
                 Reply theirs_reply = {}, ours = {};
                 Refusal refusal = {};
 
-                assert_int_equal(engine_mdevctl_begin(env->engine, MDEVCTL_DEFINE, uuid_of(THEIRS), FREE, p.fds[0], &root_caller,
-                                                      on_reply, &theirs_reply, &refusal),
+                assert_int_equal(engine_mdevctl_begin(env->engine, MDEVCTL_DEFINE, uuid_of(THEIRS), FREE,
+                                                      p.fds[0], &root_caller, on_reply, &theirs_reply,
+                                                      &refusal),
                                  0);
                 for (unsigned i = 0; i < turns; i++)
                         (void) env_turn(env, 0);
