@@ -56,6 +56,8 @@ typedef enum CliOption {
         OPT_WIPE,
         OPT_NAME,
         OPT_FORCE,
+        OPT_ALL,
+        OPT_DRY_RUN,
         _OPT_MAX
 } CliOption;
 
@@ -98,6 +100,8 @@ int cli_usage(Cli *c, const char *format, ...) __attribute__((format(printf, 2, 
 /* @name: the error's name on the bus, or NULL */
 int cli_error(Cli *c, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
 int cli_errno(Cli *c, int r, const char *doing);
+/* The exit status for the error of that name. */
+int cli_status(const char *name);
 
 /* ---- client.c: calls. All return an exit status; other than CLI_DONE the error is already told ---- */
 
@@ -241,6 +245,8 @@ int verb_tpm_show(Cli *c, char **args);
 int verb_tpm_backup(Cli *c, char **args);
 int verb_tpm_restore(Cli *c, char **args);
 int verb_tpm_import(Cli *c, char **args);
+int verb_import(Cli *c, char **args);
+int verb_export(Cli *c, char **args);
 
 /* The queues that the filter options leave, as objects. */
 int cli_queues(Cli *c, json_object **ret);

@@ -5,6 +5,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <locale.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -63,6 +64,13 @@ static const CliVerb verbs[] = {
         { "stop", "NAME", "remove the matrix' mediated device", 1, 1, 0, verb_stop },
         { "undefine", "NAME [--stop]", "forget a matrix", 1, 1, OPT_BIT(OPT_STOP), verb_undefine },
         { "explain", "NAME", "what stands in the way of starting a matrix", 1, 1, 0, verb_explain },
+        { "import", "mdevctl {--all|UUID...} [--name NAME] [--alternative] [--from-host] [--dry-run]",
+          "take definitions over from mdevctl", 1, INT_MAX,
+          OPT_BIT(OPT_ALL) | OPT_BIT(OPT_NAME) | OPT_BIT(OPT_ALTERNATIVE) | OPT_BIT(OPT_FROM_HOST) |
+                  OPT_BIT(OPT_DRY_RUN),
+          verb_import },
+        { "export", "mdevctl NAME... [--force] [--dry-run]", "give matrices to mdevctl", 2, INT_MAX,
+          OPT_BIT(OPT_FORCE) | OPT_BIT(OPT_DRY_RUN), verb_export },
         { "reconcile", "", "heal what is ours and is not as it should be", 0, 0, 0, verb_reconcile },
         { "reload", "", "read the configuration and the host again", 0, 0, 0, verb_reload },
         { "watch", "", "print changes as they happen, until interrupted", 0, 0, 0, verb_watch },
@@ -143,6 +151,8 @@ static const struct option options[] = {
         { "wipe", no_argument, NULL, OPT_WIPE },
         { "name", required_argument, NULL, OPT_NAME },
         { "force", no_argument, NULL, OPT_FORCE },
+        { "all", no_argument, NULL, OPT_ALL },
+        { "dry-run", no_argument, NULL, OPT_DRY_RUN },
         {},
 };
 

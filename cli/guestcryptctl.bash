@@ -10,6 +10,10 @@ _guestcryptctl_column() { # VERB COLUMN [COLUMN WANTED]: words of a column of a 
         guestcryptctl "$1" 2> /dev/null | awk -v c="$2" -v k="${3:-0}" -v v="${4-}" 'NR > 1 && (!k || $k == v) { print $c }' | sort -u
 }
 
+_guestcryptctl_mdevctl() { # what mdevctl has defined
+        ls /etc/mdevctl.d/matrix 2> /dev/null
+}
+
 _guestcryptctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' words='' files='' i n=0 args=()
         local global='--json --host= --no-ask-password --help --version'
@@ -23,6 +27,7 @@ _guestcryptctl() {
                 [check]="$sets --start --alternative --from-host --self" [define]="$sets $define --uuid" [define-xml]="$define"
                 [modify]="$sets --autostart --no-autostart" [start]='--from-host' [undefine]='--stop'
                 [mdev-create]='--uuid --attr'
+                [import]='--all --name --alternative --from-host --dry-run' [export]='--force --dry-run'
                 [guest-list]='' [guest-show]='' [guest-attach-matrix]='--no-live' [guest-detach-matrix]='--no-live'
                 [guest-attach-tpm]='--tpm --model' [guest-detach-tpm]=''
                 [tpm-define]="$tpm --ephemeral --encrypted --pcr-banks --profile --ca-config --no-certificates"
@@ -56,6 +61,9 @@ _guestcryptctl() {
                 else
                         case $verb,$n in
                         show,0 | dumpxml,0 | modify,0 | start,0 | stop,0 | undefine,0 | explain,0) words=$(_guestcryptctl_names) ;;
+                        import,0 | export,0) words=mdevctl ;;
+                        import,*) words=$(_guestcryptctl_mdevctl) ;;
+                        export,*) words=$(_guestcryptctl_names) ;;
                         mdev-remove,0) words=$(_guestcryptctl_column mdev-list 1 5 yes) ;;
                         mdev-create,0) words=$(_guestcryptctl_column mdev-types 1) ;;
                         mdev-create,1) words=$(_guestcryptctl_column mdev-types 2 1 "${args[0]}") ;;

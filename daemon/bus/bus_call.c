@@ -200,6 +200,13 @@ void bus_call_counters(void *userdata, int r, VtpmVerdict verdict, const char *t
         finish(c, reply_failure(c, r, &(Refusal) { .verdict = (Verdict) MAX(r, 0), .text = (char *) text }));
 }
 
+void bus_call_exported(void *userdata, int r, const Refusal *refusal, Uuid uuid, const char *json) {
+        Call *c = userdata;
+
+        bus_signal_flush_uuid(c->bus, uuid);
+        finish(c, r != 0 ? reply_failure(c, r, refusal) : sd_bus_reply_method_return(c->message, "s", json));
+}
+
 void bus_call_rescanned(void *userdata, int r) {
         Call *c = userdata;
 

@@ -209,6 +209,8 @@ void bus_call_done(void *userdata, int r, const Refusal *refusal, Uuid uuid);
 void bus_call_reconciled(void *userdata, int r, const Refusal *refusal, const EngineHealed *healed,
                          size_t n);
 void bus_call_rescanned(void *userdata, int r);
+/* engine_exported_t */
+void bus_call_exported(void *userdata, int r, const Refusal *refusal, Uuid uuid, const char *json);
 /* engine_noted_t of a call to a guest's object, vtpm_counters_t */
 void bus_call_noted(void *userdata, int r, const Refusal *refusal, const char *const *notes);
 void bus_call_counters(void *userdata, int r, VtpmVerdict verdict, const char *text,
@@ -298,7 +300,7 @@ void bus_signal_free(Bus *b);
 /* ---- the interfaces ---- */
 
 extern const sd_bus_vtable bus_manager_vtable[], bus_matrix_vtable[], bus_mdev_vtable[], bus_parent_vtable[],
-        bus_adapter_vtable[], bus_guest_vtable[], bus_tpm_vtable[], bus_hook_vtable[];
+        bus_adapter_vtable[], bus_guest_vtable[], bus_tpm_vtable[], bus_hook_vtable[], bus_mdevctl_vtable[];
 
 /* Objects below BUS_ROOT/@kind. */
 int bus_add_objects(Bus *b, const char *kind, const char *interface, const sd_bus_vtable *vtable,
@@ -322,3 +324,4 @@ int bus_host_add(Bus *b);
 int bus_guest_add(Bus *b);
 int bus_tpm_add(Bus *b);
 int bus_hook_add(Bus *b);
+int bus_mdevctl_add(Bus *b);

@@ -6,14 +6,13 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/inotify.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "engine/engine_internal.h"
 
-#define FILE_JOBS_MAX   6
+#define FILE_JOBS_MAX   7
 #define REFRESH_US      (40 * UINT64_C(1000))
 #define STIR_US         (50 * UINT64_C(1000))   /* after a batch, if none follows */
 #define RETRY_US        (2 * UINT64_C(1000000)) /* after a scan that failed */
@@ -23,16 +22,15 @@
 /* ---- scans ---- */
 
 static void scan_now(Engine *e);
-static void mdevctl_check(Engine *e);
 
-/* @detailed: all that wait are content; else those that came before scan number @scan began. */
+/* @detailed: all that wait are content; else those that came before the scan began. */
 static void wake_waiters(Engine *e, int r, bool detailed) {
         Waiter **p = &e->waiters, *due = NULL, **last = &due;
 
         while (*p) {
                 Waiter *w = *p;
 
-                if (w->arrived >= e->n_scans || (w->detail && !detailed && r >= 0)) {
+                if (w->arrived >= e->n_scanned || (w->detail && !detailed && r >= 0)) {
                         p = &w->next;
                         continue;
                 }
@@ -57,6 +55,7 @@ static void on_scanned(void *userdata, int r, Snapshot *snapshot) {
         int before = e->scan_error;
 
         e->scanning = false;
+        e->n_scanned = e->n_scans; /* what is woken may begin the next one */
         e->scan_error = r;
         if (r < 0 && before >= 0)
                 log_error("Cannot read the host's devices, keeping what was known: %s", text_error(r));
@@ -75,6 +74,8 @@ static void on_scanned(void *userdata, int r, Snapshot *snapshot) {
                 recover_ready(e);
         else
                 recover_step(e);
+        mdevctl_step(e); /* what has ended counts no more for those that are decided now */
+        hand_step(e);
         op_decide_waiting(e);
         wake_waiters(e, r, detailed);
         if (e->scan_wanted || e->detail_wanted)
@@ -141,12 +142,12 @@ void engine_look(Engine *e) {
 static void on_at_rest(void *userdata, int r, const HostOutcome *outcomes, size_t n, Snapshot *after) {
         Engine *e = userdata;
 
-        if (!after && !e->unquiet)
+        if (!after && !e->unquiet && e->n_unresolved > 0)
                 log_full(
                         LOG_WARNING, LOG_ID_STUCK, NULL,
                         "Somebody else holds the AP configuration lock, leaving interrupted operations open%s%s",
                         r < 0 ? ": " : "", r < 0 ? text_error(r) : "");
-        e->unquiet = !after;
+        e->unquiet = !after && e->n_unresolved > 0;
         e->resting = false;
         (void) snapshot_free(after);
         scan_now(e);
@@ -223,6 +224,16 @@ static int on_refresh_late(sd_event_source *s, uint64_t usec, void *userdata) {
         return 0;
 }
 
+int engine_wait_scan(Engine *e, void (*done)(void *userdata, int r), void *userdata) {
+        Waiter *w;
+        int r;
+
+        r = add_waiter(e, false, done, userdata, &w);
+        if (r >= 0)
+                gather_look(e);
+        return r;
+}
+
 int engine_refresh(Engine *e, void (*done)(void *userdata, int r), void *userdata) {
         Waiter *w;
         int r;
@@ -234,109 +245,6 @@ int engine_refresh(Engine *e, void (*done)(void *userdata, int r), void *userdat
         (void) sd_event_add_time_relative(e->event, &w->timer, CLOCK_MONOTONIC, REFRESH_US, 1,
                                           on_refresh_late, w);
         gather_look(e);
-        return 0;
-}
-
-/* ---- mdevctl's definitions ---- */
-
-typedef struct MdevctlJob {
-        Work work;
-        Engine *engine;
-        int root_fd;
-        MdevctlContent content;
-} MdevctlJob;
-
-static int mdevctl_run(Work *w) {
-        MdevctlJob *job = CONTAINER_OF(w, MdevctlJob, work);
-
-        return mdevctl_read(job->root_fd, &job->content);
-}
-
-static void mdevctl_taken(Engine *e, int r, MdevctlContent *content) {
-        if (r < 0 && e->mdevctl_error >= 0)
-                log_warning("Cannot read mdevctl's definitions, keeping what was known: %s", strerror(-r));
-        e->mdevctl_error = r;
-        if (r >= 0) {
-                mdevctl_content_clear(&e->mdevctl);
-                e->mdevctl = *content;
-                *content = (MdevctlContent) {};
-                if (state_claim_mdevctl(e) < 0)
-                        log_error("Out of memory while taking over mdevctl's definitions");
-        }
-}
-
-static void mdevctl_done(Work *w, int r) {
-        MdevctlJob *job = CONTAINER_OF(w, MdevctlJob, work);
-        Engine *e = job->engine;
-
-        e->mdevctl_reading = false;
-        if (!e->closing) {
-                mdevctl_taken(e, r, &job->content);
-                state_emit_manager(e);
-                state_show_all_soon(e);
-                mdevctl_check(e);
-                op_decide_waiting(e);
-        }
-        mdevctl_content_clear(&job->content);
-        free(job);
-}
-
-static bool mdevctl_watch_one(Engine *e, size_t i) {
-        static const char *const dirs[] = { "etc/mdevctl.d/matrix", "etc/mdevctl.d", "etc" };
-        char path[64];
-        int wd;
-
-        static_assert(ELEMENTS(dirs) == ELEMENTS(e->mdevctl_watches), "each has its watch");
-        (void) snprintf(path, sizeof path, "/proc/self/fd/%d/%s", e->root_fd, dirs[i]);
-        wd = inotify_add_watch(e->inotify_fd, path,
-                               IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |
-                                       IN_DELETE_SELF | IN_MOVE_SELF | IN_ATTRIB | IN_ONLYDIR);
-        e->mdevctl_watches[i] = MAX(wd, 0); /* they are numbered from 1 */
-        return wd >= 0;
-}
-
-/* The directory, or the one above it while it is not there yet: others write there for reasons of their own. */
-static void mdevctl_watch(Engine *e) {
-        size_t i = 0;
-
-        while (i < ELEMENTS(e->mdevctl_watches) && !mdevctl_watch_one(e, i))
-                i++;
-        while (i > 0 && mdevctl_watch_one(e, i - 1)) /* it has come meanwhile */
-                i--;
-        for (size_t k = i + 1; k < ELEMENTS(e->mdevctl_watches); k++)
-                if (e->mdevctl_watches[k] > 0) {
-                        (void) inotify_rm_watch(e->inotify_fd, e->mdevctl_watches[k]);
-                        e->mdevctl_watches[k] = 0;
-                }
-}
-
-/* Looks for changes since the last time, without waiting for the loop, and reads what there is then. */
-static void mdevctl_check(Engine *e) {
-        char events[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
-        MdevctlJob *job;
-
-        while (read(e->inotify_fd, events, sizeof events) > 0)
-                e->mdevctl_wanted = true;
-        if (!e->mdevctl_wanted || e->mdevctl_reading || e->closing)
-                return;
-
-        mdevctl_watch(e);
-        job = calloc(1, sizeof *job);
-        if (!job)
-                return;
-        job->work = (Work) { .run = mdevctl_run, .done = mdevctl_done };
-        job->engine = e;
-        job->root_fd = e->root_fd;
-        if (worker_submit(e->worker, &job->work) < 0) {
-                free(job);
-                return;
-        }
-        e->mdevctl_wanted = false;
-        e->mdevctl_reading = true;
-}
-
-static int on_mdevctl(sd_event_source *s, int fd, uint32_t revents, void *userdata) {
-        mdevctl_check(userdata);
         return 0;
 }
 
@@ -425,24 +333,9 @@ static int load_marks(Engine *e) {
         return r;
 }
 
-static int load_mdevctl(Engine *e) {
-        MdevctlContent content = {};
-        int r;
-
-        r = sd_event_add_io(e->event, &e->mdevctl_watch, e->inotify_fd, EPOLLIN, on_mdevctl, e);
-        if (r < 0)
-                return r;
-        mdevctl_watch(e);
-        mdevctl_taken(e, mdevctl_read(e->root_fd, &content), &content);
-        return 0;
-}
-
 static int engine_load(Engine *e, const char *state_dir, const char *run_dir) {
         int r;
 
-        e->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-        if (e->inotify_fd < 0)
-                return -errno;
         e->claims = claim_table_new();
         e->snapshot = snapshot_new();
         if (!e->claims || !e->snapshot)
@@ -460,7 +353,7 @@ static int engine_load(Engine *e, const char *state_dir, const char *run_dir) {
         r = load_marks(e);
         if (r < 0)
                 return r;
-        r = load_mdevctl(e);
+        r = mdevctl_start(e);
         if (r < 0)
                 return r;
         r = recover_load(e);
@@ -494,10 +387,8 @@ int engine_new(sd_event *event, const EngineConfig *config, Host *host, int root
         e->event_cb = event_cb; /* nothing is told about what was just loaded */
         e->userdata = userdata;
         e->detail_wanted = true;
-        if (e->n_unresolved > 0)
-                engine_rest(e);
-        else
-                scan_now(e);
+        engine_rest(
+                e); /* whoever is in the middle of a change, mdevctl with the leave of a daemon before us included */
         *ret = e;
         return 0;
 }
@@ -510,7 +401,6 @@ Engine *engine_free(Engine *e) {
         sd_event_source_disable_unref(e->rescan_timer);
         sd_event_source_disable_unref(e->show_timer);
         sd_event_source_disable_unref(e->begun_timer);
-        sd_event_source_disable_unref(e->mdevctl_watch);
         sd_event_source_disable_unref(e->stir_timer);
         sd_event_source_disable_unref(e->gather_idle);
         sd_event_source_disable_unref(e->gather_timer);
@@ -530,11 +420,10 @@ Engine *engine_free(Engine *e) {
         strv_free(e->problems);
         (void) claim_table_free(e->claims);
         (void) snapshot_free(e->snapshot);
-        mdevctl_content_clear(&e->mdevctl);
+        mdevctl_end_all(e);
         store_content_clear(&e->loaded);
         (void) store_free(e->store);
         fd_close(e->marks_fd);
-        fd_close(e->inotify_fd);
         fd_close(e->root_fd);
         sd_event_unref(e->event);
         free(e);

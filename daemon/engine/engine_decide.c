@@ -23,7 +23,9 @@ ClaimQuery request_query(const ApMatrix *m, Uuid self, unsigned what) {
         if (!(what & REQUEST_FROM_HOST))
                 q.layers |= CLAIM_LAYER_BIT(CLAIM_LAYER_HOST);
         if (what & REQUEST_DEFINE)
-                q.layers |= CLAIM_LAYER_BIT(CLAIM_LAYER_EXCLUSIVE) | CLAIM_LAYER_BIT(CLAIM_LAYER_MDEVCTL);
+                q.layers |= CLAIM_LAYER_BIT(CLAIM_LAYER_EXCLUSIVE);
+        if ((what & REQUEST_DEFINE) && !(what & REQUEST_FROM_MDEVCTL))
+                q.layers |= CLAIM_LAYER_BIT(CLAIM_LAYER_MDEVCTL);
         if ((what & REQUEST_DEFINE) && !(what & REQUEST_ALTERNATIVE))
                 q.layers |= CLAIM_LAYER_BIT(CLAIM_LAYER_ALTERNATIVE);
         return q;
@@ -41,7 +43,7 @@ static int check(Engine *e, const ApMatrix *m, Uuid self, unsigned what, Refusal
         return refuse_conflicts(e, &q, reterr);
 }
 
-static int need_ap(Engine *e, bool vfio_ap, Refusal *reterr) {
+int request_need_ap(Engine *e, bool vfio_ap, Refusal *reterr) {
         if (e->scan_error < 0)
                 return refuse(reterr, VERDICT_BACKEND, e->scan_error,
                               "the host's devices cannot be read: %s; nothing was changed",
@@ -54,8 +56,7 @@ static int need_ap(Engine *e, bool vfio_ap, Refusal *reterr) {
         return 0;
 }
 
-/* A matrix on which nothing else is going on. */
-static int need_matrix(Engine *e, Uuid uuid, Matrix **ret, Refusal *reterr) {
+int request_need_matrix(Engine *e, Uuid uuid, Matrix **ret, Refusal *reterr) {
         char text[UUID_STRING_SIZE];
         Matrix *m = state_find(e, uuid);
 
@@ -139,16 +140,35 @@ void request_release(Engine *e, Op *op) {
 
 /* ---- deciding, by kind ---- */
 
+/* What is live may come to us together with its definition, if it is what the definition says. */
+static int need_as_defined(const HostMdev *mdev, const Record *rec, Refusal *reterr) {
+        char text[UUID_STRING_SIZE];
+
+        uuid_format(rec->uuid, text);
+        if (mdev->ap && !mdev->matrix_known)
+                return refuse(
+                        reterr, VERDICT_BAD_STATE, 0,
+                        "mediated device %s is started, and the kernel does not show what it has; stop it first",
+                        text);
+        if (!mdev->ap || !ap_matrix_equal(&mdev->matrix, &rec->matrix))
+                return refuse(
+                        reterr, VERDICT_BAD_STATE, 0,
+                        "mediated device %s is started with another matrix than its definition has; stop it first",
+                        text);
+        return 0;
+}
+
 static int decide_define(Engine *e, Op *op, Refusal *reterr) {
         const Record *rec = &op->record;
         CLEANUP(record_clear) Record copy = {};
         char text[UUID_STRING_SIZE];
         const Matrix *other;
+        const HostMdev *mdev;
         unsigned of_user = 0;
         Matrix *m;
         int r;
 
-        r = need_ap(e, op->start, reterr);
+        r = request_need_ap(e, op->start, reterr);
         if (r != 0)
                 return r;
 
@@ -156,9 +176,14 @@ static int decide_define(Engine *e, Op *op, Refusal *reterr) {
         if (other)
                 return refuse(reterr, VERDICT_EXISTS, 0, "matrix '%s' (%s) exists already", other->rec.name,
                               uuid_format(other->rec.uuid, text));
-        if (snapshot_find_mdev(e->snapshot, rec->uuid))
+        mdev = snapshot_find_mdev(e->snapshot, rec->uuid);
+        if (mdev && !op->hand)
                 return refuse(reterr, VERDICT_EXISTS, 0, "a mediated device %s exists already",
                               uuid_format(rec->uuid, text));
+        r = mdev ? need_as_defined(mdev, rec, reterr) : 0;
+        if (r != 0)
+                return r;
+        op->adopts = mdev;
         for (size_t i = 0; i < e->n_unresolved; i++) {
                 const Intent *intent = &e->unresolved[i].intent;
 
@@ -174,10 +199,14 @@ static int decide_define(Engine *e, Op *op, Refusal *reterr) {
                         return refuse(reterr, VERDICT_EXISTS, 0,
                                       "a mediated device %s is being made or removed",
                                       uuid_format(rec->uuid, text));
-        for (size_t i = 0; i < e->mdevctl.n_definitions; i++)
-                if (uuid_equal(e->mdevctl.definitions[i].uuid, rec->uuid))
-                        return refuse(reterr, VERDICT_EXISTS, 0, "mdevctl has a definition %s already",
-                                      uuid_format(rec->uuid, text));
+        r = op->hand ? 0 : mdevctl_need_not_reserved(e, rec->uuid, reterr);
+        if (r != 0)
+                return r;
+        if (!op->hand && mdevctl_find(e, rec->uuid))
+                return refuse(
+                        reterr, VERDICT_EXISTS, 0,
+                        "mdevctl has a definition %s already; 'guestcryptctl import mdevctl %s' takes it over",
+                        uuid_format(rec->uuid, text), text);
 
         if (e->n_matrices >= e->config.max_matrices)
                 return refuse(reterr, VERDICT_LIMIT_HIT, 0,
@@ -190,7 +219,9 @@ static int decide_define(Engine *e, Op *op, Refusal *reterr) {
                               (unsigned) rec->uid, of_user);
 
         r = check(e, &rec->matrix, rec->uuid,
-                  REQUEST_DEFINE | request_flags(rec) | (op->start ? REQUEST_LIVE : 0), reterr);
+                  REQUEST_DEFINE | request_flags(rec) | (op->start ? REQUEST_LIVE : 0) |
+                          (op->hand && rec->alternative ? REQUEST_FROM_MDEVCTL : 0),
+                  reterr);
         if (r != 0)
                 return r;
 
@@ -218,10 +249,10 @@ static int decide_start(Engine *e, Op *op, Refusal *reterr) {
         Matrix *m;
         int r;
 
-        r = need_ap(e, true, reterr);
+        r = request_need_ap(e, true, reterr);
         if (r != 0)
                 return r;
-        r = need_matrix(e, op->uuid, &m, reterr);
+        r = request_need_matrix(e, op->uuid, &m, reterr);
         if (r != 0)
                 return r;
         if (snapshot_find_mdev(e->snapshot, op->uuid))
@@ -246,10 +277,10 @@ static int decide_stop(Engine *e, Op *op, Refusal *reterr) {
         Matrix *m;
         int r;
 
-        r = need_ap(e, false, reterr);
+        r = request_need_ap(e, false, reterr);
         if (r != 0)
                 return r;
-        r = need_matrix(e, op->uuid, &m, reterr);
+        r = request_need_matrix(e, op->uuid, &m, reterr);
         if (r != 0)
                 return r;
 
@@ -276,10 +307,10 @@ static int decide_modify(Engine *e, Op *op, Refusal *reterr) {
         Matrix *m;
         int r;
 
-        r = need_ap(e, false, reterr);
+        r = request_need_ap(e, false, reterr);
         if (r != 0)
                 return r;
-        r = need_matrix(e, op->uuid, &m, reterr);
+        r = request_need_matrix(e, op->uuid, &m, reterr);
         if (r != 0)
                 return r;
 
@@ -332,15 +363,15 @@ static int decide_undefine(Engine *e, Op *op, Refusal *reterr) {
         int r;
 
         if (e->scan_error < 0) /* it might be live */
-                return need_ap(e, false, reterr);
-        r = need_matrix(e, op->uuid, &m, reterr);
+                return request_need_ap(e, false, reterr);
+        r = request_need_matrix(e, op->uuid, &m, reterr);
         if (r != 0)
                 return r;
         r = guests_need_not_named(e, m, reterr);
         if (r != 0)
                 return r;
 
-        if (snapshot_find_mdev(e->snapshot, op->uuid)) {
+        if (snapshot_find_mdev(e->snapshot, op->uuid) && !op->hand) {
                 if (!op->stop)
                         return refuse(reterr, VERDICT_BAD_STATE, 0,
                                       "matrix '%s' is started; stop it first, or ask to stop it too",
@@ -362,10 +393,10 @@ static int decide_heal(Engine *e, Op *op, Refusal *reterr) {
         Matrix *m;
         int r;
 
-        r = need_ap(e, true, reterr);
+        r = request_need_ap(e, true, reterr);
         if (r != 0)
                 return r;
-        r = need_matrix(e, op->uuid, &m, reterr);
+        r = request_need_matrix(e, op->uuid, &m, reterr);
         if (r != 0)
                 return r;
 
@@ -467,7 +498,7 @@ static int decide_create(Engine *e, Op *op, Refusal *reterr) {
         int r;
 
         if (e->scan_error < 0)
-                return need_ap(e, false, reterr);
+                return request_need_ap(e, false, reterr);
 
         type = snapshot_find_type(e->snapshot, op->parent, op->type);
         if (!type)
@@ -480,6 +511,9 @@ static int decide_create(Engine *e, Op *op, Refusal *reterr) {
         if (snapshot_find_mdev(e->snapshot, op->uuid) || state_find(e, op->uuid))
                 return refuse(reterr, VERDICT_EXISTS, 0, "%s is taken by a mediated device or a definition",
                               uuid_format(op->uuid, text));
+        r = mdevctl_need_not_reserved(e, op->uuid, reterr);
+        if (r != 0)
+                return r;
         if (type->available == 0)
                 return refuse(reterr, VERDICT_NO_INSTANCES, 0,
                               "type '%s' of parent '%s' has no instance left", op->type, op->parent);
@@ -510,7 +544,7 @@ static int decide_remove(Engine *e, Op *op, Refusal *reterr) {
         int r;
 
         if (e->scan_error < 0)
-                return need_ap(e, false, reterr);
+                return request_need_ap(e, false, reterr);
 
         uuid_format(op->uuid, text);
         if (!snapshot_find_mdev(e->snapshot, op->uuid))
@@ -551,7 +585,7 @@ static int decide_masks(Engine *e, Op *op, Refusal *reterr) {
         char text[UUID_STRING_SIZE], apqn[APQN_STRING_SIZE];
         int r;
 
-        r = need_ap(e, false, reterr);
+        r = request_need_ap(e, false, reterr);
         if (r != 0)
                 return r;
 
@@ -644,9 +678,11 @@ int request_apply(Engine *e, Op *op) {
         switch (op->kind) {
         case INTENT_DEFINE:
                 m->visible = true;
-                m->mark = op->plan.n_steps > 0 ? MARK_LIVE : MARK_NONE;
+                m->mark = op->plan.n_steps > 0 || op->adopts ? MARK_LIVE : MARK_NONE;
                 m->op = NULL;
                 op->claims_live = false;
+                if (op->adopts)
+                        state_drop_own_mdev(e, op->uuid);
                 r = state_claim_definition(e, m);
                 m->problems = state_problems(e, m);
                 state_emit_matrix(e, m, ENGINE_ADDED);

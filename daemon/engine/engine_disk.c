@@ -143,6 +143,8 @@ static int job_add_final(const Engine *e, CommitJob *job, const Op *op) {
         }
 
         r = job_add_entry(job, &entry);
+        if (r >= 0 && op->adopts)
+                return job_add_mark(job, op->uuid, MARK_LIVE);
         if (r < 0 || op->kind != INTENT_UNDEFINE)
                 return r;
         return job_add_mark(job, op->uuid, MARK_NONE);

@@ -9,6 +9,8 @@
  *   engine_disk.c     what is written to the state directory, and when
  *   engine_request.c  what is asked for, read strictly
  *   engine_gather.c   what comes together goes together
+ *   engine_mdevctl.c  mdevctl's definitions, and what mdevctl is about to do
+ *   engine_hand.c     definitions that go from mdevctl to us, or from us to mdevctl
  *   engine_decide.c   what each kind of operation checks, claims and plans, and what it leaves behind
  *   engine_recover.c  what was in flight, adoption, autostart, reconcile
  *   engine_text.c     sentences for people
@@ -32,6 +34,8 @@
 typedef struct Op Op;
 typedef struct Matrix Matrix;
 typedef struct Guests Guests;
+typedef struct Reservation Reservation;
+typedef struct HandOver HandOver;
 
 struct Matrix {
         Record rec;
@@ -61,7 +65,9 @@ struct Op {
         Record record; /* DEFINE, MODIFY: as it is to become */
         bool has_record;
         bool start, stop, from_host;
-        bool pending;     /* START: only if it still waits for its autostart */
+        bool pending; /* START: only if it still waits for its autostart */
+        bool hand; /* DEFINE, UNDEFINE: it comes from mdevctl, goes to mdevctl; what is live goes with it */
+        bool adopts;      /* DEFINE: what is live is ours from now on */
         bool keep_matrix; /* MODIFY: only autostart changes */
         int autostart;    /* MODIFY: -1: as it is */
         bool set_guest;   /* MODIFY: to that of `record` */
@@ -140,6 +146,8 @@ struct Engine {
         bool scanned;   /* there has been one */
         MdevctlContent mdevctl;
         int mdevctl_error, mdevctl_watches[3]; /* of inotify; 0: none */
+        Reservation *reservations;
+        HandOver *hand_overs, *handing; /* those that wait; the one that is under way */
 
         StoreContent loaded; /* bad records, masks to keep; records and intents are moved out */
         Store *store;
@@ -167,7 +175,7 @@ struct Engine {
         bool scanning, scan_wanted, detail_wanted, scan_is_detailed;
         bool stirred; /* the host changed while a batch was with it */
         bool mdevctl_reading, mdevctl_wanted;
-        uint64_t n_scans; /* begun */
+        uint64_t n_scans, n_scanned; /* begun; of these ended */
         Waiter *waiters;
         sd_event_source *gather_idle, *gather_timer;
         unsigned gathered, gather_singles; /* requests by now; gatherings of one, in a row */
@@ -206,6 +214,38 @@ void engine_look(Engine *e);
 void engine_stirred(Engine *e);
 /* Waits for the AP lock, so that nobody is in the middle of a change, then scans. */
 void engine_rest(Engine *e);
+
+/* A scan that begins after this, then @done. */
+int engine_wait_scan(Engine *e, void (*done)(void *userdata, int r), void *userdata);
+
+/* ---- engine_mdevctl.c ---- */
+
+/* Finishes what was interrupted while a definition changed hands, reads them all, watches them. */
+int mdevctl_start(Engine *e);
+void mdevctl_end_all(Engine *e);
+/* Looks for changes since the last time, without waiting for the loop, and reads what there is then. */
+void mdevctl_check(Engine *e);
+/* They have been read, or a scan has ended: who waits for both goes on. */
+void mdevctl_step(Engine *e);
+/* Claims of what mdevctl is about to do, or of what changes hands: after its definitions were claimed anew. -ENOMEM. */
+int mdevctl_claim_reserved(Engine *e);
+/* Of definition @uuid, as it was last read; NULL: there is none. */
+const MdevctlDefinition *mdevctl_find(const Engine *e, Uuid uuid);
+/* Why its file could not be read; NULL: it could be, or is not there. */
+const char *mdevctl_find_bad(const Engine *e, Uuid uuid);
+/* BAD_STATE if somebody is at it. */
+int mdevctl_need_not_reserved(Engine *e, Uuid uuid, Refusal *reterr);
+/* @matrix is claimed as mdevctl's definition until it is released, whatever its files say meanwhile. */
+int mdevctl_reserve(Engine *e, Uuid uuid, const ApMatrix *matrix);
+/* Once it has been seen what mdevctl has now. */
+void mdevctl_release(Engine *e, Uuid uuid);
+
+/* ---- engine_hand.c ---- */
+
+int hand_recover(Engine *e);
+/* As mdevctl_step(). */
+void hand_step(Engine *e);
+void hand_end_all(Engine *e);
 
 /* ---- engine_state.c ---- */
 
@@ -300,13 +340,19 @@ void gather_end(Engine *e); /* what is wanted by now was gathered before */
 
 /* What a question is about. */
 enum {
-        REQUEST_DEFINE = 1 << 0,      /* a definition */
-        REQUEST_LIVE = 1 << 1,        /* a live mdev; both: a definition that is started at once */
-        REQUEST_ALTERNATIVE = 1 << 2, /* the definition is an alternative */
-        REQUEST_FROM_HOST = 1 << 3,   /* queues of the host's drivers may be taken */
+        REQUEST_DEFINE = 1 << 0,       /* a definition */
+        REQUEST_LIVE = 1 << 1,         /* a live mdev; both: a definition that is started at once */
+        REQUEST_ALTERNATIVE = 1 << 2,  /* the definition is an alternative */
+        REQUEST_FROM_HOST = 1 << 3,    /* queues of the host's drivers may be taken */
+        REQUEST_FROM_MDEVCTL = 1 << 4, /* definitions of mdevctl may have them, too, as they had before */
 };
 ClaimQuery request_query(const ApMatrix *m, Uuid self, unsigned what);
 unsigned request_flags(const Record *rec);
+
+/* BACKEND unless the host can be asked about AP queues. */
+int request_need_ap(Engine *e, bool vfio_ap, Refusal *reterr);
+/* A matrix on which nothing else is going on. */
+int request_need_matrix(Engine *e, Uuid uuid, Matrix **ret, Refusal *reterr);
 
 /* Checks @op against what is known, places its claims, makes its plan. 0; > 0 a verdict with *reterr,
  * nothing placed; < 0. */

@@ -232,7 +232,7 @@ int state_claim_mdevctl(Engine *e) {
                 if (r < 0)
                         return r;
         }
-        return 0;
+        return mdevctl_claim_reserved(e);
 }
 
 /* ---- a new snapshot ---- */

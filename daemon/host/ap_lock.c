@@ -45,10 +45,10 @@ static int lock_read(int dir_fd, const char *name, pid_t *ret_pid, time_t *ret_m
         return 0;
 }
 
-static bool lock_is_stale(pid_t pid, time_t mtime) {
+static bool lock_is_stale(pid_t pid, pid_t owner, time_t mtime) {
         if (pid == 0)
                 return time(NULL) - mtime > EMPTY_STALE_S;
-        if (pid == getpid()) /* of a dead process: we would not try if it were ours */
+        if (pid == owner) /* of a dead process: we would not try if it were ours */
                 return true;
 
         return kill(pid, 0) < 0 && errno == ESRCH;
@@ -75,7 +75,7 @@ static int lock_break(int dir_fd, pid_t stale) {
         return r == -EEXIST ? 0 : r;
 }
 
-int ap_lock_try(int dir_fd, pid_t *ret_holder) {
+int ap_lock_try(int dir_fd, pid_t owner, pid_t *ret_holder) {
         CLEANUP(fd_closep)
         int fd = -1;
         char temporary[64], content[16];
@@ -90,7 +90,7 @@ int ap_lock_try(int dir_fd, pid_t *ret_holder) {
         if (fd < 0)
                 return -errno;
 
-        n = snprintf(content, sizeof content, "%d\n", (int) getpid());
+        n = snprintf(content, sizeof content, "%d\n", (int) owner);
         r = file_write_all(fd, content, (size_t) n);
         if (r >= 0)
                 r = -EEXIST;
@@ -104,7 +104,7 @@ int ap_lock_try(int dir_fd, pid_t *ret_holder) {
 
                 r = lock_read(dir_fd, HOST_PATH_LOCK, &holder, &mtime);
                 if (r >= 0) {
-                        if (!lock_is_stale(holder, mtime)) {
+                        if (!lock_is_stale(holder, owner, mtime)) {
                                 r = 1;
                                 break;
                         }

@@ -10,9 +10,9 @@
 
 #define AP_LOCK_POLL_US 30000 /* how often to try again, as s390-tools do */
 
-/* One attempt in directory @dir_fd. 0: it is ours; 1: another living process has it, *ret_holder is its pid
+/* One attempt in directory @dir_fd, for process @owner: our own, or one that waits for us. 0: it is that one's; 1: another living process has it, *ret_holder is its pid
  * (0 if it has not written it yet); or -errno. */
-int ap_lock_try(int dir_fd, pid_t *ret_holder);
+int ap_lock_try(int dir_fd, pid_t owner, pid_t *ret_holder);
 
 /* Gives it back if it is @pid's: our own, or that of a child of ours which hangs for ever. 0 or -errno. */
 int ap_lock_release(int dir_fd, pid_t pid);

@@ -211,7 +211,7 @@ static int child_lock(ChildMain *c, uint64_t timeout_us, pid_t *ret_holder) {
                 struct pollfd p = { .fd = c->fd, .events = POLLRDHUP };
                 int r;
 
-                r = ap_lock_try(c->lock_fd, ret_holder);
+                r = ap_lock_try(c->lock_fd, getpid(), ret_holder);
                 if (r <= 0 || host_scan_now_us() >= until)
                         return r;
 

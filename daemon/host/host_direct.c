@@ -140,7 +140,7 @@ static int direct_execute(HostDirect *h) {
         pid_t holder = 0;
         int r;
 
-        r = ap_lock_try(h->lock_fd, &holder);
+        r = ap_lock_try(h->lock_fd, getpid(), &holder);
         if (r > 0 && now_us(h) < h->lock_until)
                 return direct_wake(h, AP_LOCK_POLL_US);
         if (r > 0) {

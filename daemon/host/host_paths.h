@@ -3,11 +3,14 @@
 
 /* host_paths - every path that host/ touches. The first group is relative to the root, the rest to /sys. */
 
-#define HOST_PATH_SYS      "sys"
-#define HOST_PATH_LOCK_DIR "run/lock"
-#define HOST_PATH_LOCK     "s390apconfig.lock" /* in the lock directory; s390-tools' */
-#define HOST_PATH_VFIO     "dev/vfio"
-#define HOST_PATH_MDEVCTL  "etc/mdevctl.d/matrix"
+#define HOST_PATH_SYS         "sys"
+#define HOST_PATH_LOCK_DIR    "run/lock"
+#define HOST_PATH_LOCK        "s390apconfig.lock" /* in the lock directory; s390-tools' */
+#define HOST_PATH_VFIO        "dev/vfio"
+#define HOST_PATH_MDEVCTL     "etc/mdevctl.d/matrix"
+#define HOST_PATH_MDEVCTL_ALL "etc/mdevctl.d"
+#define HOST_MDEVCTL_ASIDE \
+        ".guestcrypt-" /* and a UUID: in HOST_PATH_MDEVCTL_ALL, where mdevctl looks at directories only */
 
 #define HOST_PATH_AP          "bus/ap"
 #define HOST_PATH_APMASK      HOST_PATH_AP "/apmask"

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -94,8 +95,8 @@ static bool config_parse(const char *s, ApMatrix *ret) {
 }
 
 /* What writing @value to attribute @name makes of @m. NULL, or what is wrong. Attributes that do not change
- * the matrix are none of ours. */
-static const char *attribute_apply(ApMatrix *m, const char *name, const char *value) {
+ * the matrix are odd. */
+static const char *attribute_apply(ApMatrix *m, const char *name, const char *value, bool *ret_odd) {
         const struct {
                 const char *name;
                 ApMask *mask;
@@ -124,6 +125,7 @@ static const char *attribute_apply(ApMatrix *m, const char *name, const char *va
                         ap_mask_clear(attributes[i].mask, id);
                 return NULL;
         }
+        *ret_odd = true;
         return NULL;
 }
 
@@ -135,14 +137,42 @@ static const char *string_of(json_object *o) {
         return json_object_get_string(o);
 }
 
-/* NULL, or what is wrong with the file's content. */
-static const char *definition_parse(const char *text, size_t size, MdevctlDefinition *ret) {
+/* What the attributes of @root make. NULL, or what is wrong. *ret_odd: the first that makes nothing of a matrix. */
+static const char *attrs_apply(json_object *root, ApMatrix *m, const char **ret_odd) {
+        json_object *attrs;
+
+        if (!json_object_object_get_ex(root, "attrs", &attrs) || !attrs)
+                return NULL;
+        if (!json_object_is_type(attrs, json_type_array))
+                return "attrs is not an array";
+        for (size_t i = 0; i < json_object_array_length(attrs); i++) {
+                json_object *element = json_object_array_get_idx(attrs, i);
+
+                if (!json_object_is_type(element, json_type_object) ||
+                    json_object_object_length(element) != 1)
+                        return "an attribute is not one name with one value";
+                json_object_object_foreach(element, name, value) {
+                        const char *problem, *string = string_of(value);
+                        bool odd = false;
+
+                        if (!string)
+                                return "an attribute's value is not a string";
+                        problem = attribute_apply(m, name, string, &odd);
+                        if (problem)
+                                return problem;
+                        if (odd && !*ret_odd)
+                                *ret_odd = name;
+                }
+        }
+        return NULL;
+}
+
+/* NULL, or what is wrong with the text. */
+static const char *object_parse(const char *text, size_t size, json_object **ret) {
         CLEANUP(tokener_freep)
         json_tokener *tokener = json_tokener_new_ex(DEPTH_MAX);
         CLEANUP(json_putp)
         json_object *root = NULL;
-        json_object *type, *start, *attrs;
-        const char *type_name, *start_name;
         size_t end;
 
         if (!tokener)
@@ -161,36 +191,123 @@ static const char *definition_parse(const char *text, size_t size, MdevctlDefini
         if (!json_object_is_type(root, json_type_object))
                 return "not a JSON object";
 
+        *ret = TAKE(root);
+        return NULL;
+}
+
+static const char *definition_read(json_object *root, MdevctlDefinition *ret, const char **ret_odd) {
+        json_object *type, *start;
+        const char *type_name, *start_name;
+
         if (!json_object_object_get_ex(root, "mdev_type", &type) || !(type_name = string_of(type)))
                 return "no mdev_type";
         if (!json_object_object_get_ex(root, "start", &start) || !(start_name = string_of(start)))
                 return "no start";
         if (strcmp(type_name, TYPE_AP) != 0)
                 return "mdev_type is not " TYPE_AP;
+
         ret->autostart = strcmp(start_name, "auto") == 0;
         ret->matrix = (ApMatrix) {};
+        return attrs_apply(root, &ret->matrix, ret_odd);
+}
 
-        if (!json_object_object_get_ex(root, "attrs", &attrs) || !attrs)
-                return NULL;
-        if (!json_object_is_type(attrs, json_type_array))
-                return "attrs is not an array";
-        for (size_t i = 0; i < json_object_array_length(attrs); i++) {
-                json_object *element = json_object_array_get_idx(attrs, i);
+/* NULL, or what is wrong with the file's content. */
+static const char *definition_parse(const char *text, size_t size, MdevctlDefinition *ret) {
+        CLEANUP(json_putp)
+        json_object *root = NULL;
+        const char *problem = object_parse(text, size, &root), *odd = NULL;
 
-                if (!json_object_is_type(element, json_type_object) ||
-                    json_object_object_length(element) != 1)
-                        return "an attribute is not one name with one value";
-                json_object_object_foreach(element, name, value) {
-                        const char *problem, *string = string_of(value);
+        return problem ?: definition_read(root, ret, &odd);
+}
 
-                        if (!string)
-                                return "an attribute's value is not a string";
-                        problem = attribute_apply(&ret->matrix, name, string);
-                        if (problem)
-                                return problem;
+void mdevctl_file_clear(MdevctlFile *f) {
+        free(f->json);
+        free(f->odd);
+        *f = (MdevctlFile) {};
+}
+
+int mdevctl_parse(const char *text, size_t size, MdevctlFile *ret, const char **reterr) {
+        CLEANUP(mdevctl_file_clear) MdevctlFile f = {};
+        CLEANUP(json_putp)
+        json_object *root = NULL;
+        const char *problem, *odd = NULL;
+
+        problem = object_parse(text, size, &root);
+        if (!problem)
+                problem = definition_read(root, &f.d, &odd);
+        if (problem) {
+                *reterr = problem;
+                return -EBADMSG;
+        }
+
+        f.json = strdup(
+                json_object_to_json_string_ext(root, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)
+                        ?: "");
+        f.odd = odd ? strdup(odd) : NULL;
+        if (!f.json || !*f.json || (odd && !f.odd))
+                return -ENOMEM;
+        *ret = f;
+        f = (MdevctlFile) {};
+        return 0;
+}
+
+static int attrs_add(json_object *attrs, const char *name, const ApMask *ids) {
+        AP_MASK_FOREACH(id, ids) {
+                json_object *element = json_object_new_object();
+                char value[8];
+
+                if (!element)
+                        return -ENOMEM;
+                (void) snprintf(value, sizeof value, "%u", (unsigned) id);
+                if (json_object_object_add(element, name, json_object_new_string(value)) < 0 ||
+                    json_object_array_add(attrs, element) < 0) {
+                        (void) json_object_put(element);
+                        return -ENOMEM;
                 }
         }
-        return NULL;
+        return 0;
+}
+
+static int attrs_new(const ApMatrix *m, json_object **ret) {
+        CLEANUP(json_putp)
+        json_object *attrs = json_object_new_array();
+
+        if (!attrs || attrs_add(attrs, "assign_adapter", &m->adapters) < 0 ||
+            attrs_add(attrs, "assign_domain", &m->domains) < 0 ||
+            attrs_add(attrs, "assign_control_domain", &m->control) < 0)
+                return -ENOMEM;
+        *ret = TAKE(attrs);
+        return 0;
+}
+
+int mdevctl_format(const MdevctlDefinition *d, const char *kept, char **ret) {
+        CLEANUP(json_putp)
+        json_object *root = NULL, *attrs = NULL;
+        MdevctlDefinition was = {};
+        const char *odd = NULL, *text;
+
+        if (!kept || object_parse(kept, strlen(kept), &root) || definition_read(root, &was, &odd)) {
+                json_putp(&root);
+                root = json_object_new_object();
+                if (!root ||
+                    json_object_object_add(root, "mdev_type", json_object_new_string(TYPE_AP)) < 0 ||
+                    json_object_object_add(root, "start", json_object_new_string("manual")) < 0)
+                        return -ENOMEM;
+        }
+        if (was.autostart != d->autostart &&
+            json_object_object_add(root, "start", json_object_new_string(d->autostart ? "auto" : "manual")) <
+                    0)
+                return -ENOMEM;
+        if (!ap_matrix_equal(&was.matrix, &d->matrix)) {
+                if (attrs_new(&d->matrix, &attrs) < 0 || json_object_object_add(root, "attrs", attrs) < 0)
+                        return -ENOMEM;
+                attrs = NULL;
+        }
+
+        text = json_object_to_json_string_ext(root, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
+                                                            JSON_C_TO_STRING_NOSLASHESCAPE);
+        *ret = text ? strdup(text) : NULL;
+        return *ret ? 0 : -ENOMEM;
 }
 
 static int bad_add(MdevctlContent *c, const char *file, const char *reason) {
@@ -236,6 +353,26 @@ static const char *reason_of(int r) {
         default:
                 return strerror(-r);
         }
+}
+
+int mdevctl_load(int root_fd, Uuid uuid, MdevctlFile *ret, const char **reterr) {
+        char path[sizeof HOST_PATH_MDEVCTL + UUID_STRING_SIZE], id[UUID_STRING_SIZE];
+
+        (void) snprintf(path, sizeof path, HOST_PATH_MDEVCTL "/%s", uuid_format(uuid, id));
+        return mdevctl_load_at(root_fd, path, ret, reterr);
+}
+
+int mdevctl_load_at(int dir_fd, const char *path, MdevctlFile *ret, const char **reterr) {
+        CLEANUP(freep) char *text = NULL;
+        size_t size;
+        int r;
+
+        r = file_read_at(dir_fd, path, FILE_MAX, &text, &size);
+        if (r == -ELOOP || r == -EBADMSG || r == -EFBIG) {
+                *reterr = reason_of(r);
+                return -EBADMSG;
+        }
+        return r < 0 ? r : mdevctl_parse(text, size, ret, reterr);
 }
 
 static int file_add(int dir_fd, const char *name, MdevctlContent *c) {

@@ -12,6 +12,7 @@ void record_clear(Record *r) {
         free(r->name);
         free(r->guest);
         free(r->unknown);
+        free(r->mdevctl);
         *r = (Record) {};
 }
 
@@ -26,9 +27,9 @@ static int copy_string(const char *s, char **ret) {
 int record_copy(const Record *r, Record *ret) {
         CLEANUP(record_clear) Record copy = *r;
 
-        copy.name = copy.guest = copy.unknown = NULL;
+        copy.name = copy.guest = copy.unknown = copy.mdevctl = NULL;
         if (copy_string(r->name, &copy.name) < 0 || copy_string(r->guest, &copy.guest) < 0 ||
-            copy_string(r->unknown, &copy.unknown) < 0)
+            copy_string(r->unknown, &copy.unknown) < 0 || copy_string(r->mdevctl, &copy.mdevctl) < 0)
                 return -ENOMEM;
 
         *ret = copy;
@@ -82,13 +83,13 @@ static size_t character_size(const unsigned char *p) {
         return n;
 }
 
-bool record_guest_is_valid(const char *guest) {
-        size_t size = strnlen(guest, STORE_GUEST_MAX + 1);
+static bool is_line(const char *text, size_t max) {
+        size_t size = strnlen(text, max + 1);
 
-        if (size == 0 || size > STORE_GUEST_MAX)
+        if (size == 0 || size > max)
                 return false;
 
-        for (const char *p = guest; *p;) {
+        for (const char *p = text; *p;) {
                 size_t n = character_size((const unsigned char *) p);
 
                 if (n == 0)
@@ -97,6 +98,14 @@ bool record_guest_is_valid(const char *guest) {
         }
 
         return true;
+}
+
+bool record_guest_is_valid(const char *guest) {
+        return is_line(guest, STORE_GUEST_MAX);
+}
+
+bool record_mdevctl_is_valid(const char *text) {
+        return is_line(text, STORE_MDEVCTL_MAX);
 }
 
 static void put_escaped(FILE *f, const char *s) {
@@ -153,7 +162,8 @@ int record_to_xml(const Record *r, char **ret) {
         size_t size;
         FILE *f;
 
-        if ((r->name && !record_name_is_valid(r->name)) || (r->guest && !record_guest_is_valid(r->guest)))
+        if ((r->name && !record_name_is_valid(r->name)) || (r->guest && !record_guest_is_valid(r->guest)) ||
+            (r->mdevctl && !record_mdevctl_is_valid(r->mdevctl)))
                 return -EINVAL;
 
         f = open_memstream(&text, &size);
@@ -198,6 +208,11 @@ int record_to_xml(const Record *r, char **ret) {
         for (size_t i = 0; i < N_RECORD_FLAGS; i++)
                 if (*record_flag((Record *) r, i))
                         fprintf(f, " %s='yes'", record_flags[i].name);
+        if (r->mdevctl) {
+                fputs(" mdevctl='", f);
+                put_escaped(f, r->mdevctl);
+                fputc('\'', f);
+        }
         fputs("/>\n", f);
         put_unknown(f, &u, UNKNOWN_END);
         fputs("</device>\n", f);

@@ -550,6 +550,11 @@ static int read_matrix(Reader *rd, const xmlNode *node) {
                 } else if (strcmp(name, "guest-uuid") == 0) {
                         if (uuid_parse(value, &rd->record.guest_uuid) < 0)
                                 return refuse(rd, line_of(node), "guest-uuid '%.80s' is not valid", value);
+                } else if (strcmp(name, "mdevctl") == 0) {
+                        if (!record_mdevctl_is_valid(value))
+                                return refuse(rd, line_of(node), "what mdevctl had is no line of text");
+                        rd->record.mdevctl = strdup(value);
+                        r = rd->record.mdevctl ? 0 : -ENOMEM;
                 } else if (strcmp(name, "uid") == 0)
                         r = read_uid(rd, node, value);
                 else if (strcmp(name, "version") != 0)

@@ -25,6 +25,8 @@
 #define STORE_NAME_MAX  64  /* bytes of a definition's name, without NUL */
 #define STORE_GUEST_MAX 256 /* and of a guest's */
 
+#define STORE_MDEVCTL_MAX (24 * 1024) /* and of what mdevctl had */
+
 /* A definition. */
 typedef struct Record {
         Uuid uuid;
@@ -35,6 +37,7 @@ typedef struct Record {
         bool autostart, alternative, from_host;
         uid_t uid;     /* who defined it */
         char *unknown; /* XML that we do not understand and keep, or NULL */
+        char *mdevctl; /* mdevctl's definition that it was made from, where that says more than we do, or NULL */
 } Record;
 
 void record_clear(Record *r);
@@ -43,6 +46,8 @@ int record_copy(const Record *r, Record *ret);
 bool record_name_is_valid(const char *name);
 /* Whether @guest may name a guest: valid UTF-8 without control characters, not empty, not too long. */
 bool record_guest_is_valid(const char *guest);
+/* The same of what mdevctl had. */
+bool record_mdevctl_is_valid(const char *text);
 
 /* The stored form; free() it. Null uuid and NULL name are left out. -ENOMEM; -EINVAL: name or guest is not
  * valid. */

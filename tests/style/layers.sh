@@ -20,7 +20,7 @@ daemon/engine  (engine|base|core|store)/|(host/(host|mdevctl|sysfs)|virt/virt|vt
 daemon/bus     (bus|base|core|engine)/                                systemd/sd-bus
 daemon         .                                                      .
 cli            (cli|base|core)/                                       systemd/sd-bus
-hooks          (hooks|base|core)/|virt/virt_xml[.]h                   libxml/|systemd/sd-bus
+hooks          (hooks|base|core)/|virt/virt_xml[.]h|host/(ap_lock|host_paths|mdevctl)[.]h  libxml/|systemd/sd-bus
 drivers        (include|drivers|base)/                                -
 drivers/tpm_virtio  tpm_core[.]h                                      -
 sim            sim/|base/|host/(host|sysfs)[.]h                       fuse

@@ -3,7 +3,7 @@
 # libvirt-new.sh - libvirtd and QEMU of a newer Debian release on the simulated host; sourced by services.sh
 #
 # Both see the host's own /etc, /var, /run, /sys and /dev, but another /usr: that of $DEVHOST_LIBVIRT_ROOT, with the same
-# wrapper around one emulator, and with our hook, beside which lie those libraries that the newer release has not.
+# wrapper around one emulator, and with our hook and callout, beside which lie those libraries that the newer release has not.
 
 libvirt_new_usr() {
         local emulator=usr/bin/qemu-system-s390x new=$d/over/new libraries=lib/$(uname -m)-linux-gnu hooks name file
@@ -11,7 +11,7 @@ libvirt_new_usr() {
         [ ! -e $d/usr ] || return 0
         mkdir -p $d/usr "$new"/{bin,libexec,$libraries}
         ln -s "$DEVHOST_LIBVIRT_ROOT/$emulator" "$new/bin/qemu-system-s390x.real"
-        hooks=(/usr/libexec/guestcrypt/guestcrypt-hook*)
+        hooks=(/usr/libexec/guestcrypt/guestcrypt-{hook,callout}*)
         if [ -e "${hooks[0]}" ]; then
                 mkdir "$new/libexec/guestcrypt"
                 cp "${hooks[@]}" "$new/libexec/guestcrypt/"

@@ -26,6 +26,9 @@ static int on_turn(sd_event_source *s, void *userdata) {
         if (l->noted)
                 l->noted(l->userdata, l->result, l->result > 0 ? &refusal : NULL,
                          l->result == 0 ? fake.notes : NULL);
+        if (l->exported)
+                l->exported(l->userdata, l->result, l->result > 0 ? &refusal : NULL, fake.uuid,
+                            l->result == 0 ? "{}" : NULL);
         if (l->counters) /* the verdicts are taken as they are, see engine_verdict_of_vtpm() */
                 l->counters(l->userdata, MIN(l->result, 0), (VtpmVerdict) MAX(l->result, 0),
                             l->result > 0 ? FAKE_TEXT : NULL, counters, ELEMENTS(counters));

@@ -4,6 +4,7 @@
 /* fake_engine - stands in for engine/ below the bus: keeps what it was asked, answers what it is told to. */
 
 #include "engine/engine_guest.h"
+#include "engine/engine_mdevctl.h"
 
 #define FAKE_CODES 64
 
@@ -35,6 +36,8 @@ typedef struct FakeEngine {
         const char *libvirt_problem;
         void (*on_asked)(const char *asked);
         const char *const *notes;
+        const EngineMdevctl *mdevctl;
+        size_t n_mdevctl;
 
         /* what it was asked last */
         const char *asked; /* name of the function; NULL: nothing */
@@ -55,6 +58,8 @@ typedef struct FakeEngine {
         VtpmSpec spec; /* its strings are in texts, as are the hook's */
         uint32_t denied[FAKE_CODES];
         EngineHook hook;
+        MdevctlAction action;
+        EngineImport import;
         Uuid mdevs[4];
         char texts[8][300];
         char bytes[64]; /* that were read from a descriptor */
@@ -65,6 +70,7 @@ typedef struct FakeLater {
         engine_done_t done;
         engine_reconciled_t reconciled;
         engine_noted_t noted;
+        engine_exported_t exported;
         vtpm_counters_t counters;
         void (*plain)(void *userdata, int r);
         void *userdata;

@@ -3,6 +3,7 @@
 /* The part of fake_engine that stands in for guests and TPMs. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -98,6 +99,44 @@ int engine_hook(Engine *e, const EngineHook *h, const EngineCaller *c, engine_do
         memcpy(fake.mdevs, h->mdevs, MIN(h->n_mdevs, ELEMENTS(fake.mdevs)) * sizeof *h->mdevs);
         fake.hook.mdevs = fake.mdevs;
         return fake_begin("hook", c, (FakeLater) { .done = done, .userdata = u }, reterr);
+}
+
+/* ---- mdevctl ---- */
+
+bool engine_mdevctl_get(const Engine *e, size_t i, EngineMdevctl *ret) {
+        if (i < fake.n_mdevctl)
+                *ret = fake.mdevctl[i];
+        return i < fake.n_mdevctl;
+}
+
+int engine_mdevctl_begin(Engine *e, MdevctlAction action, Uuid uuid, const char *json, int pidfd,
+                         const EngineCaller *c, engine_done_t done, void *u, Refusal *reterr) {
+        fake.action = action;
+        fake.asked_uuid = uuid;
+        (void) keep_text(0, json);
+        fake.flag = fcntl(pidfd, F_GETFD) >= 0;
+        return fake_begin("mdevctl_begin", c, (FakeLater) { .done = done, .userdata = u }, reterr);
+}
+
+void engine_mdevctl_end(Engine *e, Uuid uuid) {
+        fake.asked = "mdevctl_end";
+        fake.asked_uuid = uuid;
+}
+
+int engine_mdevctl_import(Engine *e, Uuid uuid, const EngineImport *import, const EngineCaller *c,
+                          engine_done_t done, void *u, Refusal *reterr) {
+        fake.asked_uuid = uuid;
+        fake.import = *import;
+        fake.import.name = keep_text(0, import->name);
+        return fake_begin("mdevctl_import", c, (FakeLater) { .done = done, .userdata = u }, reterr);
+}
+
+int engine_mdevctl_export(Engine *e, Uuid uuid, bool force, bool dry_run, const EngineCaller *c,
+                          engine_exported_t done, void *u, Refusal *reterr) {
+        fake.asked_uuid = uuid;
+        fake.flag = force;
+        fake.import.dry_run = dry_run;
+        return fake_begin("mdevctl_export", c, (FakeLater) { .exported = done, .userdata = u }, reterr);
 }
 
 /* ---- TPMs ---- */

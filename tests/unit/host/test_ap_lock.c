@@ -58,7 +58,7 @@ static void test_take(void **state) {
         struct stat st;
         int fd;
 
-        assert_int_equal(ap_lock_try(dir_fd, &holder), 0);
+        assert_int_equal(ap_lock_try(dir_fd, getpid(), &holder), 0);
         assert_int_equal(holder, -1);
         fd = openat(dir_fd, LOCK, O_RDONLY | O_CLOEXEC);
         assert_true(read(fd, text, sizeof text - 1) > 0);
@@ -88,7 +88,7 @@ static void test_others(void **state) {
                 pid_t holder = -1;
 
                 put(cases[i].content, cases[i].age_s);
-                assert_int_equal(ap_lock_try(dir_fd, &holder), cases[i].r);
+                assert_int_equal(ap_lock_try(dir_fd, getpid(), &holder), cases[i].r);
                 if (cases[i].r == 1) {
                         assert_int_equal(holder, cases[i].content[0] == '1' ? 1 : 0);
                         assert_int_equal(ap_lock_release(dir_fd, getpid()), 0); /* not ours */
@@ -104,13 +104,13 @@ static void test_stale(void **state) {
 
         (void) snprintf(text, sizeof text, "%d\n", (int) dead_pid());
         put(text, 0);
-        assert_int_equal(ap_lock_try(dir_fd, &holder), 0);
+        assert_int_equal(ap_lock_try(dir_fd, getpid(), &holder), 0);
         assert_int_equal(ap_lock_release(dir_fd, getpid()), 0);
 
         /* our pid, which somebody had before us */
         (void) snprintf(text, sizeof text, "%d\n", (int) getpid());
         put(text, 0);
-        assert_int_equal(ap_lock_try(dir_fd, &holder), 0);
+        assert_int_equal(ap_lock_try(dir_fd, getpid(), &holder), 0);
         assert_int_equal(ap_lock_release(dir_fd, getpid()), 0);
 }
 
@@ -118,10 +118,10 @@ static void test_absurd(void **state) {
         pid_t holder = -1;
 
         assert_int_equal(mkdirat(dir_fd, LOCK, 0755), 0);
-        assert_int_equal(ap_lock_try(dir_fd, &holder), -EBADMSG);
+        assert_int_equal(ap_lock_try(dir_fd, getpid(), &holder), -EBADMSG);
         assert_int_equal(unlinkat(dir_fd, LOCK, AT_REMOVEDIR), 0);
         assert_int_equal(symlinkat("/etc/passwd", dir_fd, LOCK), 0);
-        assert_int_equal(ap_lock_try(dir_fd, &holder), -ELOOP);
+        assert_int_equal(ap_lock_try(dir_fd, getpid(), &holder), -ELOOP);
         assert_int_equal(unlinkat(dir_fd, LOCK, 0), 0);
         assert_int_equal(holder, -1);
 }
@@ -139,7 +139,7 @@ static void test_race(void **state) {
                         continue;
                 for (unsigned had = 0; had < 200;) {
                         pid_t holder;
-                        int r = ap_lock_try(dir_fd, &holder);
+                        int r = ap_lock_try(dir_fd, getpid(), &holder);
 
                         if (r < 0)
                                 _exit(1);

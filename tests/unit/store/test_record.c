@@ -19,7 +19,8 @@ static bool records_equal(const Record *a, const Record *b) {
                strcmp(a->guest ?: "", b->guest ?: "") == 0 && uuid_equal(a->guest_uuid, b->guest_uuid) &&
                ap_matrix_equal(&a->matrix, &b->matrix) && a->autostart == b->autostart &&
                a->alternative == b->alternative && a->from_host == b->from_host && a->uid == b->uid &&
-               strcmp(a->unknown ?: "", b->unknown ?: "") == 0;
+               strcmp(a->unknown ?: "", b->unknown ?: "") == 0 &&
+               strcmp(a->mdevctl ?: "", b->mdevctl ?: "") == 0;
 }
 
 static void round_trip(const Record *r) {
@@ -51,6 +52,10 @@ static void test_round_trip(void **state) {
                         *record_flag(&r, k) = i >> k & 1;
                 round_trip(&r);
         }
+        r.mdevctl =
+                (char *) "{\"start\":\"auto\",\"attrs\":[{\"assign_adapter\":\"0xab\"}],\"note\":\"<&'\\u0001\"}";
+        round_trip(&r);
+        r.mdevctl = NULL;
         r.matrix.adapters = r.matrix.domains = r.matrix.control = AP_MASK_ALL;
         round_trip(&r);
 }

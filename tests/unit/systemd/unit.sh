@@ -15,7 +15,9 @@ units=(guestcryptd.service guestcrypt-tpm-job@.service guestcrypt-swtpm@.service
 for unit in "${units[@]}"; do
         sed "s#^ExecStart=[^ ]*/#ExecStart=$build/daemon/#" "$build/systemd/$unit" > "$t/$unit"
 done
-for unit in "${units[@]}"; do
+install -m 755 /dev/null "$t/mdevctl" # the other one's program need not be here
+sed "s#^ExecStart=mdevctl#ExecStart=$t/mdevctl#" "$top/systemd/guestcrypt-mdevctl.service" > "$t/guestcrypt-mdevctl.service"
+for unit in "${units[@]}" guestcrypt-mdevctl.service; do
         out=$(systemd-analyze verify --man=no "$t/${unit/@/@x}" 2>&1) || { echo "$out"; exit 1; }
         ! grep -F "$unit" <<< "$out" || exit 1
 done
