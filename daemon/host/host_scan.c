@@ -143,7 +143,7 @@ static int device_entry(void *userdata, const char *name) {
         return 0;
 }
 
-static int override_read(Sysfs *s, Apqn q, bool *ret) {
+static int override_read(Sysfs *s, Apqn q, bool *ret_vfio, bool *ret_alien) {
         char path[HOST_PATH_SIZE], name[APQN_STRING_SIZE], value[64];
         int r;
 
@@ -152,29 +152,39 @@ static int override_read(Sysfs *s, Apqn q, bool *ret) {
         if (r < 0)
                 return r;
 
-        *ret = strcmp(value, HOST_DRIVER_AP) == 0; /* "(null)" or empty: none */
+        *ret_vfio = strcmp(value, HOST_DRIVER_AP) == 0;
+        *ret_alien = !*ret_vfio && value[0] && strcmp(value, "(null)") != 0;
         return 0;
 }
 
-/* Overrides exist only while both masks are full; then a queue bound to vfio_ap has got there by its own. */
-static int scan_overrides(Sysfs *sysfs, Snapshot *s) {
-        const ApMask all = AP_MASK_ALL;
-
-        memset(s->queue_override, 0, sizeof s->queue_override);
-        if (!s->has_override || !ap_mask_equal(&s->apmask, &all) || !ap_mask_equal(&s->aqmask, &all))
-                return 0;
+/* Overrides exist only while both masks are full; then a queue bound to vfio_ap has got there by its own. @previous, if
+ * not all are read: where there was one, which may be @s itself. */
+static int scan_overrides(Sysfs *sysfs, Snapshot *s, const Snapshot *previous) {
+        bool some = s->has_override && snapshot_masks_are_full(s);
 
         for (unsigned a = 0; a < AP_IDS; a++) {
-                AP_MASK_FOREACH(d, &s->queue_vfio[a]) {
-                        bool set;
+                ApMask look = s->queue_present[a], vfio_ap = {}, alien = {};
+
+                if (previous) {
+                        look = ap_mask_or(&s->queue_vfio[a], &previous->queue_override[a]);
+                        look = ap_mask_or(&look, &previous->queue_alien[a]);
+                        look = ap_mask_and(&look, &s->queue_present[a]);
+                }
+                for (unsigned d = some ? ap_mask_next(&look, 0) : AP_IDS; d < AP_IDS;
+                     d = ap_mask_next(&look, d + 1)) {
+                        bool is_vfio, is_alien;
                         int r;
 
-                        r = override_read(sysfs, (Apqn) { (uint8_t) a, (uint8_t) d }, &set);
+                        r = override_read(sysfs, (Apqn) { (uint8_t) a, (uint8_t) d }, &is_vfio, &is_alien);
                         if (r < 0)
                                 return gone_is_again(r);
-                        if (set)
-                                ap_mask_set(&s->queue_override[a], (uint8_t) d);
+                        if (is_vfio)
+                                ap_mask_set(&vfio_ap, (uint8_t) d);
+                        if (is_alien)
+                                ap_mask_set(&alien, (uint8_t) d);
                 }
+                s->queue_override[a] = vfio_ap;
+                s->queue_alien[a] = alien;
         }
         return 0;
 }
@@ -240,7 +250,7 @@ int host_scan_queues(Sysfs *sysfs, Snapshot *s) {
                 if (r >= 0)
                         r = scan_devices(sysfs, s, &cards);
                 if (r >= 0)
-                        r = scan_overrides(sysfs, s);
+                        r = scan_overrides(sysfs, s, s);
         }
         return r == SCAN_AGAIN ? -EAGAIN : r;
 }
@@ -367,7 +377,21 @@ static int scan_same_devices(const Snapshot *old, Snapshot *s) {
         memcpy(s->queue_present, old->queue_present, sizeof s->queue_present);
         memcpy(s->queue_vfio, old->queue_vfio, sizeof s->queue_vfio);
         memcpy(s->queue_override, old->queue_override, sizeof s->queue_override);
+        memcpy(s->queue_alien, old->queue_alien, sizeof s->queue_alien);
         return 1;
+}
+
+/* "-1" or a domain. */
+static int scan_default_domain(Sysfs *sysfs, Snapshot *s) {
+        unsigned long domain = 0;
+        int r;
+
+        r = number_read(sysfs, HOST_PATH_DEFAULT, AP_IDS - 1, &domain);
+        if (r < 0 && r != -EBADMSG && r != -ENOENT)
+                return gone_is_again(r);
+
+        s->default_domain = r < 0 ? -1 : (int16_t) domain;
+        return 0;
 }
 
 static int scan_ap(const HostScanner *c, Snapshot *s) {
@@ -398,6 +422,13 @@ static int scan_ap(const HostScanner *c, Snapshot *s) {
         if (r < 0)
                 return gone_is_again(r);
         s->bindings_complete = strstr(s->bindings, "(complete)");
+        if (same && !c->overrides)
+                s->default_domain = same->default_domain;
+        else {
+                r = scan_default_domain(sysfs, s);
+                if (r < 0)
+                        return r;
+        }
 
         r = scan_masks(sysfs, s);
         if (r < 0)
@@ -408,8 +439,12 @@ static int scan_ap(const HostScanner *c, Snapshot *s) {
                 r = scan_configuration(sysfs, s);
                 if (r >= 0)
                         r = scan_same_devices(same, s);
-                if (r != 0)
-                        return MIN(r, 0);
+                if (r > 0 && c->overrides)
+                        r = scan_overrides(sysfs, s, NULL);
+                else if (r > 0)
+                        return 0;
+                if (r < 0 || s->cards)
+                        return r;
         }
 
         r = scan_devices(sysfs, s, &cards);
@@ -418,7 +453,7 @@ static int scan_ap(const HostScanner *c, Snapshot *s) {
         r = scan_has_override(sysfs, s);
         if (r < 0)
                 return r;
-        r = scan_overrides(sysfs, s);
+        r = scan_overrides(sysfs, s, c->overrides ? NULL : c->previous);
         if (r < 0)
                 return r;
         r = scan_configuration(sysfs, s);
@@ -932,6 +967,7 @@ int host_scan(const HostScanner *c, HostScan depth, Snapshot **ret) {
         HostScanner scanner = *c;
         int r = SCAN_AGAIN;
 
+        scanner.overrides |= depth == HOST_SCAN_DETAIL;
         for (unsigned i = 0; i < TRIES_MAX && r == SCAN_AGAIN; i++) {
                 r = scan_once(&scanner, depth, ret);
                 scanner.quiet_mdevs = false;
