@@ -8,6 +8,7 @@
 #define HOST_PATH_LOCK     "s390apconfig.lock" /* in the lock directory; s390-tools' */
 #define HOST_PATH_VFIO     "dev/vfio"
 #define HOST_PATH_MDEVCTL  "etc/mdevctl.d/matrix"
+#define HOST_PATH_RULES    "etc/udev/rules.d"
 
 #define HOST_PATH_AP          "bus/ap"
 #define HOST_PATH_APMASK      HOST_PATH_AP "/apmask"
