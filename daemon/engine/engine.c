@@ -516,6 +516,7 @@ Engine *engine_free(Engine *e) {
         sd_event_source_disable_unref(e->gather_timer);
         guests_drain(e);
         op_drain(e);
+        host_drain(e);
         recover_free(e);
         guests_free(e);
         while (e->waiters) {
@@ -765,6 +766,8 @@ const char *const *engine_problems(Engine *e) {
                               "Reconcile sets them",
                               ap_mask_format(&e->loaded.apmask, apmask),
                               ap_mask_format(&e->loaded.aqmask, aqmask));
+        if (r >= 0)
+                r = host_problems(e, &lines);
         if (r >= 0)
                 r = guests_general_problems(e, &lines);
 

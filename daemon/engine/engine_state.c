@@ -453,6 +453,7 @@ int state_take_snapshot(Engine *e, Snapshot *s) {
         first = !e->scanned;
         e->snapshot = s;
         e->scanned = true;
+        e->masks_refused &= s->has_override && snapshot_masks_are_full(s);
         forget_own_mdevs(e);
         if (!same_host)
                 claim_table_set_host(e->claims, s);
