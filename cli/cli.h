@@ -56,6 +56,10 @@ typedef enum CliOption {
         OPT_WIPE,
         OPT_NAME,
         OPT_FORCE,
+        OPT_DRY_RUN,
+        OPT_TAKE_OTHERS,
+        OPT_BY,
+        OPT_ALL,
         _OPT_MAX
 } CliOption;
 
@@ -98,6 +102,8 @@ int cli_usage(Cli *c, const char *format, ...) __attribute__((format(printf, 2, 
 /* @name: the error's name on the bus, or NULL */
 int cli_error(Cli *c, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
 int cli_errno(Cli *c, int r, const char *doing);
+/* Of an error's name on the bus. */
+int cli_exit_status(const char *name);
 
 /* ---- client.c: calls. All return an exit status; other than CLI_DONE the error is already told ---- */
 
@@ -207,6 +213,10 @@ int verb_status(Cli *c, char **args);
 int verb_adapters(Cli *c, char **args);
 int verb_queues(Cli *c, char **args);
 int verb_masks(Cli *c, char **args);
+int verb_host_show(Cli *c, char **args);
+int verb_host_reserve(Cli *c, char **args);
+int verb_host_release(Cli *c, char **args);
+int verb_host_persist(Cli *c, char **args);
 int verb_reconcile(Cli *c, char **args);
 int verb_reload(Cli *c, char **args);
 int verb_list(Cli *c, char **args);
@@ -277,3 +287,5 @@ void grid_set_symbols(Grid *g);
 /* At most @columns wide: domains that do not fit go into a further block; equal adapters in a row share a
  * line. */
 void grid_print(const Grid *g, FILE *f, unsigned columns, bool colour);
+/* The same without its legend; whether there was anything. */
+bool grid_print_cells(const Grid *g, FILE *f, unsigned columns, bool colour);

@@ -78,7 +78,7 @@ int cli_usage(Cli *c, const char *format, ...) {
         return CLI_USAGE;
 }
 
-static int exit_status(const char *name) {
+int cli_exit_status(const char *name) {
         static const char *const conflicts[] = { "Overlap", "HostOwned", "InUse" };
 
         if (strncmp(name, ERROR_PREFIX, strlen(ERROR_PREFIX)) != 0)
@@ -98,7 +98,7 @@ int cli_error(Cli *c, const char *name, const char *format, ...) {
         vtell(c, name ?: "Failed", format, ap);
         va_end(ap);
 
-        return exit_status(name ?: "");
+        return cli_exit_status(name ?: "");
 }
 
 int cli_errno(Cli *c, int r, const char *doing) {

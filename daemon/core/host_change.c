@@ -46,6 +46,8 @@ static const ApMask *row_of(const ApMatrix *m, unsigned adapter) {
 
 /* What changes sides, where @will are the host's rows afterwards. */
 static void compare(const Snapshot *s, const HostWish *w, const ApMask will[static AP_IDS], HostChange *c) {
+        const ApMask possible = ap_mask_up_to(s->max_domain), none = {};
+
         for (unsigned a = 0; a < AP_IDS; a++) {
                 ApMask was = snapshot_host_owned(s, (uint8_t) a), changed, wanted, there;
 
@@ -55,6 +57,7 @@ static void compare(const Snapshot *s, const HostWish *w, const ApMask will[stat
                 c->moved[a] = ap_mask_and(&there, &wanted);
                 c->others[a] = ap_mask_and_not(&there, &wanted);
                 c->absent[a] = ap_mask_and_not(&wanted, &there);
+                c->absent[a] = ap_mask_and(&c->absent[a], a <= s->max_adapter ? &possible : &none);
         }
         c->n_moved = rows_count(c->moved);
         c->n_others = rows_count(c->others);

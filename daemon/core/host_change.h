@@ -45,7 +45,7 @@ typedef struct HostChange {
         HostMeans means;
         ApMask apmask, aqmask; /* as they are to be */
         /* Queues that are there and change sides, of the matrix and others; and those of the matrix that are not there
-         * now, but will be as the others if they come. */
+         * now, but will be as the others if they come (ids above the machine's maxima do not count). */
         ApMask moved[AP_IDS], others[AP_IDS], absent[AP_IDS];
         unsigned n_moved, n_others, n_absent;
         ApMask overrides[AP_IDS]; /* to be set or cleared */

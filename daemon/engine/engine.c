@@ -68,6 +68,10 @@ static void on_scanned(void *userdata, int r, Snapshot *snapshot) {
 
         if (snapshot && state_take_snapshot(e, snapshot) < 0)
                 log_error("Out of memory while taking over the state of the host");
+        if (snapshot && detailed && e->masks_doubtful) {
+                e->masks_refused &= !snapshot_find_override(e->snapshot, &(Apqn) {});
+                e->masks_doubtful = false;
+        }
         if (r != before)
                 state_emit_manager(e);
 

@@ -250,7 +250,7 @@ static int note_change(const Engine *e, const EngineHostWish *w, const HostChang
         if (c->means == HOST_MEANS_ANY)
                 return strv_addf(notes, w->wish.release ? "the host has all of these queues already"
                                                         : "the host has none of these queues");
-        if (c->n_absent > 0)
+        if (c->n_absent > 0 && !w->wish.release)
                 r = strv_addf(notes, "%u of these queues %s not there now", c->n_absent,
                               c->n_absent == 1 ? "is" : "are");
         if (r >= 0 && c->means == HOST_MEANS_MASKS && e->loaded.keep_masks)
@@ -328,8 +328,6 @@ static int change_decide(Engine *e, HostRequest *h, Plan *plan, Refusal *reterr)
         if (r != 0)
                 return r;
 
-        if (snapshot_find_override(e->snapshot, &q)) /* which says it */
-                e->masks_refused = false;
         wish.no_masks = e->masks_refused && wish.means != HOST_MEANS_MASKS; /* who insists may try */
         verdict = host_change(e->snapshot, &wish, &report->change, &q, &has_apqn);
         r = refuse_change(e, &h->wish, verdict, &report->change, q, reterr);

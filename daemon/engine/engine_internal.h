@@ -188,11 +188,12 @@ struct Engine {
         bool resting; /* the AP lock is waited for before recovery begins */
         bool unquiet; /* and was not had: a child of the daemon before us may still change the host */
         bool settled, boot_done, closing;
-        bool host_differs;       /* since what has failed was last tried again */
-        bool start_wanted;       /* what is pending is to be tried again when nothing is being undone */
-        bool masks_refused;      /* the kernel refused masks as if there were an override */
-        bool persisting;         /* the rules file is being written */
-        bool masks_pending;      /* the masks that we keep are still to be set at this boot */
+        bool host_differs;   /* since what has failed was last tried again */
+        bool start_wanted;   /* what is pending is to be tried again when nothing is being undone */
+        bool masks_refused;  /* the kernel refused masks as if there were an override, but there is none */
+        bool masks_doubtful; /* which a scan in detail has still to see */
+        bool persisting;     /* the rules file is being written */
+        bool masks_pending;  /* the masks that we keep are still to be set at this boot */
         unsigned n_autostarting; /* and 1 for whoever has still to begin some */
         sd_event_source *autostart_source;
         Uuid autostart_next; /* the matrix at which beginning them goes on */

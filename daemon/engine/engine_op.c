@@ -299,7 +299,7 @@ static void host_refused(Engine *e, Op *op, const HostOutcome *outcome) {
         /* an override that no scan has seen yet, or that went with its queue: what is possible without masks? */
         if (outcome->verdict == HOST_KERNEL && outcome->error == -EINVAL && !e->masks_refused &&
             outcome->step < op->plan.n_steps && op->plan.steps[outcome->step].type == PLAN_MASKS) {
-                e->masks_refused = e->detail_wanted = true;
+                e->masks_refused = e->masks_doubtful = e->detail_wanted = true;
                 again = true;
         }
 

@@ -169,8 +169,7 @@ static void has_queue(sd_bus_message *m, const char *key, unsigned adapter, unsi
 
 static void test_host(void **state) {
         CLEANUP(sd_bus_message_unrefp)
-        sd_bus_message *done = NULL,
-                       *dry = NULL, *view = NULL, *persisted = NULL;
+        sd_bus_message *done = NULL, *dry = NULL, *view = NULL, *persisted = NULL;
         sd_bus_message *m = new_call(NULL, HOST, "Reserve");
 
         assert_true(sd_bus_message_append(m, "aqaqa{sv}", 2, 5, 6, 1, 0x47, 2, "by", "s", "overrides",
