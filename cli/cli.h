@@ -58,6 +58,8 @@ typedef enum CliOption {
         OPT_FORCE,
         OPT_ALL,
         OPT_DRY_RUN,
+        OPT_TAKE_OTHERS,
+        OPT_BY,
         _OPT_MAX
 } CliOption;
 
@@ -211,6 +213,10 @@ int verb_status(Cli *c, char **args);
 int verb_adapters(Cli *c, char **args);
 int verb_queues(Cli *c, char **args);
 int verb_masks(Cli *c, char **args);
+int verb_host_show(Cli *c, char **args);
+int verb_host_reserve(Cli *c, char **args);
+int verb_host_release(Cli *c, char **args);
+int verb_host_persist(Cli *c, char **args);
 int verb_reconcile(Cli *c, char **args);
 int verb_reload(Cli *c, char **args);
 int verb_list(Cli *c, char **args);
@@ -283,3 +289,5 @@ void grid_set_symbols(Grid *g);
 /* At most @columns wide: domains that do not fit go into a further block; equal adapters in a row share a
  * line. */
 void grid_print(const Grid *g, FILE *f, unsigned columns, bool colour);
+/* The same without its legend; whether there was anything. */
+bool grid_print_cells(const Grid *g, FILE *f, unsigned columns, bool colour);

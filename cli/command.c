@@ -20,6 +20,9 @@
         (OPT_BIT(OPT_JSON) | OPT_BIT(OPT_HOST) | OPT_BIT(OPT_NO_ASK_PASSWORD) | OPT_BIT(OPT_HELP) | \
          OPT_BIT(OPT_VERSION))
 #define OPTS_SETS (OPT_BIT(OPT_ADAPTERS) | OPT_BIT(OPT_DOMAINS) | OPT_BIT(OPT_CONTROL))
+#define OPTS_HOST \
+        (OPT_BIT(OPT_ADAPTERS) | OPT_BIT(OPT_DOMAINS) | OPT_BIT(OPT_BY) | OPT_BIT(OPT_TAKE_OTHERS) | \
+         OPT_BIT(OPT_FORCE) | OPT_BIT(OPT_DRY_RUN))
 #define OPTS_DEFINE \
         (OPT_BIT(OPT_GUEST) | OPT_BIT(OPT_AUTOSTART) | OPT_BIT(OPT_START) | OPT_BIT(OPT_ALTERNATIVE) | \
          OPT_BIT(OPT_FROM_HOST))
@@ -39,6 +42,18 @@ static const CliVerb verbs[] = {
         { "matrix", "", "the grid of adapters and domains with who has what", 0, 0, 0, verb_matrix },
         { "masks", "[--adapters LIST --domains LIST]", "what the host's own drivers have; or set it", 0, 0,
           OPT_BIT(OPT_ADAPTERS) | OPT_BIT(OPT_DOMAINS), verb_masks },
+        { "host-show", "",
+          "what the host has of the queues, what keeps it so, and what is in force at the next boot", 0, 0,
+          0, verb_host_show },
+        { "host-reserve",
+          "--adapters LIST --domains LIST [--by masks|overrides] [--take-others] [--force] [--dry-run]",
+          "take queues from the host for guests, with the smallest change", 0, 0, OPTS_HOST,
+          verb_host_reserve },
+        { "host-release",
+          "--adapters LIST --domains LIST|--all [--by masks|overrides] [--take-others] [--force] [--dry-run]",
+          "give queues back to the host", 0, 0, OPTS_HOST | OPT_BIT(OPT_ALL), verb_host_release },
+        { "host-persist", "[--dry-run]", "keep the masks as they are, in chzdev's udev rules", 0, 0,
+          OPT_BIT(OPT_DRY_RUN), verb_host_persist },
         { "list", "", "matrices", 0, 0, 0, verb_list },
         { "show", "NAME", "all about one matrix", 1, 1, 0, verb_show },
         { "check",
@@ -153,6 +168,8 @@ static const struct option options[] = {
         { "force", no_argument, NULL, OPT_FORCE },
         { "all", no_argument, NULL, OPT_ALL },
         { "dry-run", no_argument, NULL, OPT_DRY_RUN },
+        { "take-others", no_argument, NULL, OPT_TAKE_OTHERS },
+        { "by", required_argument, NULL, OPT_BY },
         {},
 };
 

@@ -117,7 +117,7 @@ static void print_legend(const Grid *g, FILE *f, bool colour) {
         }
 }
 
-void grid_print(const Grid *g, FILE *f, unsigned columns, bool colour) {
+bool grid_print_cells(const Grid *g, FILE *f, unsigned columns, bool colour) {
         uint8_t adapters[AP_IDS], domains[AP_IDS];
         size_t n_adapters = 0, n_domains = 0, per_block;
         bool two = g->n_owners > LETTERS, used[AP_IDS] = {};
@@ -137,7 +137,7 @@ void grid_print(const Grid *g, FILE *f, unsigned columns, bool colour) {
 
         if (n_adapters == 0) {
                 (void) fputs("The host has no crypto queues.\n", f);
-                return;
+                return false;
         }
 
         per_block = columns > LABEL_WIDTH + MODE_WIDTH + 16 ? columns - LABEL_WIDTH - MODE_WIDTH : 16;
@@ -151,7 +151,12 @@ void grid_print(const Grid *g, FILE *f, unsigned columns, bool colour) {
                             two, colour);
                 (void) fputc('\n', f);
         }
-        print_legend(g, f, colour);
+        return true;
+}
+
+void grid_print(const Grid *g, FILE *f, unsigned columns, bool colour) {
+        if (grid_print_cells(g, f, columns, colour))
+                print_legend(g, f, colour);
 }
 
 /* ---- who has what ---- */

@@ -17,6 +17,7 @@ _guestcryptctl_mdevctl() { # what mdevctl has defined
 _guestcryptctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' words='' files='' i n=0 args=()
         local global='--json --host= --no-ask-password --help --version'
+        local change='--adapters --domains --by --take-others --force --dry-run'
         local sets='--adapters --domains --control'
         local define='--guest --autostart --start --alternative --from-host'
         local tpm='--uuid --guest --key-file --platform-keep --deny'
@@ -24,6 +25,7 @@ _guestcryptctl() {
                 [status]='' [adapters]='' [matrix]='' [list]='' [show]='' [dumpxml]='' [stop]='' [explain]='' [reconcile]=''
                 [reload]='' [watch]='' [mdev-types]='' [mdev-remove]='' [mdev-list]=''
                 [queues]='--adapter --domain --free --owner' [masks]='--adapters --domains'
+                [host-show]='' [host-reserve]="$change" [host-release]="$change --all" [host-persist]='--dry-run'
                 [check]="$sets --start --alternative --from-host --self" [define]="$sets $define --uuid" [define-xml]="$define"
                 [modify]="$sets --autostart --no-autostart" [start]='--from-host' [undefine]='--stop'
                 [mdev-create]='--uuid --attr'
@@ -38,7 +40,7 @@ _guestcryptctl() {
         for ((i = 1; i < COMP_CWORD; i++)); do
                 case ${COMP_WORDS[i]} in
                 --adapters | --domains | --control | --uuid | --guest | --self | --attr | --adapter | --domain | --owner | --host) ((i++)) ;;
-                --tpm | --model | --key-file | --pcr-banks | --profile | --ca-config | --deny | --name) ((i++)) ;;
+                --by | --tpm | --model | --key-file | --pcr-banks | --profile | --ca-config | --deny | --name) ((i++)) ;;
                 -*) ;;
                 *) [ -n "$verb" ] && args+=("${COMP_WORDS[i]}") || verb=${COMP_WORDS[i]} ;;
                 esac
@@ -49,6 +51,7 @@ _guestcryptctl() {
         --self | --owner) words=$(_guestcryptctl_names) ;;
         --guest) words=$(_guestcryptctl_names guest-list) ;;
         --tpm) words=$(_guestcryptctl_names tpm-list) ;;
+        --by) words='masks overrides' ;;
         --model) words='virtio crb tis' ;;
         --pcr-banks) words='sha1 sha256 sha384 sha512' ;;
         --key-file | --ca-config) files=-f ;;

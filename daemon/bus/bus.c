@@ -35,7 +35,8 @@ static int count(Bus *b) {
 int bus_new(sd_bus *bus, Engine *e, const BusConfig *config, Bus **ret) {
         static int (*const add[])(Bus * b) = { bus_objects_add, bus_manager_add, bus_hook_add,
                                                bus_mdevctl_add, bus_matrix_add,  bus_mdev_add,
-                                               bus_host_add,    bus_guest_add,   bus_tpm_add };
+                                               bus_host_add,    bus_guest_add,   bus_tpm_add,
+                                               bus_own_add };
         Bus *b;
         int r;
 
@@ -150,7 +151,7 @@ static const struct {
         { BUS_INTERFACE("Mdev"), bus_mdev_vtable },       { BUS_INTERFACE("Parent"), bus_parent_vtable },
         { BUS_INTERFACE("Adapter"), bus_adapter_vtable }, { BUS_INTERFACE("Guest"), bus_guest_vtable },
         { BUS_INTERFACE("Tpm"), bus_tpm_vtable },         { BUS_INTERFACE("Hook"), bus_hook_vtable },
-        { BUS_INTERFACE("Mdevctl"), bus_mdevctl_vtable },
+        { BUS_INTERFACE("Mdevctl"), bus_mdevctl_vtable }, { BUS_INTERFACE("Host"), bus_own_vtable },
 };
 
 static int on_introspected(sd_bus_message *m, void *userdata, sd_bus_error *error) {

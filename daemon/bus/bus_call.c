@@ -42,6 +42,18 @@ Call *bus_call_free(Call *c) {
         return NULL;
 }
 
+sd_bus_message *bus_call_message(const Call *c) {
+        return c->message;
+}
+
+CallReply bus_call_reply(const Call *c) {
+        return c->reply;
+}
+
+Bus *bus_call_bus(const Call *c) {
+        return c->bus;
+}
+
 int bus_call_count(Call *c, sd_bus_error *error) {
         int r;
 

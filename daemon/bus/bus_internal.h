@@ -193,12 +193,16 @@ typedef enum CallReply {
         CALL_REPLY_MATRIX,
         CALL_REPLY_MDEV,
         CALL_REPLY_TPM,
-        CALL_REPLY_OTHER, /* what is no path, which another function than bus_call_done() replies */
+        CALL_REPLY_OTHER,   /* what is no path, which another function than bus_call_done() replies */
+        CALL_REPLY_DRY_RUN, /* the same, of a call that changes nothing */
 } CallReply;
 
 /* Keeps @m until the answer. NULL: out of memory. */
 Call *bus_call_new(Bus *b, sd_bus_message *m, CallReply reply);
 Call *bus_call_free(Call *c);
+sd_bus_message *bus_call_message(const Call *c);
+CallReply bus_call_reply(const Call *c);
+Bus *bus_call_bus(const Call *c);
 /* Counts it for its caller's limit until it is freed. < 0: @error is set. */
 int bus_call_count(Call *c, sd_bus_error *error);
 /* What a handler returns after it gave @c to the engine, which answered @r at once; frees @c and
@@ -300,7 +304,8 @@ void bus_signal_free(Bus *b);
 /* ---- the interfaces ---- */
 
 extern const sd_bus_vtable bus_manager_vtable[], bus_matrix_vtable[], bus_mdev_vtable[], bus_parent_vtable[],
-        bus_adapter_vtable[], bus_guest_vtable[], bus_tpm_vtable[], bus_hook_vtable[], bus_mdevctl_vtable[];
+        bus_adapter_vtable[], bus_guest_vtable[], bus_tpm_vtable[], bus_hook_vtable[], bus_mdevctl_vtable[],
+        bus_own_vtable[];
 
 /* Objects below BUS_ROOT/@kind. */
 int bus_add_objects(Bus *b, const char *kind, const char *interface, const sd_bus_vtable *vtable,
@@ -325,3 +330,4 @@ int bus_guest_add(Bus *b);
 int bus_tpm_add(Bus *b);
 int bus_hook_add(Bus *b);
 int bus_mdevctl_add(Bus *b);
+int bus_own_add(Bus *b);

@@ -69,13 +69,9 @@ static int append_assign(Plan *p, const ApMatrix *before, const ApMatrix *after)
 
 /* With an override in force the kernel refuses every change of the masks, and the other way round. */
 static bool overrides_are_in_force(const Snapshot *s) {
-        if (!s->has_override || !snapshot_masks_are_full(s))
-                return false;
+        Apqn q;
 
-        for (size_t a = 0; a < AP_IDS; a++)
-                if (!ap_mask_is_empty(&s->queue_override[a]))
-                        return true;
-        return false;
+        return s->has_override && snapshot_masks_are_full(s) && snapshot_find_override(s, &q);
 }
 
 static int append_overrides(Plan *p, const Snapshot *s, const ApMatrix *m) {
@@ -88,6 +84,7 @@ static int append_overrides(Plan *p, const Snapshot *s, const ApMatrix *m) {
                         int r;
 
                         step.override.apqn = (Apqn) { (uint8_t) a, (uint8_t) d };
+                        step.override.before = ap_mask_test(&s->queue_override[a], (uint8_t) d);
                         step.override.after = true;
                         r = plan_append(p, &step);
                         if (r < 0)

@@ -120,6 +120,7 @@ static void world_apply(World *w, const PlanStep *step) {
 
                 if (ap_mask_test(&w->s.queue_present[q.adapter], q.domain)) {
                         set_bit(&w->s.queue_override[q.adapter], q.domain, step->override.after);
+                        ap_mask_clear(&w->s.queue_alien[q.adapter], q.domain);
                         set_bit(&w->s.queue_vfio[q.adapter], q.domain, step->override.after);
                 }
                 break;
@@ -146,14 +147,13 @@ static PlanVerdict check_masks(const World *w, const PlanStep *step, Apqn *ret) 
         ApMask back[AP_IDS];
         ApMatrix hull = {}; /* of what goes back: one look at all mdevs is enough where none is near */
         World after = *w;
+        Apqn overridden;
 
         if (!ap_mask_equal(&w->s.apmask, &step->masks.apmask_before) ||
             !ap_mask_equal(&w->s.aqmask, &step->masks.aqmask_before))
                 return PLAN_CHANGED;
-        for (unsigned a = 0; a < AP_IDS; a++)
-                if (!ap_mask_is_empty(
-                            &w->s.queue_override[a])) /* the kernel lets nobody change the masks then */
-                        return PLAN_CHANGED;
+        if (snapshot_find_override(&w->s, &overridden)) /* the kernel lets nobody change the masks then */
+                return PLAN_CHANGED;
 
         after.s.apmask = step->masks.apmask_after;
         after.s.aqmask = step->masks.aqmask_after;
@@ -184,6 +184,7 @@ static PlanVerdict check_override(const World *w, const PlanStep *step, Apqn *re
         Apqn q = step->override.apqn;
         bool override = ap_mask_test(&w->s.queue_override[q.adapter], q.domain);
         bool vfio = ap_mask_test(&w->s.queue_vfio[q.adapter], q.domain);
+        bool alien = ap_mask_test(&w->s.queue_alien[q.adapter], q.domain);
 
         if (!snapshot_masks_are_full(&w->s) || !w->s.has_override)
                 return PLAN_CHANGED;
@@ -193,7 +194,7 @@ static PlanVerdict check_override(const World *w, const PlanStep *step, Apqn *re
         }
 
         /* half given counts as given: this is how an interrupted plan leaves a queue */
-        if (step->override.before ? !override && !vfio : override)
+        if (step->override.before ? !override && !vfio && !alien : override || alien)
                 return PLAN_CHANGED;
 
         if (!step->override.after) {
@@ -314,6 +315,7 @@ int plan_apply(const Plan *p, Snapshot *s) {
         s->aqmask = w.s.aqmask;
         memcpy(s->queue_vfio, w.s.queue_vfio, sizeof s->queue_vfio);
         memcpy(s->queue_override, w.s.queue_override, sizeof s->queue_override);
+        memcpy(s->queue_alien, w.s.queue_alien, sizeof s->queue_alien);
         return 0;
 }
 
@@ -437,6 +439,7 @@ static bool mdev_is_ours(const Plan *p, const World *w) {
 
 static bool override_is(const Snapshot *s, Apqn q, bool given) {
         return ap_mask_test(&s->queue_override[q.adapter], q.domain) == given &&
+               !ap_mask_test(&s->queue_alien[q.adapter], q.domain) &&
                ap_mask_test(&s->queue_vfio[q.adapter], q.domain) == given;
 }
 
@@ -553,7 +556,8 @@ static int move_override(const World *w, const PlanStep *end, bool forward, Plan
 
         step.override.before =
                 !step.override.after ||
-                ap_mask_test(&w->s.queue_override[step.override.apqn.adapter], step.override.apqn.domain);
+                ap_mask_test(&w->s.queue_override[step.override.apqn.adapter], step.override.apqn.domain) ||
+                ap_mask_test(&w->s.queue_alien[step.override.apqn.adapter], step.override.apqn.domain);
         return plan_append(ret, &step);
 }
 

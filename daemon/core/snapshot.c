@@ -6,7 +6,11 @@
 #include <string.h>
 
 Snapshot *snapshot_new(void) {
-        return calloc(1, sizeof(Snapshot));
+        Snapshot *s = calloc(1, sizeof *s);
+
+        if (s)
+                s->default_domain = -1;
+        return s;
 }
 
 Snapshot *snapshot_free(Snapshot *s) {
@@ -141,6 +145,19 @@ bool snapshot_masks_are_full(const Snapshot *s) {
         return ap_mask_equal(&s->apmask, &AP_MASK_ALL) && ap_mask_equal(&s->aqmask, &AP_MASK_ALL);
 }
 
+bool snapshot_find_override(const Snapshot *s, Apqn *ret) {
+        for (unsigned a = 0; a < AP_IDS; a++) {
+                ApMask any = ap_mask_or(&s->queue_override[a], &s->queue_alien[a]);
+
+                if (!ap_mask_is_empty(&any)) {
+                        *ret = (Apqn) { (uint8_t) a, (uint8_t) ap_mask_next(&any, 0) };
+                        return true;
+                }
+        }
+
+        return false;
+}
+
 ApMask snapshot_host_owned(const Snapshot *s, uint8_t adapter) {
         ApMask given;
 
@@ -149,7 +166,8 @@ ApMask snapshot_host_owned(const Snapshot *s, uint8_t adapter) {
         if (!s->has_override || !snapshot_masks_are_full(s))
                 return s->aqmask;
 
-        given = ap_mask_and(&s->queue_override[adapter], &s->queue_vfio[adapter]);
+        given = ap_mask_or(&s->queue_override[adapter], &s->queue_alien[adapter]);
+        given = ap_mask_and(&given, &s->queue_vfio[adapter]);
         return ap_mask_and_not(&s->aqmask, &given);
 }
 

@@ -64,11 +64,13 @@ typedef struct Snapshot {
         bool detailed;     /* use and guest matrices were read too */
         bool detail_stuck; /* they could not be: the kernel hangs on them */
         uint8_t max_adapter, max_domain;
+        int16_t default_domain; /* where the host's requests go that name no domain; -1: none */
         ApMask apmask, aqmask;
         ApMask host_adapters, host_domains, host_control; /* what the machine has ("host configuration") */
 
-        /* Row a, bit d: queue a.d is there; is bound to vfio_ap; has a driver override. */
-        ApMask queue_present[AP_IDS], queue_vfio[AP_IDS], queue_override[AP_IDS];
+        /* Row a, bit d: queue a.d is there; is bound to vfio_ap; is overridden to vfio_ap; to anything else. An
+         * override of a queue that is not vfio_ap's shows in detailed scans, and where it was seen before. */
+        ApMask queue_present[AP_IDS], queue_vfio[AP_IDS], queue_override[AP_IDS], queue_alien[AP_IDS];
 
         HostCard *cards; /* by id */
         size_t n_cards;
@@ -113,9 +115,12 @@ void snapshot_drop_mdev(Snapshot *s, Uuid uuid);
 /* Whether apmask and aqmask leave everything to the host's drivers: only then the kernel takes overrides. */
 bool snapshot_masks_are_full(const Snapshot *s);
 
+/* Any queue with an override of any kind: while there is one the kernel takes no masks. False: none is known. */
+bool snapshot_find_override(const Snapshot *s, Apqn *ret);
+
 /* Which domains of @adapter the host's drivers own. Host-owned = bit set in both masks; but where the
- * kernel has overrides and both masks are full, a queue that has one and is bound to vfio_ap is not the
- * host's. An override alone does not count, nor does vfio_ap alone: the kernel goes by the masks then
+ * kernel has overrides and both masks are full, a queue that has one, whatever it says, and is bound to vfio_ap
+ * is not the host's. An override alone does not count, nor does vfio_ap alone: the kernel goes by the masks then
  * (ap_bus.c). Ids above the machine's maximum are included where the masks say so. */
 ApMask snapshot_host_owned(const Snapshot *s, uint8_t adapter);
 

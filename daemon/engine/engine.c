@@ -67,6 +67,10 @@ static void on_scanned(void *userdata, int r, Snapshot *snapshot) {
 
         if (snapshot && state_take_snapshot(e, snapshot) < 0)
                 log_error("Out of memory while taking over the state of the host");
+        if (snapshot && detailed && e->masks_doubtful) {
+                e->masks_refused &= !snapshot_find_override(e->snapshot, &(Apqn) {});
+                e->masks_doubtful = false;
+        }
         if (r != before)
                 state_emit_manager(e);
 
@@ -406,6 +410,7 @@ Engine *engine_free(Engine *e) {
         sd_event_source_disable_unref(e->gather_timer);
         guests_drain(e);
         op_drain(e);
+        host_drain(e);
         recover_free(e);
         guests_free(e);
         while (e->waiters) {
@@ -654,6 +659,8 @@ const char *const *engine_problems(Engine *e) {
                               "Reconcile sets them",
                               ap_mask_format(&e->loaded.apmask, apmask),
                               ap_mask_format(&e->loaded.aqmask, aqmask));
+        if (r >= 0)
+                r = host_problems(e, &lines);
         if (r >= 0)
                 r = guests_general_problems(e, &lines);
 

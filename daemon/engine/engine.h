@@ -9,9 +9,11 @@
 #include <systemd/sd-event.h>
 
 #include "core/claim.h"
+#include "core/host_change.h"
 #include "core/snapshot.h"
 #include "engine/verdict.h"
 #include "host/host.h"
+#include "host/host_rules.h"
 
 #define ENGINE_OWNER_SIZE 72 /* name of a definition or text of a uuid, with NUL */
 
@@ -140,6 +142,46 @@ int engine_remove_mdev(Engine *e, Uuid uuid, const EngineCaller *c, engine_done_
  * OVERLAP if a queue that they would get back is in a mdev. */
 int engine_set_host_masks(Engine *e, const ApMask *adapters, const ApMask *domains, const EngineCaller *c,
                           engine_done_t done, void *userdata, Refusal *reterr);
+
+/* The smallest change that takes the queues of a matrix from the host's drivers, or gives them back, until the next
+ * boot; masks that are kept follow. Conflicts are refused as HOST_OWNED (more would change sides than asked for; the last
+ * queue of the default domain), OVERLAP (an mdev has one, or a definition needs it) or BAD_STATE (masks and overrides
+ * exclude each other). */
+typedef struct EngineHostWish {
+        HostWish wish; /* `no_masks` is ours to say */
+        bool dry_run;  /* change nothing, but say what it would come to */
+} EngineHostWish;
+
+typedef struct EngineHostReport {
+        HostChange change;
+        ApMask apmask, aqmask; /* before it */
+        Refusal refusal;       /* a dry run's: why it would be refused */
+        char **notes;          /* NULL, or NULL-terminated lines: what follows from it */
+} EngineHostReport;
+typedef void (*engine_host_changed_t)(void *userdata, int r, const Refusal *refusal,
+                                      const EngineHostReport *report);
+int engine_change_host(Engine *e, const EngineHostWish *w, const EngineCaller *c, engine_host_changed_t done,
+                       void *userdata, Refusal *reterr);
+
+/* What is kept of the host's masks, and what keeps them from being changed. */
+typedef struct EngineHostView {
+        HostRules rules; /* the file of chzdev */
+        char *text;      /* as it is; persisting: as it is, or would be, then. NULL: it cannot be read */
+        bool changed;    /* persisting: the file was, or would be, another */
+        bool kept;       /* we set these at each boot, after the file: engine_set_host_masks() */
+        ApMask kept_apmask, kept_aqmask;
+        bool masks_refused; /* the kernel takes none, although no queue has an override */
+        Apqn last;          /* the only usable queue of the default domain */
+        bool has_last;
+        char **notes;
+} EngineHostView;
+typedef void (*engine_host_viewed_t)(void *userdata, int r, const Refusal *refusal,
+                                     const EngineHostView *view);
+/* Scans in detail, and reads the file. */
+int engine_view_host(Engine *e, engine_host_viewed_t done, void *userdata);
+/* Writes the masks as they are into the file, under the AP lock, and reads it back. */
+int engine_persist_host(Engine *e, bool dry_run, const EngineCaller *c, engine_host_viewed_t done,
+                        void *userdata, Refusal *reterr);
 
 typedef struct EngineHealed {
         Uuid uuid;

@@ -124,6 +124,8 @@ void request_release(Engine *e, Op *op) {
                                 claim_table_drop(e->claims, layer, op->shadow);
         op->has_shadow = false;
         op->claims_live = false;
+        if (e->host_op == op)
+                e->host_op = NULL;
         for (size_t i = 0; i < e->n_busy; i++)
                 if (e->busy[i] == op)
                         e->busy[i--] = e->busy[--e->n_busy];
@@ -583,19 +585,15 @@ static bool would_lose(const HostMdev *mdev, const ApMask *adapters, const ApMas
 
 static int decide_masks(Engine *e, Op *op, Refusal *reterr) {
         char text[UUID_STRING_SIZE], apqn[APQN_STRING_SIZE];
+        Apqn overridden;
         int r;
 
         r = request_need_ap(e, false, reterr);
         if (r != 0)
                 return r;
 
-        for (size_t i = 0; i < AP_IDS; i++)
-                if (!ap_mask_is_empty(&e->snapshot->queue_override[i]))
-                        return refuse(
-                                reterr, VERDICT_BAD_STATE, 0,
-                                "adapter 0x%02zx has queues with a driver override, and the kernel then takes no masks; "
-                                "clear the overrides first",
-                                i);
+        if (snapshot_find_override(e->snapshot, &overridden))
+                return host_refuse_masks(e, reterr);
 
         for (size_t i = 0; i < e->snapshot->n_mdevs; i++) {
                 const HostMdev *mdev = &e->snapshot->mdevs[i];
@@ -620,7 +618,7 @@ int request_decide(Engine *e, Op *op, Refusal *reterr) {
                 [INTENT_STOP] = decide_stop,         [INTENT_MODIFY] = decide_modify,
                 [INTENT_UNDEFINE] = decide_undefine, [INTENT_CREATE] = decide_create,
                 [INTENT_REMOVE] = decide_remove,     [INTENT_MASKS] = decide_masks,
-                [INTENT_HEAL] = decide_heal,
+                [INTENT_HEAL] = decide_heal,         [INTENT_HOST] = host_decide,
         };
         static_assert(ELEMENTS(decide) == _INTENT_KIND_MAX, "every kind can be decided");
         int r;
@@ -721,6 +719,7 @@ int request_apply(Engine *e, Op *op) {
                 recover_masks_are_set(e);
                 state_emit_manager(e);
                 break;
+        case INTENT_HOST: /* all of it is on the host */
         case _INTENT_KIND_MAX:
                 break;
         }

@@ -13,6 +13,7 @@
  *   engine_hand.c     definitions that go from mdevctl to us, or from us to mdevctl
  *   engine_decide.c   what each kind of operation checks, claims and plans, and what it leaves behind
  *   engine_recover.c  what was in flight, adoption, autostart, reconcile
+ *   engine_host.c     what the host has: queues reserved and released, masks persisted
  *   engine_text.c     sentences for people
  *   engine_guest*.c, engine_attach.c, engine_hold.c, engine_hook.c, engine_tpm.c   see engine_guest_internal.h
  *   intent.c          an operation as a line of the journal
@@ -36,6 +37,8 @@ typedef struct Matrix Matrix;
 typedef struct Guests Guests;
 typedef struct Reservation Reservation;
 typedef struct HandOver HandOver;
+typedef struct HostRequest HostRequest;
+typedef struct RulesJob RulesJob;
 
 struct Matrix {
         Record rec;
@@ -84,6 +87,7 @@ struct Op {
         EngineAttr *attrs;                                         /* CREATE: owned */
         size_t n_attrs;
         ApMask apmask, aqmask; /* MASKS */
+        HostRequest *host;     /* HOST */
         char caller[ENGINE_CALLER_SIZE];
         uint64_t arrived; /* number of scans begun when it came */
         unsigned tries;
@@ -167,7 +171,10 @@ struct Engine {
         Op **executing; /* the batch with the host */
         size_t n_executing;
         size_t n_ops; /* in flight */
-        Op **busy;    /* operations on mdevs without definition: at most one each */
+        HostRequest *host_requests;
+        RulesJob *rules_jobs;
+        Op *host_op; /* that changes what the host has, at most one */
+        Op **busy;   /* operations on mdevs without definition: at most one each */
         size_t n_busy;
         CallerCount *callers;
         size_t n_callers, allocated_callers;
@@ -189,9 +196,12 @@ struct Engine {
         bool resting; /* the AP lock is waited for before recovery begins */
         bool unquiet; /* and was not had: a child of the daemon before us may still change the host */
         bool settled, boot_done, closing;
-        bool host_differs;       /* since what has failed was last tried again */
-        bool start_wanted;       /* what is pending is to be tried again when nothing is being undone */
-        bool masks_pending;      /* the masks that we keep are still to be set at this boot */
+        bool host_differs;   /* since what has failed was last tried again */
+        bool start_wanted;   /* what is pending is to be tried again when nothing is being undone */
+        bool masks_refused;  /* the kernel refused masks as if there were an override, but there is none */
+        bool masks_doubtful; /* which a scan in detail has still to see */
+        bool persisting;     /* the rules file is being written */
+        bool masks_pending;  /* the masks that we keep are still to be set at this boot */
         unsigned n_autostarting; /* and 1 for whoever has still to begin some */
         sd_event_source *autostart_source;
         Uuid autostart_next; /* the matrix at which beginning them goes on */
@@ -364,6 +374,18 @@ int request_apply(Engine *e, Op *op);
 /* Masks that we are to keep follow what is taken from the host for a matrix: whether @p does, then the
  * entry that says so. It goes to the disk together with the end of the intent. */
 bool request_keeps_masks(const Engine *e, IntentKind kind, const Plan *p, StoreEntry *ret);
+
+/* ---- engine_host.c ---- */
+
+/* As request_decide() of INTENT_HOST. */
+int host_decide(Engine *e, Op *op, Refusal *reterr);
+/* Who keeps the kernel from setting the masks that @step wants, for EBUSY; false: nobody is known. */
+bool host_find_blocker(const Engine *e, const PlanStep *step, Apqn *ret_apqn, Uuid *ret_mdev);
+/* Why it takes no masks at all, for EINVAL. */
+int host_refuse_masks(Engine *e, Refusal *reterr);
+/* Appends what is wrong with what the host has. */
+int host_problems(const Engine *e, char ***lines);
+void host_drain(Engine *e); /* at the end */
 
 /* ---- engine_recover.c ---- */
 

@@ -267,6 +267,9 @@ static bool is_to_be_stored(const Engine *e, const Op *op) {
 static void host_did_it(Engine *e, Op *op) {
         int r;
 
+        for (size_t i = 0; i < op->plan.n_steps; i++)
+                e->masks_refused &= op->plan.steps[i].type != PLAN_MASKS;
+
         if (op->phase == OP_UNDO) {
                 op_end_intent(e, op);
                 op_take_back_mark(e, op);
@@ -292,6 +295,13 @@ static void host_refused(Engine *e, Op *op, const HostOutcome *outcome) {
         /* somebody else was faster: decided anew, the refusal knows who */
         again |= outcome->verdict == HOST_KERNEL &&
                  (outcome->error == -EADDRINUSE || outcome->error == -EADDRNOTAVAIL);
+
+        /* an override that no scan has seen yet, or that went with its queue: what is possible without masks? */
+        if (outcome->verdict == HOST_KERNEL && outcome->error == -EINVAL && !e->masks_refused &&
+            outcome->step < op->plan.n_steps && op->plan.steps[outcome->step].type == PLAN_MASKS) {
+                e->masks_refused = e->masks_doubtful = e->detail_wanted = true;
+                again = true;
+        }
 
         op_end_intent(e, op);
         if (op->phase == OP_HOST && again && ++op->tries < ENGINE_TRIES_MAX) {

@@ -292,6 +292,9 @@ static int finish(Engine *e, Unresolved *u) {
                         m->mark = MARK_LIVE;
                 op_commit_mark(e, u->intent.uuid, m ? MARK_LIVE : MARK_NONE);
                 break;
+        case INTENT_HOST:
+                entry.type = STORE_END;
+                break;
         case INTENT_CREATE:
                 entry.type = STORE_END;
                 r = state_add_own_mdev(e, u->intent.uuid);

@@ -424,7 +424,9 @@ static bool host_equal(const Snapshot *a, const Snapshot *b) {
                ap_mask_equal(&a->host_control, &b->host_control) && a->detail_stuck == b->detail_stuck &&
                memcmp(a->queue_present, b->queue_present, sizeof a->queue_present) == 0 &&
                memcmp(a->queue_vfio, b->queue_vfio, sizeof a->queue_vfio) == 0 &&
-               memcmp(a->queue_override, b->queue_override, sizeof a->queue_override) == 0;
+               memcmp(a->queue_override, b->queue_override, sizeof a->queue_override) == 0 &&
+               memcmp(a->queue_alien, b->queue_alien, sizeof a->queue_alien) == 0 &&
+               a->default_domain == b->default_domain;
 }
 
 /* Somebody else has removed it. Whoever makes one with its uuid makes his own. */
@@ -451,6 +453,7 @@ int state_take_snapshot(Engine *e, Snapshot *s) {
         first = !e->scanned;
         e->snapshot = s;
         e->scanned = true;
+        e->masks_refused &= s->has_override && snapshot_masks_are_full(s);
         forget_own_mdevs(e);
         if (!same_host)
                 claim_table_set_host(e->claims, s);

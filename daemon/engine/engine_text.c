@@ -262,6 +262,8 @@ static const char *op_name(Engine *e, const Op *op, char buf[static UUID_STRING_
                 return m->rec.name;
         if (op->has_record)
                 return op->record.name;
+        if (op->kind == INTENT_HOST)
+                return "what the host has";
         return uuid_is_null(op->uuid) ? "the host masks" : uuid_format(op->uuid, buf);
 }
 
@@ -312,6 +314,24 @@ static int refuse_kernel(Engine *e, const Op *op, const HostOutcome *o, Refusal 
         const char *name = op_name(e, op, buf);
         Verdict verdict = VERDICT_KERNEL;
         const char *why = strerror(-o->error);
+        const PlanStep *step = o->step < op->plan.n_steps ? &op->plan.steps[o->step] : NULL;
+        Uuid mdev;
+        Apqn q;
+
+        if (step && step->type == PLAN_MASKS && o->error == -EINVAL)
+                return host_refuse_masks(e, reterr);
+        if (step && step->type == PLAN_MASKS && o->error == -EBUSY &&
+            host_find_blocker(e, step, &q, &mdev)) {
+                const Matrix *m = state_find(e, mdev);
+                char apqn[APQN_STRING_SIZE], uuid[UUID_STRING_SIZE];
+
+                return refuse(
+                        reterr, VERDICT_OVERLAP, o->error,
+                        "the kernel gives the host no adapter and no domain of which a mediated device has any queue: %s "
+                        "is in use by %s '%s'; stop that first. Nothing was changed",
+                        apqn_format(q, apqn), m ? "matrix" : "mediated device",
+                        m ? m->rec.name : uuid_format(mdev, uuid));
+        }
 
         switch (-o->error) {
         case EADDRINUSE:

@@ -12,6 +12,7 @@ static const char *const kind_names[] = {
         [INTENT_DEFINE] = "define", [INTENT_START] = "start",       [INTENT_STOP] = "stop",
         [INTENT_MODIFY] = "modify", [INTENT_UNDEFINE] = "undefine", [INTENT_CREATE] = "create",
         [INTENT_REMOVE] = "remove", [INTENT_MASKS] = "masks",       [INTENT_HEAL] = "heal",
+        [INTENT_HOST] = "host",
 };
 static_assert(ELEMENTS(kind_names) == _INTENT_KIND_MAX, "every kind has a name");
 

@@ -17,6 +17,7 @@ typedef enum IntentKind {
         INTENT_REMOVE,
         INTENT_MASKS,
         INTENT_HEAL, /* bring what is live back to its definition */
+        INTENT_HOST, /* queues from the host to guests or back, until the next boot */
         _INTENT_KIND_MAX
 } IntentKind;
 

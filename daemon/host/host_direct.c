@@ -122,6 +122,7 @@ static void direct_give_up(HostDirect *h) {
         } else if (h->running->n_plans > 0 && h->running->outcomes[0].verdict == HOST_SKIPPED)
                 r = -ETIME; /* the scan before the first plan */
 
+        h->previous = snapshot_free(h->previous); /* a new child knows nothing of what this one did */
         direct_finish(h, r, s);
 }
 

@@ -371,6 +371,8 @@ int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcom
                 if (r == SYSFS_NEVER)
                         return r;
                 changed = c.changed || r < 0;
+                for (size_t k = 0; k < plans[i].n_steps; k++) /* may be where none was before */
+                        scanner.overrides |= changed && plans[i].steps[k].type == PLAN_OVERRIDE;
 
                 r = x->ended ? x->ended(x->userdata, i, &outcomes[i]) : 0;
                 if (r < 0)

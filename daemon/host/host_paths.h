@@ -11,6 +11,7 @@
 #define HOST_PATH_MDEVCTL_ALL "etc/mdevctl.d"
 #define HOST_MDEVCTL_ASIDE \
         ".guestcrypt-" /* and a UUID: in HOST_PATH_MDEVCTL_ALL, where mdevctl looks at directories only */
+#define HOST_PATH_RULES "etc/udev/rules.d"
 
 #define HOST_PATH_AP          "bus/ap"
 #define HOST_PATH_APMASK      HOST_PATH_AP "/apmask"
@@ -21,6 +22,7 @@
 #define HOST_PATH_MAX_ADAPTER HOST_PATH_AP "/ap_max_adapter_id"
 #define HOST_PATH_MAX_DOMAIN  HOST_PATH_AP "/ap_max_domain_id"
 #define HOST_PATH_BINDINGS    HOST_PATH_AP "/bindings"
+#define HOST_PATH_DEFAULT     HOST_PATH_AP "/ap_domain"
 #define HOST_PATH_AP_DEVICES  HOST_PATH_AP "/devices" /* /cardXX, /XX.YYYY */
 #define HOST_PATH_AP_PROBE    HOST_PATH_AP "/drivers_probe"
 #define HOST_PATH_AP_DRIVERS  HOST_PATH_AP "/drivers"
@@ -29,8 +31,9 @@
 #define HOST_PATH_PARENTS "class/mdev_bus" /* links to parents */
 #define HOST_DIR_TYPES \
         "mdev_supported_types" /* in a parent; /TYPE/{create,devices,available_instances,...} */
-#define HOST_PARENT_AP "matrix"
-#define HOST_API_AP    "vfio-ap"
-#define HOST_DRIVER_AP "vfio_ap"
+#define HOST_PARENT_AP   "matrix"
+#define HOST_API_AP      "vfio-ap"
+#define HOST_DRIVER_AP   "vfio_ap"
+#define HOST_DRIVER_HOST "cex4queue" /* since 4.10 the host's only one for queues */
 
 #define HOST_PATH_SIZE 512

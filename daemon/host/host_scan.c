@@ -11,12 +11,7 @@
 #include "host/host_matrix.h"
 #include "host/host_paths.h"
 #include "host/host_prefetch.h"
-
-#define TRIES_MAX  10 /* things come and go in the middle of a scan */
-#define VALUE_SIZE 256
-
-/* Something that was just listed is gone: begin again. Never leaves this file. */
-#define SCAN_AGAIN (-ERESTART)
+#include "host/host_scan_internal.h"
 
 uint64_t host_scan_now_us(void) {
         struct timespec t;
@@ -25,407 +20,10 @@ uint64_t host_scan_now_us(void) {
         return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
 }
 
-static int gone_is_again(int r) {
-        return r == -ENOENT || r == -ENODEV || r == -ENXIO || r == -ENOTDIR ? SCAN_AGAIN : r;
-}
-
-/* One line without its newline. Cut to @size: for texts that only people read. */
-static int value_read(Sysfs *s, const char *path, char *buf, size_t size) {
-        char value[VALUE_SIZE];
-        ssize_t n = s->ops->read(s, path, value, sizeof value);
-
-        if (n < 0)
-                return n == -EOVERFLOW ? -EBADMSG : (int) n;
-
-        value[strcspn(value, "\n")] = '\0';
-        (void) snprintf(buf, size, "%s", value);
-        return 0;
-}
-
-/* A decimal number and nothing else. */
-static int number_read(Sysfs *s, const char *path, unsigned long max, unsigned long *ret) {
-        char value[32];
-        unsigned long n = 0;
-        int r;
-
-        r = value_read(s, path, value, sizeof value);
-        if (r < 0)
-                return r;
-        if (!value[0] || strlen(value) > 10)
-                return -EBADMSG;
-        for (const char *p = value; *p; p++) {
-                if (*p < '0' || *p > '9')
-                        return -EBADMSG;
-                n = n * 10 + (unsigned long) (*p - '0');
-        }
-        if (n > max)
-                return -EBADMSG;
-
-        *ret = n;
-        return 0;
-}
-
-static int mask_read(Sysfs *s, const char *path, ApMask *ret) {
-        char value[VALUE_SIZE];
-        int r;
-
-        r = value_read(s, path, value, sizeof value);
-        if (r < 0)
-                return r;
-        if (strlen(value) != AP_MASK_STRING_SIZE - 1) /* a short one is none that a kernel prints */
-                return -EBADMSG;
-
-        return ap_mask_parse(value, ret) < 0 ? -EBADMSG : 0;
-}
-
-static int path_join(char *buf, size_t size, const char *a, const char *b, const char *c) {
-        int n = snprintf(buf, size, "%s/%s%s%s", a, b, c ? "/" : "", c ? c : "");
-
-        return (size_t) n < size ? 0 : -ENAMETOOLONG;
-}
-
 int host_scan_mdev_path(const char *parent_path, Uuid uuid, const char *name, char *buf, size_t size) {
         char id[UUID_STRING_SIZE];
 
-        return path_join(buf, size, parent_path, uuid_format(uuid, id), name);
-}
-
-/* Room for one more in an array that grows by doubling. */
-static int array_reserve(void **array, size_t n, size_t size) {
-        void *bigger;
-
-        if (n > 0 && (n < 16 || (n & (n - 1)) != 0))
-                return 0;
-
-        bigger = realloc(*array, (n == 0 ? 16 : 2 * n) * size);
-        if (!bigger)
-                return -ENOMEM;
-        *array = bigger;
-        return 0;
-}
-
-/* "05.0047" */
-static bool apqn_parse(const char *name, Apqn *ret) {
-        char again[APQN_STRING_SIZE];
-        unsigned adapter, domain;
-
-        if (sscanf(name, "%2x.%4x", &adapter, &domain) != 2 || adapter >= AP_IDS || domain >= AP_IDS)
-                return false;
-        ret->adapter = (uint8_t) adapter;
-        ret->domain = (uint8_t) domain;
-        return strcmp(apqn_format(*ret, again), name) == 0;
-}
-
-static bool card_parse(const char *name, uint8_t *ret) {
-        unsigned id;
-        char again[16];
-
-        if (sscanf(name, "card%2x", &id) != 1)
-                return false;
-        (void) snprintf(again, sizeof again, "card%02x", id);
-        *ret = (uint8_t) id;
-        return strcmp(again, name) == 0;
-}
-
-typedef struct DeviceList {
-        ApMask cards;
-        ApMask *queues; /* AP_IDS rows */
-} DeviceList;
-
-static int device_entry(void *userdata, const char *name) {
-        DeviceList *l = userdata;
-        uint8_t card;
-        Apqn q;
-
-        if (card_parse(name, &card))
-                ap_mask_set(&l->cards, card);
-        else if (apqn_parse(name, &q))
-                ap_mask_set(&l->queues[q.adapter], q.domain);
-        return 0;
-}
-
-static int override_read(Sysfs *s, Apqn q, bool *ret) {
-        char path[HOST_PATH_SIZE], name[APQN_STRING_SIZE], value[64];
-        int r;
-
-        (void) path_join(path, sizeof path, HOST_PATH_AP_DEVICES, apqn_format(q, name), "driver_override");
-        r = value_read(s, path, value, sizeof value);
-        if (r < 0)
-                return r;
-
-        *ret = strcmp(value, HOST_DRIVER_AP) == 0; /* "(null)" or empty: none */
-        return 0;
-}
-
-/* Overrides exist only while both masks are full; then a queue bound to vfio_ap has got there by its own. */
-static int scan_overrides(Sysfs *sysfs, Snapshot *s) {
-        const ApMask all = AP_MASK_ALL;
-
-        memset(s->queue_override, 0, sizeof s->queue_override);
-        if (!s->has_override || !ap_mask_equal(&s->apmask, &all) || !ap_mask_equal(&s->aqmask, &all))
-                return 0;
-
-        for (unsigned a = 0; a < AP_IDS; a++) {
-                AP_MASK_FOREACH(d, &s->queue_vfio[a]) {
-                        bool set;
-                        int r;
-
-                        r = override_read(sysfs, (Apqn) { (uint8_t) a, (uint8_t) d }, &set);
-                        if (r < 0)
-                                return gone_is_again(r);
-                        if (set)
-                                ap_mask_set(&s->queue_override[a], (uint8_t) d);
-                }
-        }
-        return 0;
-}
-
-/* Two listings, not a link for each of 65,536 queues. */
-static int scan_devices(Sysfs *sysfs, Snapshot *s, ApMask *ret_cards) {
-        DeviceList present = { .queues = s->queue_present }, bound = { .queues = s->queue_vfio };
-        int r;
-
-        memset(s->queue_present, 0, sizeof s->queue_present);
-        memset(s->queue_vfio, 0, sizeof s->queue_vfio);
-
-        r = sysfs->ops->list(sysfs, HOST_PATH_AP_DEVICES, device_entry, &present);
-        if (r < 0)
-                return gone_is_again(r);
-        r = sysfs->ops->list(sysfs, HOST_PATH_AP_VFIO, device_entry, &bound);
-        if (r < 0 && r != -ENOENT) /* vfio_ap is not loaded */
-                return r;
-
-        *ret_cards = present.cards;
-        return 0;
-}
-
-static int scan_has_override(Sysfs *sysfs, Snapshot *s) {
-        for (unsigned a = 0; a < AP_IDS; a++) {
-                unsigned d = ap_mask_next(&s->queue_present[a], 0);
-                char path[HOST_PATH_SIZE], name[APQN_STRING_SIZE];
-                int r;
-
-                if (d == AP_IDS)
-                        continue;
-
-                (void) path_join(path, sizeof path, HOST_PATH_AP_DEVICES,
-                                 apqn_format((Apqn) { (uint8_t) a, (uint8_t) d }, name), "driver_override");
-                r = sysfs->ops->exists(sysfs, path);
-                if (r < 0 && r != -ENOENT)
-                        return gone_is_again(r);
-                s->has_override = r >= 0;
-                return 0;
-        }
-        return 0;
-}
-
-static int scan_masks(Sysfs *sysfs, Snapshot *s) {
-        int r;
-
-        r = mask_read(sysfs, HOST_PATH_APMASK, &s->apmask);
-        if (r < 0)
-                return gone_is_again(r);
-        r = mask_read(sysfs, HOST_PATH_AQMASK, &s->aqmask);
-        if (r < 0)
-                return gone_is_again(r);
-        return 0;
-}
-
-int host_scan_queues(Sysfs *sysfs, Snapshot *s) {
-        int r = SCAN_AGAIN;
-
-        for (unsigned i = 0; i < TRIES_MAX && r == SCAN_AGAIN; i++) {
-                ApMask cards;
-
-                r = scan_masks(sysfs, s);
-                if (r >= 0)
-                        r = scan_devices(sysfs, s, &cards);
-                if (r >= 0)
-                        r = scan_overrides(sysfs, s);
-        }
-        return r == SCAN_AGAIN ? -EAGAIN : r;
-}
-
-/* What the machine has; without QCI the kernel does not know, then it is what is there. */
-static int scan_configuration(Sysfs *sysfs, Snapshot *s) {
-        static const char *const paths[] = { HOST_PATH_ADAPTERS, HOST_PATH_DOMAINS, HOST_PATH_CONTROL };
-        ApMask *masks[] = { &s->host_adapters, &s->host_domains, &s->host_control };
-
-        for (size_t i = 0; i < ELEMENTS(paths); i++) {
-                char value[VALUE_SIZE];
-                int r;
-
-                r = value_read(sysfs, paths[i], value, sizeof value);
-                if (r < 0)
-                        return gone_is_again(r);
-                if (strcmp(value, "not supported") != 0) {
-                        if (ap_mask_parse(value, masks[i]) < 0)
-                                return -EBADMSG;
-                        continue;
-                }
-
-                *masks[i] = (ApMask) {};
-                for (unsigned a = 0; a < AP_IDS; a++) {
-                        if (ap_mask_is_empty(&s->queue_present[a]))
-                                continue;
-                        if (i == 0)
-                                ap_mask_set(masks[i], (uint8_t) a);
-                        else
-                                *masks[i] = ap_mask_or(masks[i], &s->queue_present[a]);
-                }
-        }
-        return 0;
-}
-
-/* An attribute that this kernel lacks or that makes no sense says nothing; a card that has gone does. */
-static int card_number(Sysfs *sysfs, const char *dir, const char *name, unsigned long otherwise,
-                       unsigned long *ret) {
-        char path[HOST_PATH_SIZE];
-        int r;
-
-        (void) path_join(path, sizeof path, dir, name, NULL);
-        r = number_read(sysfs, path, INT32_MAX, ret);
-        if (r == -ENOENT || r == -EBADMSG) {
-                *ret = otherwise;
-                return 0;
-        }
-        return gone_is_again(r);
-}
-
-static int scan_card(Sysfs *sysfs, uint8_t id, HostCard *ret) {
-        char dir[HOST_PATH_SIZE], path[HOST_PATH_SIZE + 8];
-        unsigned long hwtype, online, config, chkstop;
-        HostCard card = { .id = id };
-        int r;
-
-        (void) snprintf(dir, sizeof dir, HOST_PATH_AP_DEVICES "/card%02x", id);
-        (void) path_join(path, sizeof path, dir, "type", NULL);
-        r = value_read(sysfs, path, card.type, sizeof card.type);
-        if (r < 0)
-                return gone_is_again(r);
-
-        r = card_number(sysfs, dir, "hwtype", 0, &hwtype);
-        if (r >= 0)
-                r = card_number(sysfs, dir, "online", 0, &online);
-        if (r >= 0)
-                r = card_number(sysfs, dir, "config", 1, &config);
-        if (r >= 0)
-                r = card_number(sysfs, dir, "chkstop", 0, &chkstop);
-        if (r < 0)
-                return r;
-
-        card.hwtype = (int) hwtype;
-        card.online = online != 0;
-        card.config = config != 0;
-        card.chkstop = chkstop != 0;
-        switch (card.type[0] ? card.type[strlen(card.type) - 1] : '\0') {
-        case 'A':
-                card.mode = CARD_MODE_ACCEL;
-                break;
-        case 'C':
-                card.mode = CARD_MODE_CCA;
-                break;
-        case 'P':
-                card.mode = CARD_MODE_EP11;
-                break;
-        default:
-                card.mode = CARD_MODE_UNKNOWN;
-        }
-        *ret = card;
-        return 0;
-}
-
-static int scan_cards(Sysfs *sysfs, Snapshot *s, const ApMask *cards) {
-        s->cards = calloc(ap_mask_count(cards) + 1, sizeof *s->cards);
-        if (!s->cards)
-                return -ENOMEM;
-
-        AP_MASK_FOREACH(id, cards) {
-                int r = scan_card(sysfs, (uint8_t) id, &s->cards[s->n_cards]);
-
-                if (r < 0)
-                        return r;
-                s->n_cards++;
-        }
-        return 0;
-}
-
-/* 1: as @old has it; 0: it is to be listed. */
-static int scan_same_devices(const Snapshot *old, Snapshot *s) {
-        if (old->max_adapter != s->max_adapter || old->max_domain != s->max_domain ||
-            !ap_mask_equal(&old->apmask, &s->apmask) || !ap_mask_equal(&old->aqmask, &s->aqmask) ||
-            !ap_mask_equal(&old->host_adapters, &s->host_adapters) ||
-            !ap_mask_equal(&old->host_domains, &s->host_domains) ||
-            !ap_mask_equal(&old->host_control, &s->host_control) || strcmp(old->bindings, s->bindings) != 0)
-                return 0;
-
-        s->cards = calloc(old->n_cards + 1, sizeof *s->cards);
-        if (!s->cards)
-                return -ENOMEM;
-        memcpy(s->cards, old->cards, old->n_cards * sizeof *s->cards);
-        s->n_cards = old->n_cards;
-        s->has_override = old->has_override;
-        memcpy(s->queue_present, old->queue_present, sizeof s->queue_present);
-        memcpy(s->queue_vfio, old->queue_vfio, sizeof s->queue_vfio);
-        memcpy(s->queue_override, old->queue_override, sizeof s->queue_override);
-        return 1;
-}
-
-static int scan_ap(const HostScanner *c, Snapshot *s) {
-        const Snapshot *same =
-                c->quiet && c->previous && c->previous->ap && c->previous->bindings[0] ? c->previous : NULL;
-        Sysfs *sysfs = c->sysfs;
-        unsigned long max;
-        ApMask cards;
-        int r;
-
-        r = sysfs->ops->exists(sysfs, HOST_PATH_AP);
-        if (r == -ENOENT)
-                return 0;
-        if (r < 0)
-                return r;
-        s->ap = true;
-
-        r = number_read(sysfs, HOST_PATH_MAX_ADAPTER, AP_IDS - 1, &max);
-        if (r < 0)
-                return gone_is_again(r);
-        s->max_adapter = (uint8_t) max;
-        r = number_read(sysfs, HOST_PATH_MAX_DOMAIN, AP_IDS - 1, &max);
-        if (r < 0)
-                return gone_is_again(r);
-        s->max_domain = (uint8_t) max;
-
-        r = value_read(sysfs, HOST_PATH_BINDINGS, s->bindings, sizeof s->bindings);
-        if (r < 0)
-                return gone_is_again(r);
-        s->bindings_complete = strstr(s->bindings, "(complete)");
-
-        r = scan_masks(sysfs, s);
-        if (r < 0)
-                return r;
-        if (same) {
-                /* where the kernel does not know the configuration, it is what was there */
-                memcpy(s->queue_present, same->queue_present, sizeof s->queue_present);
-                r = scan_configuration(sysfs, s);
-                if (r >= 0)
-                        r = scan_same_devices(same, s);
-                if (r != 0)
-                        return MIN(r, 0);
-        }
-
-        r = scan_devices(sysfs, s, &cards);
-        if (r < 0)
-                return r;
-        r = scan_has_override(sysfs, s);
-        if (r < 0)
-                return r;
-        r = scan_overrides(sysfs, s);
-        if (r < 0)
-                return r;
-        r = scan_configuration(sysfs, s);
-        if (r < 0)
-                return r;
-        return scan_cards(sysfs, s, &cards);
+        return scan_path_join(buf, size, parent_path, uuid_format(uuid, id), name);
 }
 
 static int parent_entry(void *userdata, const char *name) {
@@ -434,7 +32,7 @@ static int parent_entry(void *userdata, const char *name) {
 
         if (strlen(name) >= SNAPSHOT_NAME_SIZE)
                 return 0;
-        r = array_reserve((void **) &s->parents, s->n_parents, sizeof *s->parents);
+        r = scan_array_reserve((void **) &s->parents, s->n_parents, sizeof *s->parents);
         if (r < 0)
                 return r;
 
@@ -453,10 +51,10 @@ static int scan_parent(Sysfs *sysfs, HostParent *p) {
         const char *t = target;
         ssize_t n;
 
-        (void) path_join(link, sizeof link, HOST_PATH_PARENTS, p->name, NULL);
+        (void) scan_path_join(link, sizeof link, HOST_PATH_PARENTS, p->name, NULL);
         n = sysfs->ops->readlink(sysfs, link, target, sizeof target);
         if (n < 0)
-                return gone_is_again((int) n);
+                return scan_gone_is_again((int) n);
         while (strncmp(t, "../", 3) == 0)
                 t += 3;
         if (t == target || strlen(t) >= sizeof p->path)
@@ -478,7 +76,7 @@ static int type_entry(void *userdata, const char *name) {
 
         if (strlen(name) >= SNAPSHOT_NAME_SIZE)
                 return 0;
-        r = array_reserve((void **) &s->types, s->n_types, sizeof *s->types);
+        r = scan_array_reserve((void **) &s->types, s->n_types, sizeof *s->types);
         if (r < 0)
                 return r;
 
@@ -505,11 +103,11 @@ static int type_available(Sysfs *sysfs, const Snapshot *s, HostType *t) {
         r = type_path(s, t, "available_instances", path, sizeof path);
         if (r < 0)
                 return r;
-        r = number_read(sysfs, path, UINT32_MAX, &n);
+        r = scan_number_read(sysfs, path, UINT32_MAX, &n);
         if (r == -EBADMSG)
                 n = 0; /* nothing is made of a type that cannot count */
         else if (r < 0)
-                return gone_is_again(r);
+                return scan_gone_is_again(r);
 
         t->available = (uint32_t) n;
         return 0;
@@ -525,13 +123,13 @@ static int scan_type(Sysfs *sysfs, const Snapshot *s, HostType *t) {
 
         /* both may be missing; what is not there is empty */
         (void) type_path(s, t, "name", path, sizeof path);
-        r = value_read(sysfs, path, t->name, sizeof t->name);
+        r = scan_value_read(sysfs, path, t->name, sizeof t->name);
         if (r < 0 && r != -ENOENT && r != -EBADMSG)
-                return gone_is_again(r);
+                return scan_gone_is_again(r);
         (void) type_path(s, t, "device_api", path, sizeof path);
-        r = value_read(sysfs, path, t->device_api, sizeof t->device_api);
+        r = scan_value_read(sysfs, path, t->device_api, sizeof t->device_api);
         if (r < 0 && r != -ENOENT && r != -EBADMSG)
-                return gone_is_again(r);
+                return scan_gone_is_again(r);
         return 0;
 }
 
@@ -562,7 +160,7 @@ static int mdev_entry(void *userdata, const char *name) {
 
         if (uuid_parse(name, &uuid) < 0)
                 return 0;
-        r = array_reserve((void **) &s->mdevs, s->n_mdevs, sizeof *s->mdevs);
+        r = scan_array_reserve((void **) &s->mdevs, s->n_mdevs, sizeof *s->mdevs);
         if (r < 0)
                 return r;
 
@@ -640,10 +238,10 @@ static int scan_mdev_list(Sysfs *sysfs, Snapshot *s) {
                 r = scan_parent(sysfs, &s->parents[p]);
                 if (r < 0)
                         return r;
-                (void) path_join(path, sizeof path, s->parents[p].path, HOST_DIR_TYPES, NULL);
+                (void) scan_path_join(path, sizeof path, s->parents[p].path, HOST_DIR_TYPES, NULL);
                 r = sysfs->ops->list(sysfs, path, type_entry, &list);
                 if (r < 0)
-                        return gone_is_again(r);
+                        return scan_gone_is_again(r);
                 if (s->n_types > first)
                         qsort(s->types + first, s->n_types - first, sizeof *s->types, type_compare);
 
@@ -661,7 +259,7 @@ static int scan_mdev_list(Sysfs *sysfs, Snapshot *s) {
                                 return r;
                         r = sysfs->ops->list(sysfs, path, mdev_entry, &mdevs);
                         if (r < 0)
-                                return gone_is_again(r);
+                                return scan_gone_is_again(r);
                 }
         }
 
@@ -703,7 +301,7 @@ static int scan_leaving(const HostScanner *c, const char *path, HostMdev *m) {
 
         r = c->sysfs->ops->exists(c->sysfs, path);
         if (r < 0)
-                return gone_is_again(r);
+                return scan_gone_is_again(r);
 
         if (!earlier)
                 earlier = scan_vouched(c, m->uuid);
@@ -850,9 +448,10 @@ int host_scan_use(Sysfs *sysfs, const Snapshot *s, const ApMatrix *m, MdevUse *r
                         char path[HOST_PATH_SIZE], name[APQN_STRING_SIZE], value[32];
                         int r;
 
-                        (void) path_join(path, sizeof path, HOST_PATH_AP_DEVICES,
-                                         apqn_format((Apqn) { (uint8_t) a, (uint8_t) d }, name), "status");
-                        r = value_read(sysfs, path, value, sizeof value);
+                        (void) scan_path_join(path, sizeof path, HOST_PATH_AP_DEVICES,
+                                              apqn_format((Apqn) { (uint8_t) a, (uint8_t) d }, name),
+                                              "status");
+                        r = scan_value_read(sysfs, path, value, sizeof value);
                         if (r == -ENOENT || r == -ENODEV) /* it went meanwhile; ask another */
                                 continue;
                         if (r < 0)
@@ -908,7 +507,7 @@ static void scan_ahead(const HostScanner *c, HostPrefetch *ahead) {
                 if (type_path(c->previous, &c->previous->types[i], "available_instances", path,
                               sizeof path) >= 0)
                         host_prefetch_add(ahead, path);
-        if (parent && path_join(path, sizeof path, parent->path, "features", NULL) >= 0)
+        if (parent && scan_path_join(path, sizeof path, parent->path, "features", NULL) >= 0)
                 host_prefetch_add(ahead, path);
         host_prefetch_load(ahead);
 }
@@ -936,13 +535,13 @@ static int scan_once(const HostScanner *scanner, HostPrefetch *ahead, HostScan d
                 return r;
 
         if (s->vfio_ap) {
-                char value[VALUE_SIZE], path[HOST_PATH_SIZE];
+                char value[SCAN_VALUE_SIZE], path[HOST_PATH_SIZE];
 
-                (void) path_join(path, sizeof path, snapshot_find_parent(s, HOST_PARENT_AP)->path,
-                                 "features", NULL);
-                r = value_read(c->sysfs, path, value, sizeof value);
+                (void) scan_path_join(path, sizeof path, snapshot_find_parent(s, HOST_PARENT_AP)->path,
+                                      "features", NULL);
+                r = scan_value_read(c->sysfs, path, value, sizeof value);
                 if (r < 0 && r != -ENOENT)
-                        return gone_is_again(r);
+                        return scan_gone_is_again(r);
                 s->has_ap_config = r >= 0 && strstr(value, "ap_config");
         }
         if (s->has_ap_config) {
@@ -987,7 +586,8 @@ int host_scan(const HostScanner *c, HostScan depth, Snapshot **ret) {
                 return r;
 
         r = SCAN_AGAIN;
-        for (unsigned i = 0; i < TRIES_MAX && r == SCAN_AGAIN; i++) {
+        scanner.overrides |= depth == HOST_SCAN_DETAIL;
+        for (unsigned i = 0; i < SCAN_TRIES_MAX && r == SCAN_AGAIN; i++) {
                 r = scan_once(&scanner, ahead, depth, ret);
                 scanner.quiet_mdevs = false;
         }

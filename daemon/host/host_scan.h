@@ -26,6 +26,9 @@ typedef struct HostScanner {
         uint64_t recent_us;
         const HostKnown *known; /* by uuid */
         size_t n_known;
+        /* Driver overrides of all queues are read, as in a detailed scan: else only of those that vfio_ap has, and
+         * where there was one in `previous`. One that somebody sets raises no event. */
+        bool overrides;
         bool careful; /* leave out all that can hang; then detail_stuck is set if that was anything */
         /* May be NULL. Called before the first reading that can hang, with what was read until then.
          * Negative: stop and return it. */

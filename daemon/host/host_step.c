@@ -184,8 +184,15 @@ static int link_name(StepContext *c, const char *path, char *buf, size_t size) {
         return 0;
 }
 
-/* Whether the queue is overridden to vfio_ap, and its driver ("" for none). */
-static int override_look(StepContext *c, Apqn q, bool *ret_set, char driver[static SNAPSHOT_NAME_SIZE]) {
+typedef enum Override {
+        OVERRIDE_NONE,
+        OVERRIDE_VFIO, /* to vfio_ap */
+        OVERRIDE_HOST, /* to the host's driver: on the way back there, or somebody's wish */
+        OVERRIDE_OTHER,
+} Override;
+
+/* What the queue is overridden to, and its driver ("" for none). */
+static int override_look(StepContext *c, Apqn q, Override *ret, char driver[static SNAPSHOT_NAME_SIZE]) {
         char path[HOST_PATH_SIZE], buf[256];
         ssize_t n;
 
@@ -194,38 +201,63 @@ static int override_look(StepContext *c, Apqn q, bool *ret_set, char driver[stat
         if (n < 0)
                 return (int) n;
         buf[strcspn(buf, "\n")] = '\0';
-        *ret_set = strcmp(buf, HOST_DRIVER_AP) == 0;
+        *ret = !buf[0] || strcmp(buf, "(null)") == 0 ? OVERRIDE_NONE
+               : strcmp(buf, HOST_DRIVER_AP) == 0    ? OVERRIDE_VFIO
+               : strcmp(buf, HOST_DRIVER_HOST) == 0  ? OVERRIDE_HOST
+                                                     : OVERRIDE_OTHER;
 
         queue_path(q, "driver", path, sizeof path);
         return link_name(c, path, driver, SNAPSHOT_NAME_SIZE);
 }
 
-/* The override alone moves nothing: the queue must leave its driver and be probed again. */
+static int override_write(StepContext *c, Apqn q, const char *value) {
+        char path[HOST_PATH_SIZE];
+
+        queue_path(q, "driver_override", path, sizeof path);
+        return write_text(c, path, value, 0);
+}
+
+/* The override alone moves nothing: the queue must leave its driver and be probed again. On its way back to the host the
+ * queue has an override until the end, so that a scan sees wherever this was interrupted. */
 static int override_change(StepContext *c, Apqn q, bool set) {
         char path[HOST_PATH_SIZE], driver[SNAPSHOT_NAME_SIZE], id[APQN_STRING_SIZE];
-        bool now;
+        Override now, wanted = set ? OVERRIDE_VFIO : OVERRIDE_HOST;
+        bool is_vfio;
         int r;
 
         r = override_look(c, q, &now, driver);
         if (r < 0)
                 return r;
+        if (now == OVERRIDE_OTHER)
+                return STEP_CHANGED;
         (void) apqn_format(q, id);
 
-        if (now != set) {
-                queue_path(q, "driver_override", path, sizeof path);
-                r = write_text(c, path, set ? HOST_DRIVER_AP : "\n", 0);
-                if (r < 0)
-                        return r;
-        }
-        if (driver[0] && (strcmp(driver, HOST_DRIVER_AP) == 0) != set) {
-                (void) snprintf(path, sizeof path, HOST_PATH_AP_DRIVERS "/%s/unbind", driver);
-                r = write_text(c, path, id, QUEUE_RESET_US);
-                if (r < 0)
-                        return r;
-                driver[0] = '\0';
-        }
-        if (!driver[0]) {
+        is_vfio = strcmp(driver, HOST_DRIVER_AP) == 0;
+        if (driver[0] && is_vfio == set) {
+                if (set && now != OVERRIDE_VFIO) {
+                        r = override_write(c, q, HOST_DRIVER_AP);
+                        if (r < 0)
+                                return r;
+                }
+        } else {
+                if (now != wanted) {
+                        r = override_write(c, q, set ? HOST_DRIVER_AP : HOST_DRIVER_HOST);
+                        if (r < 0)
+                                return r;
+                        now = wanted;
+                }
+                if (driver[0]) {
+                        (void) snprintf(path, sizeof path, HOST_PATH_AP_DRIVERS "/%s/unbind", driver);
+                        r = write_text(c, path, id, QUEUE_RESET_US);
+                        if (r < 0)
+                                return r;
+                }
                 r = write_text(c, HOST_PATH_AP_PROBE, id, QUEUE_RESET_US);
+                if (r < 0)
+                        return r;
+        }
+        if (!set && now != OVERRIDE_NONE) {
+                r = override_write(c, q, "\n");
                 if (r < 0)
                         return r;
         }
@@ -233,7 +265,7 @@ static int override_change(StepContext *c, Apqn q, bool set) {
         r = override_look(c, q, &now, driver);
         if (r < 0)
                 return r;
-        if (now != set)
+        if (now != (set ? OVERRIDE_VFIO : OVERRIDE_NONE))
                 return STEP_CHANGED;
         if (set && !driver[0])
                 return -ENODEV; /* there is no vfio_ap to take it */
@@ -241,12 +273,15 @@ static int override_change(StepContext *c, Apqn q, bool set) {
 }
 
 static int override_do(StepContext *c, const PlanStep *step) {
-        char driver[SNAPSHOT_NAME_SIZE];
-        bool now;
+        char driver[SNAPSHOT_NAME_SIZE] = "";
+        Override now = OVERRIDE_NONE;
+        bool half;
         int r;
 
         r = override_look(c, step->override.apqn, &now, driver);
-        if (r == -ENOENT || r == -ENODEV || (r >= 0 && now != step->override.before))
+        half = now == OVERRIDE_VFIO || now == OVERRIDE_HOST || strcmp(driver, HOST_DRIVER_AP) == 0;
+        if (r == -ENOENT || r == -ENODEV ||
+            (r >= 0 && (step->override.before ? !half : now != OVERRIDE_NONE)))
                 return STEP_CHANGED;
         if (r < 0)
                 return r;

@@ -311,16 +311,23 @@ static void put_snapshot(Writer *w, const Snapshot *s) {
                                s->detail_stuck };
         const ApMask *const masks[] = { &s->apmask, &s->aqmask, &s->host_adapters, &s->host_domains,
                                         &s->host_control };
+        bool aliens = false;
 
         for (size_t i = 0; i < ELEMENTS(flags); i++)
                 put_bool(w, flags[i]);
         put_bytes(w, &s->max_adapter, 1);
         put_bytes(w, &s->max_domain, 1);
+        put_bytes(w, &s->default_domain, sizeof s->default_domain);
         for (size_t i = 0; i < ELEMENTS(masks); i++)
                 put_bytes(w, masks[i], sizeof *masks[i]);
         put_bytes(w, s->queue_present, sizeof s->queue_present);
         put_bytes(w, s->queue_vfio, sizeof s->queue_vfio);
         put_bytes(w, s->queue_override, sizeof s->queue_override);
+        for (unsigned a = 0; a < AP_IDS; a++)
+                aliens |= !ap_mask_is_empty(&s->queue_alien[a]);
+        put_bool(w, aliens); /* there are hardly ever any */
+        if (aliens)
+                put_bytes(w, s->queue_alien, sizeof s->queue_alien);
 
         put_u32(w, (uint32_t) s->n_cards);
         for (size_t i = 0; i < s->n_cards; i++) {
@@ -452,12 +459,17 @@ static int get_snapshot(Reader *r, Snapshot **ret) {
                         *flags[i] = get_bool(r);
                 get_bytes(r, &s->max_adapter, 1);
                 get_bytes(r, &s->max_domain, 1);
+                get_bytes(r, &s->default_domain, sizeof s->default_domain);
+                if (s->default_domain < -1 || s->default_domain >= AP_IDS)
+                        r->failed = true;
                 for (size_t i = 0; i < ELEMENTS(masks); i++)
                         get_bytes(r, masks[i], sizeof *masks[i]);
         }
         get_bytes(r, s->queue_present, sizeof s->queue_present);
         get_bytes(r, s->queue_vfio, sizeof s->queue_vfio);
         get_bytes(r, s->queue_override, sizeof s->queue_override);
+        if (get_bool(r))
+                get_bytes(r, s->queue_alien, sizeof s->queue_alien);
 
         if (!r->failed)
                 get_cards(r, s, &error);

@@ -439,7 +439,7 @@ Uuid uuid_n(unsigned n) {
 /* ---- looking ---- */
 
 typedef struct Names {
-        char name[600][64];
+        char name[9000][64];
         size_t n;
 } Names;
 
@@ -474,6 +474,28 @@ static void read_sim(Env *env, char buf[static SIM_PAGE_SIZE + 1], const char *d
         buf[n < 0 ? 0 : n] = '\0';
 }
 
+/* Drivers and overrides of all queues. */
+static void print_queues(Env *env, FILE *f) {
+        CLEANUP(freep) Names *names = calloc(1, sizeof *names);
+
+        assert_non_null(names);
+        (void) sim_readdir(env->sim, "bus/ap/devices", add_name, names);
+        qsort(names->name, names->n, sizeof names->name[0], compare_names);
+        for (size_t i = 0; i < names->n; i++) {
+                char path[256], driver[256], override[SIM_PAGE_SIZE + 1];
+                ssize_t n;
+
+                if (strncmp(names->name[i], "card", 4) == 0)
+                        continue;
+                (void) snprintf(path, sizeof path, "bus/ap/devices/%s/driver", names->name[i]);
+                n = sim_readlink(env->sim, path, driver, sizeof driver - 1);
+                driver[n < 0 ? 0 : n] = '\0';
+                read_sim(env, override, "bus/ap/devices", names->name[i], "/driver_override");
+                (void) fprintf(f, "queue %s %s %s%s", names->name[i], strrchr(driver, '/') ?: "/none",
+                               override, strchr(override, '\n') ? "" : "\n");
+        }
+}
+
 char *env_host_text(Env *env) {
         CLEANUP(freep) Names *names = list_mdevs(env);
         char buf[SIM_PAGE_SIZE + 1], *text = NULL;
@@ -484,6 +506,7 @@ char *env_host_text(Env *env) {
         (void) fprintf(f, "apmask %s", buf);
         read_sim(env, buf, "bus/ap", "aqmask", "");
         (void) fprintf(f, "aqmask %s", buf);
+        print_queues(env, f);
         for (size_t i = 0; i < names->n; i++) {
                 (void) fprintf(f, "mdev %s\n", names->name[i]);
                 read_sim(env, buf, "bus/mdev/devices", names->name[i], "/ap_config");
@@ -585,6 +608,19 @@ void on_reply(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
         }
 }
 
+static void on_host_changed(void *userdata, int r, const Refusal *refusal, const EngineHostReport *report) {
+        Reply *reply = userdata;
+
+        on_reply(userdata, r, refusal, (Uuid) {});
+        for (size_t i = 0; report && report->notes && report->notes[i]; i++) {
+                size_t used = strlen(reply->text);
+
+                (void) snprintf(reply->text + used, sizeof reply->text - used, "%s\n", report->notes[i]);
+        }
+        if (report && report->refusal.text)
+                (void) snprintf(reply->text, sizeof reply->text, "refused: %s", report->refusal.text);
+}
+
 static void on_reconciled(void *userdata, int r, const Refusal *refusal, const EngineHealed *healed,
                           size_t n) {
         Reply *reply = userdata;
@@ -652,7 +688,18 @@ void env_begin(Env *env, const char *what, Uuid uuid, const ApMatrix *m, Reply *
                 r = engine_remove_mdev(e, uuid, c, on_reply, reply, &refusal);
         else if (strcmp(what, "masks") == 0)
                 r = engine_set_host_masks(e, &m->adapters, &m->domains, c, on_reply, reply, &refusal);
-        else {
+        else if (strncmp(what, "reserve", 7) == 0 || strncmp(what, "release", 7) == 0) {
+                EngineHostWish w = { .wish = { .matrix = *m,
+                                               .release = what[2] == 'l',
+                                               .others = strstr(what, "-others"),
+                                               .force = strstr(what, "-force"),
+                                               .means = strstr(what, "-masks")       ? HOST_MEANS_MASKS
+                                                        : strstr(what, "-overrides") ? HOST_MEANS_OVERRIDES
+                                                                                     : HOST_MEANS_ANY },
+                                     .dry_run = strstr(what, "-dry") };
+
+                r = engine_change_host(e, &w, c, on_host_changed, reply, &refusal);
+        } else {
                 assert_string_equal(what, "reconcile");
                 r = engine_reconcile(e, c, on_reconciled, reply, &refusal);
         }

@@ -29,6 +29,11 @@ const Scenario scenarios[] = {
         { "undefine a started one on 6.1", "6.1", { "define-start 1 a" }, "undefine-stop 1 -" },
         { "start from the host on 6.1", "6.1", { "define-fromhost 1 h" }, "start 1 -" },
         { "masks on 6.1", "6.1", {}, "masks 0 m" },
+        { "reserve by masks", "7.2", {}, "reserve 0 r" },
+        { "reserve by masks on 6.1", "6.1", { "define-start 1 a" }, "reserve 0 r" },
+        { "release by both masks", "6.12", { "masks 0 s" }, "release-others 0 t" },
+        { "reserve by overrides", "7.2", { "release 0 w", "reserve 0 f" }, "reserve 0 o" },
+        { "release by overrides", "7.2", { "release 0 w", "reserve 0 f", "reserve 0 o" }, "release 0 o" },
 };
 const size_t n_scenarios = ELEMENTS(scenarios);
 
@@ -42,6 +47,18 @@ static ApMatrix matrix_named(char c) {
                 return matrix_of("1,2", "6", "");
         case 'k': /* host masks as they are */
                 return matrix_of("0,1", "0-255", "");
+        case 'r': /* an adapter of the host's, whole */
+                return matrix_of("1", "0x06,0x10,0x1b,0x47", "");
+        case 's': /* host masks that lack one of each */
+                return matrix_of("0", "0-0x0f,0x11-0xff", "");
+        case 't': /* and what needs both */
+                return matrix_of("1", "0x10", "");
+        case 'o': /* single queues, which overrides alone can give */
+                return matrix_of("2,3", "0x10", "");
+        case 'f':
+                return matrix_of("5", "0x47", "");
+        case 'w': /* all there is */
+                return matrix_of("0-255", "0-255", "");
         default: /* host masks */
                 return matrix_of("0,5", "0x06-0xff", "");
         }
@@ -72,7 +89,8 @@ Env *scenario_new(const Scenario *s) {
                 scenario_do(env, s->setup[i], &reply);
                 assert_reply(&reply, 0, NULL, __FILE__, __LINE__);
         }
-        if (strcmp(s->dialect, "6.1") != 0) /* there a foreign one might have everything */
+        /* there a foreign one might have everything; with overrides the host has it */
+        if (strcmp(s->dialect, "6.1") != 0 && !strstr(s->name, "overrides"))
                 env_foreign(env, "f0000000-0000-4000-8000-00000000000f", "4", "0x47");
         env_settle(env);
         return env;

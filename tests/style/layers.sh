@@ -16,7 +16,7 @@ daemon/store   (store|base|core)/|[a-z_]+[.]rng[.]h                   libxml/
 daemon/host    (host|base|core)/                                      -
 daemon/virt    (virt|base|core)/|[a-z_]+[.]rng[.]h                                      libvirt/|libxml/
 daemon/vtpm    (vtpm|base|core|store)/                                systemd/sd-bus
-daemon/engine  (engine|base|core|store)/|(host/(host|mdevctl|sysfs)|virt/virt|vtpm/vtpm)[.]h  -
+daemon/engine  (engine|base|core|store)/|(host/(host|host_rules|mdevctl|sysfs)|virt/virt|vtpm/vtpm)[.]h  -
 daemon/bus     (bus|base|core|engine)/                                systemd/sd-bus
 daemon         .                                                      .
 cli            (cli|base|core)/                                       systemd/sd-bus

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* kill_driver ROOT GUESTCRYPTD STEP [OFFSET]: kills the daemon with SIGKILL at its system calls (of all its threads and of its child on the
- * host together, counted from the request on), one after another, each STEP-th beginning with OFFSET. A new daemon is started then, and there
+/* kill_driver ROOT GUESTCRYPTD STEP OFFSET [host]: kills the daemon with SIGKILL at its system calls (of all its threads and of its child on the
+ * host together, counted from the request on), one after another, each STEP-th beginning with OFFSET; "host": at those of what changes the host's own queues. A new daemon is started then, and there
  * must be the old state or the new one, the new one if the client had its answer. What the state is is read from sysfs and from the definitions on
  * disk. ROOT has a simulated sys/ and is ours; DBUS_SYSTEM_BUS_ADDRESS is a private bus. */
 
@@ -109,6 +109,81 @@ static void print_dir(FILE *f, const char *dir, const char *attr) {
                 free(names);
 }
 
+#define QUEUES "sys/bus/ap/devices"
+
+static int is_queue(const struct dirent *e) {
+        return strchr(e->d_name, '.') && e->d_name[0] != '.';
+}
+
+static const char *driver_of(const char *queue) {
+        static char target[PATH_MAX];
+        char path[PATH_MAX];
+        ssize_t n;
+
+        (void) snprintf(path, sizeof path, "%s/%s/driver", path_of(QUEUES), queue);
+        n = readlink(path, target, sizeof target - 1);
+        target[n < 0 ? 0 : n] = '\0';
+        return strrchr(target, '/') ? strrchr(target, '/') + 1 : "";
+}
+
+/* Its override without newline; "" if there is none, or the kernel has none. */
+static void override_of(const char *queue, char buf[static 64]) {
+        char path[PATH_MAX];
+        int fd;
+        ssize_t n;
+
+        (void) snprintf(path, sizeof path, "%s/%s/driver_override", path_of(QUEUES), queue);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        n = fd < 0 ? 0 : read(fd, buf, 63);
+        buf[n < 0 ? 0 : n] = '\0';
+        buf[strcspn(buf, "\n")] = '\0';
+        (void) close(fd);
+}
+
+static void override_to(const char *queue, const char *driver) {
+        char path[400], now[64];
+
+        (void) snprintf(path, sizeof path, QUEUES "/%.40s/driver_override", queue);
+        write_file(path, driver);
+        (void) snprintf(now, sizeof now, "%.60s", driver_of(queue));
+        if (strcmp(now, driver) != 0 && now[0]) {
+                (void) snprintf(path, sizeof path, "sys/bus/ap/drivers/%.60s/unbind", now);
+                write_file(path, queue);
+        }
+        if (strcmp(now, driver) != 0)
+                write_file("sys/bus/ap/drivers_probe", queue);
+}
+
+static void each_queue(void (*fn)(const char *queue, void *userdata), void *userdata) {
+        struct dirent **names;
+        int n = scandir(path_of(QUEUES), &names, is_queue, by_name);
+
+        for (int i = 0; i < n; i++) {
+                fn(names[i]->d_name, userdata);
+                free(names[i]);
+        }
+        if (n >= 0)
+                free(names);
+}
+
+static void clean_queue(const char *queue, void *userdata) {
+        char override[64], path[400];
+
+        override_of(queue, override);
+        if (!override[0])
+                return;
+        override_to(queue, "cex4queue");
+        (void) snprintf(path, sizeof path, QUEUES "/%.40s/driver_override", queue);
+        write_file(path, "\n");
+}
+
+static void print_queue(const char *queue, void *userdata) {
+        char override[64];
+
+        override_of(queue, override);
+        (void) fprintf(userdata, "%s %s %s\n", queue, driver_of(queue), override);
+}
+
 /* What there is, without asking the daemon; it must not run. */
 static char *look(void) {
         char *text = NULL;
@@ -117,6 +192,7 @@ static char *look(void) {
 
         print_file(f, path_of("sys/bus/ap/apmask"));
         print_file(f, path_of("sys/bus/ap/aqmask"));
+        each_queue(print_queue, f);
         print_dir(f, "sys/bus/mdev/devices", "/ap_config");
         print_dir(f, "var/lib/guestcrypt/matrices", "");
         print_file(f, path_of("var/lib/guestcrypt/masks"));
@@ -158,6 +234,7 @@ static void clean(void) {
         }
         if (n >= 0)
                 free(names);
+        each_queue(clean_queue, NULL);
         write_file("sys/bus/ap/apmask",
                    "0xc000000000000000000000000000000000000000000000000000000000000000");
         write_file("sys/bus/ap/aqmask",
@@ -168,7 +245,30 @@ static void clean(void) {
 }
 
 /* What a case begins with, so that it need not be made by a daemon for each point anew. */
-static struct { char uuid[64], create[PATH_MAX], config[512]; /* of the one mdev, if there is one */ } saved;
+static struct {
+        char uuid[64], create[PATH_MAX], config[512]; /* of the one mdev, if there is one */
+        char apmask[80], aqmask[80], overridden[32][16];
+        unsigned n_overridden;
+} saved;
+
+static void save_queue(const char *queue, void *userdata) {
+        char override[64];
+
+        override_of(queue, override);
+        if (strcmp(override, "vfio_ap") == 0 && saved.n_overridden < 32)
+                (void) snprintf(saved.overridden[saved.n_overridden++], sizeof saved.overridden[0], "%.15s",
+                                queue);
+}
+
+static void save_mask(const char *path, char buf[static 80]) {
+        int fd = open(path_of(path), O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : read(fd, buf, 79);
+
+        if (n < 0)
+                die(path);
+        buf[n] = '\0';
+        (void) close(fd);
+}
 
 static void save(void) {
         struct dirent **names;
@@ -182,6 +282,10 @@ static void save(void) {
         copy_tree("var", "saved/var");
         copy_tree("run/guestcrypt", "saved/run");
 
+        save_mask("sys/bus/ap/apmask", saved.apmask);
+        save_mask("sys/bus/ap/aqmask", saved.aqmask);
+        saved.n_overridden = 0;
+        each_queue(save_queue, NULL);
         saved.uuid[0] = '\0';
         if (n < 0 || n > 1)
                 die("mdevs");
@@ -210,6 +314,10 @@ static void restore(void) {
         clean();
         copy_tree("saved/var", "var");
         copy_tree("saved/run", "run/guestcrypt");
+        write_file("sys/bus/ap/apmask", saved.apmask);
+        write_file("sys/bus/ap/aqmask", saved.aqmask);
+        for (unsigned i = 0; i < saved.n_overridden; i++)
+                override_to(saved.overridden[i], "vfio_ap");
         if (saved.uuid[0]) {
                 write_file(saved.create, saved.uuid);
                 (void) snprintf(path, sizeof path, "sys/bus/mdev/devices/%s/ap_config", saved.uuid);
@@ -281,6 +389,7 @@ typedef struct Request {
 } Request;
 
 #define ROOT_OBJECT   "/org/guestcrypt1", BUS_NAME ".Manager"
+#define HOST_OBJECT   "/org/guestcrypt1", BUS_NAME ".Host"
 #define MATRIX_OBJECT "/org/guestcrypt1/matrix/00000000_0000_4000_8000_000000000001", BUS_NAME ".Matrix"
 #define MDEV_OBJECT   "/org/guestcrypt1/mdev/00000000_0000_4000_8000_000000000002", BUS_NAME ".Mdev"
 
@@ -297,6 +406,11 @@ static const Request requests[] = {
         { "CreateMatrix", ROOT_OBJECT, "CreateMdev", .parent = "matrix", .type = "vfio_ap-passthrough" },
         { "CreateOther", ROOT_OBJECT, "CreateMdev", .parent = "mtty", .type = "mtty-1" },
         { "Remove", MDEV_OBJECT, "Remove" },
+        { "Reserve", HOST_OBJECT, "Reserve", "1", "6,16,27,71" },
+        { "ReserveSingle", HOST_OBJECT, "Reserve", "2-3", "16" },
+        { "Release", HOST_OBJECT, "Release", "1", "71", "take-others" }, /* after Masks: in both masks */
+        { "ReleaseSingle", HOST_OBJECT, "Release", "2-3", "16" },
+        { "ReleaseAll", HOST_OBJECT, "Release", "0-255", "0-255" },
 };
 
 static const Request *find_request(const char *name) {
@@ -337,7 +451,8 @@ static int append_arguments(sd_bus_message *m, const Request *q) {
                 r = append_list(m, q->adapters);
         if (r >= 0 && q->domains)
                 r = append_list(m, q->domains);
-        if (r >= 0 && q->domains && strcmp(q->method, "SetHostMasks") != 0)
+        if (r >= 0 && q->domains && strcmp(q->method, "SetHostMasks") != 0 &&
+            strcmp(q->interface, BUS_NAME ".Host") != 0)
                 r = append_list(m, ""); /* control domains */
         return r;
 }
@@ -555,7 +670,7 @@ static char *state_after_recovery(void) {
 
 typedef struct Case {
         const char *op;
-        const char *before[2];
+        const char *before[3];
 } Case;
 
 static const Case cases[] = {
@@ -571,6 +686,13 @@ static const Case cases[] = {
         { "CreateMatrix", {} },
         { "CreateOther", {} },
         { "Remove", { "CreateMatrix" } },
+};
+
+static const Case host_cases[] = {
+        { "Reserve", {} },
+        { "Release", { "Masks" } },
+        { "ReserveSingle", { "ReleaseAll" } },
+        { "ReleaseSingle", { "ReleaseAll", "ReserveSingle" } },
 };
 
 static void prepare(const Case *c) {
@@ -656,19 +778,23 @@ static unsigned run_case(const Case *c, unsigned step, unsigned offset) {
 int main(int argc, char *argv[]) {
         unsigned step, offset, bad = 0;
 
-        if (argc < 4)
+        if (argc < 5)
                 return 2;
         root = realpath(argv[1], NULL);
         if (!root)
                 die(argv[1]);
         program = argv[2];
         step = (unsigned) strtoul(argv[3], NULL, 10);
-        offset = argc > 4 ? (unsigned) strtoul(argv[4], NULL, 10) : 0;
+        offset = (unsigned) strtoul(argv[4], NULL, 10);
         if (prctl(PR_SET_CHILD_SUBREAPER, 1) <
             0) /* a dead child must not look alive to the lock, for want of an init */
                 die("subreaper");
         open_notify();
-        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-                bad += run_case(&cases[i], step ? step : 1, offset);
+        if (argc > 5 && strcmp(argv[5], "host") == 0)
+                for (size_t i = 0; i < sizeof host_cases / sizeof *host_cases; i++)
+                        bad += run_case(&host_cases[i], step ? step : 1, offset);
+        else
+                for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+                        bad += run_case(&cases[i], step ? step : 1, offset);
         return bad > 0;
 }

@@ -138,7 +138,7 @@ static const FaultCase fault_cases[] = {
         { "masks", make_masks, false, false, { 3, 3 } },
         { "mtty", make_mtty, false, false, { 1, 1 } },
         { "override", make_override, false, true, { 8, 0 } },
-        { "override back", make_override_back, false, true, { 3, 0 } },
+        { "override back", make_override_back, false, true, { 4, 0 } },
 };
 
 static Bench *fault_bench(const FaultCase *c, uint64_t step_timeout_us) {

@@ -78,7 +78,9 @@ bool same_snapshot(const Snapshot *a, const Snapshot *b) {
         if (!ap_mask_equal(&a->apmask, &b->apmask) || !ap_mask_equal(&a->aqmask, &b->aqmask) ||
             a->n_mdevs != b->n_mdevs || a->n_types != b->n_types ||
             memcmp(a->queue_vfio, b->queue_vfio, sizeof a->queue_vfio) != 0 ||
-            memcmp(a->queue_override, b->queue_override, sizeof a->queue_override) != 0)
+            memcmp(a->queue_override, b->queue_override, sizeof a->queue_override) != 0 ||
+            memcmp(a->queue_alien, b->queue_alien, sizeof a->queue_alien) != 0 ||
+            a->default_domain != b->default_domain)
                 return false;
         for (size_t i = 0; i < a->n_types; i++)
                 if (a->types[i].available != b->types[i].available)
@@ -118,6 +120,46 @@ static void test_scan(void **state) {
         assert_string_equal(s->types[0].device_api, "vfio-ap");
         assert_int_equal(s->types[0].available, 65536);
         assert_int_equal(s->n_mdevs, 0);
+        answer_clear(&a);
+}
+
+/* Whoever has set it and whatever its queue is bound to: a first scan and one in detail see each override. */
+static void test_overrides(void **state) {
+        Bench *b = *state;
+        Snapshot *s;
+        Answer a = {};
+
+        if (strcmp(dialect, "7.2") != 0)
+                return;
+
+        assert_int_equal(bench_write(b, "bus/ap/apmask", "+0-255"), 0);
+        s = bench_snapshot(b);
+        assert_int_equal(s->default_domain, 6);
+        assert_false(snapshot_find_override(s, &(Apqn) {}));
+        (void) snapshot_free(s);
+
+        assert_int_equal(bench_write(b, "bus/ap/devices/02.0010/driver_override", "vfio_ap"), 0);
+        assert_int_equal(bench_write(b, "bus/ap/devices/03.0010/driver_override", "cex4queue"), 0);
+        assert_int_equal(bench_write(b, "bus/ap/devices/04.0010/driver_override", "vfio_ap"), 0);
+        assert_int_equal(bench_write(b, "bus/ap/drivers/cex4queue/unbind", "04.0010"), 0);
+        for (unsigned first = 0; first < 2; first++) {
+                if (first)
+                        bench_host(b); /* which has seen nothing yet */
+                bench_scan(b, first ? HOST_SCAN_BASIC : HOST_SCAN_DETAIL, &a);
+                assert_int_equal(a.r, 0);
+                for (unsigned i = 2; i < 5; i++) {
+                        assert_int_equal(ap_mask_test(&a.snapshot->queue_override[i], 0x10), i != 3);
+                        assert_int_equal(ap_mask_test(&a.snapshot->queue_alien[i], 0x10), i == 3);
+                        assert_false(ap_mask_test(&a.snapshot->queue_vfio[i], 0x10));
+                }
+                answer_clear(&a);
+        }
+
+        assert_int_equal(bench_write(b, "bus/ap/devices/02.0010/driver_override", "\n"), 0);
+        bench_scan(b, HOST_SCAN_DETAIL, &a);
+        assert_int_equal(a.r, 0);
+        assert_false(ap_mask_test(&a.snapshot->queue_override[2], 0x10));
+        assert_true(ap_mask_test(&a.snapshot->queue_alien[3], 0x10));
         answer_clear(&a);
 }
 
@@ -876,6 +918,7 @@ int main(int argc, char **argv) {
         static const char *const dialects[] = { "6.1", "6.12", "7.2" };
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_scan, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_overrides, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_life, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_batch, setup, teardown),
                 cmocka_unit_test(test_faults),

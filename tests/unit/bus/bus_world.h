@@ -69,6 +69,7 @@ typedef struct Method {
 } Method;
 
 #define MANAGER BUS_ROOT, BUS_INTERFACE("Manager")
+#define HOST    BUS_ROOT, BUS_INTERFACE("Host")
 
 sd_bus_message *call_of(const Method *method, const char *sender);
 void append_matrix(sd_bus_message *m);

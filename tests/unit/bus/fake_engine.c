@@ -23,6 +23,30 @@ static int on_turn(sd_event_source *s, void *userdata) {
         if (l->reconciled)
                 l->reconciled(l->userdata, l->result, l->result > 0 ? &refusal : NULL, healed,
                               l->result == 0);
+        if (l->changed) {
+                char *notes[] = { (char *) "until the next boot", NULL };
+                EngineHostReport report = { .apmask = AP_MASK_ALL, .aqmask = AP_MASK_ALL, .notes = notes };
+
+                report.change =
+                        (HostChange) { .means = HOST_MEANS_OVERRIDES, .n_moved = 1, .apmask = AP_MASK_ALL };
+                ap_mask_set(&report.change.moved[5], 0x47);
+                ap_mask_set(&report.change.others[6], 7);
+                if (fake.host_wish.dry_run)
+                        report.refusal =
+                                (Refusal) { .verdict = VERDICT_OVERLAP, .text = (char *) FAKE_TEXT };
+                l->changed(l->userdata, l->result, l->result > 0 ? &refusal : NULL,
+                           l->result == 0 ? &report : NULL);
+        }
+        if (l->viewed) {
+                EngineHostView view = { .changed = true, .text = (char *) "rules\n", .has_last = true };
+
+                view.rules = (HostRules) {
+                        .there = true, .has_aqmask = true, .aqmask = AP_MASK_ALL, .n_foreign = 3
+                };
+                view.last = (Apqn) { 5, 0x47 };
+                l->viewed(l->userdata, l->result, l->result > 0 ? &refusal : NULL,
+                          l->result == 0 ? &view : NULL);
+        }
         if (l->noted)
                 l->noted(l->userdata, l->result, l->result > 0 ? &refusal : NULL,
                          l->result == 0 ? fake.notes : NULL);
@@ -139,6 +163,25 @@ int engine_set_host_masks(Engine *e, const ApMask *adapters, const ApMask *domai
                           engine_done_t done, void *u, Refusal *reterr) {
         fake.matrix = (ApMatrix) { .adapters = *adapters, .domains = *domains };
         return fake_begin("set_host_masks", c, (FakeLater) { .done = done, .userdata = u }, reterr);
+}
+
+int engine_change_host(Engine *e, const EngineHostWish *w, const EngineCaller *c, engine_host_changed_t done,
+                       void *u, Refusal *reterr) {
+        fake.matrix = w->wish.matrix;
+        fake.host_wish = *w;
+        return fake_begin(w->wish.release ? "release" : "reserve", c,
+                          (FakeLater) { .changed = done, .userdata = u }, reterr);
+}
+
+int engine_persist_host(Engine *e, bool dry_run, const EngineCaller *c, engine_host_viewed_t done, void *u,
+                        Refusal *reterr) {
+        return fake_begin("persist", c, (FakeLater) { .viewed = done, .userdata = u }, reterr);
+}
+
+int engine_view_host(Engine *e, engine_host_viewed_t done, void *u) {
+        Refusal refusal = {};
+
+        return fake_begin("view", NULL, (FakeLater) { .viewed = done, .userdata = u }, &refusal);
 }
 
 int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done, void *u, Refusal *reterr) {

@@ -46,6 +46,7 @@ typedef struct FakeEngine {
         Uuid asked_uuid;
         ApMatrix matrix;
         EngineDefine define;
+        EngineHostWish host_wish;
         EngineCheck check;
         bool flag; /* from_host, stop, autostart */
         uid_t uid;
@@ -69,6 +70,8 @@ typedef struct FakeEngine {
 typedef struct FakeLater {
         engine_done_t done;
         engine_reconciled_t reconciled;
+        engine_host_changed_t changed;
+        engine_host_viewed_t viewed;
         engine_noted_t noted;
         engine_exported_t exported;
         vtpm_counters_t counters;

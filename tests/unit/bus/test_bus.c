@@ -55,6 +55,9 @@ static const Method changing[] = {
           "set_autostart", append_autostart },
         { "remove", MDEV1, BUS_INTERFACE("Mdev"), "Remove", AUTHZ_MANAGE_MDEV, "remove_mdev",
           append_options },
+        { "reserve", HOST, "Reserve", AUTHZ_MANAGE_HOST, "reserve", append_masks },
+        { "release", HOST, "Release", AUTHZ_MANAGE_HOST, "release", append_masks },
+        { "persist", HOST, "Persist", AUTHZ_MANAGE_HOST, "persist", append_options },
 };
 
 static void test_methods_reach_the_engine(void **state) {
@@ -118,6 +121,110 @@ static void test_reconcile(void **state) {
         assert_true(sd_bus_message_read(reply, "a(ss)", 1, &name, &what) > 0);
         assert_string_equal(name, "payments-1");
         assert_string_equal(what, "started again");
+}
+
+/* ---- the host's own ---- */
+
+/* What a{sv} in @m has under @key, entered; fails if it has none. */
+static void enter_entry(sd_bus_message *m, const char *key, const char *type) {
+        assert_true(sd_bus_message_rewind(m, 1) >= 0);
+        assert_true(sd_bus_message_enter_container(m, 'a', "{sv}") > 0);
+        for (;;) {
+                const char *name;
+
+                if (sd_bus_message_enter_container(m, 'e', "sv") <= 0)
+                        fail_msg("there is no '%s'", key);
+                assert_true(sd_bus_message_read_basic(m, 's', &name) > 0);
+                if (strcmp(name, key) == 0)
+                        break;
+                assert_true(sd_bus_message_skip(m, "v") > 0);
+                assert_true(sd_bus_message_exit_container(m) > 0);
+        }
+        assert_true(sd_bus_message_enter_container(m, 'v', type) > 0);
+}
+
+static void has_text(sd_bus_message *m, const char *key, const char *want) {
+        const char *is;
+
+        enter_entry(m, key, "s");
+        assert_true(sd_bus_message_read_basic(m, 's', &is) > 0);
+        assert_string_equal(is, want);
+}
+
+static void has_flag(sd_bus_message *m, const char *key, bool want) {
+        int is;
+
+        enter_entry(m, key, "b");
+        assert_true(sd_bus_message_read_basic(m, 'b', &is) > 0);
+        assert_int_equal(is, want);
+}
+
+static void has_queue(sd_bus_message *m, const char *key, unsigned adapter, unsigned domain) {
+        uint16_t a, d;
+
+        enter_entry(m, key, "a(qq)");
+        assert_true(sd_bus_message_read(m, "a(qq)", 1, &a, &d) > 0);
+        assert_true(a == adapter && d == domain);
+}
+
+static void test_host(void **state) {
+        CLEANUP(sd_bus_message_unrefp)
+        sd_bus_message *done = NULL, *dry = NULL, *view = NULL, *persisted = NULL;
+        sd_bus_message *m = new_call(NULL, HOST, "Reserve");
+
+        assert_true(sd_bus_message_append(m, "aqaqa{sv}", 2, 5, 6, 1, 0x47, 2, "by", "s", "overrides",
+                                          "take-others", "b", 1) >= 0);
+        done = succeeds(m);
+        assert_true(fake.host_wish.wish.others && !fake.host_wish.wish.force && !fake.host_wish.dry_run);
+        assert_false(fake.host_wish.wish.release);
+        assert_int_equal(fake.host_wish.wish.means, HOST_MEANS_OVERRIDES);
+        assert_int_equal(ap_mask_count(&fake.matrix.adapters), 2);
+        has_flag(done, "done", true);
+        has_text(done, "means", "overrides");
+        has_queue(done, "queues", 5, 0x47);
+        has_queue(done, "others", 6, 7);
+
+        m = new_call(NULL, HOST, "Release");
+        assert_true(sd_bus_message_append(m, "aqaqa{sv}", 1, 5, 1, 0x47, 2, "dry-run", "b", 1, "force", "b",
+                                          1) >= 0);
+        dry = succeeds(m);
+        assert_true(fake.host_wish.wish.release && fake.host_wish.wish.force && fake.host_wish.dry_run);
+        has_flag(dry, "done", false);
+        has_text(dry, "refusal", FAKE_TEXT);
+
+        m = new_call(NULL, HOST, "Reserve");
+        assert_true(sd_bus_message_append(m, "aqaqa{sv}", 1, 5, 1, 0x47, 1, "by", "s", "magic") >= 0);
+        fails(m, SD_BUS_ERROR_INVALID_ARGS, "'magic'");
+        m = new_call(NULL, HOST, "Reserve");
+        assert_true(sd_bus_message_append(m, "aqaqa{sv}", 1, 256, 1, 0x47, 0) >= 0);
+        fails(m, SD_BUS_ERROR_INVALID_ARGS, "256");
+
+        view = succeeds(new_call(NULL, HOST, "Show"));
+        assert_string_equal(fake.asked, "view");
+        has_flag(view, "file-exists", true);
+        has_queue(view, "last-queue", 5, 0x47);
+
+        m = new_call(NULL, HOST, "Persist");
+        assert_true(sd_bus_message_append(m, "a{sv}", 1, "dry-run", "b", 1) >= 0);
+        persisted = succeeds(m);
+        has_flag(persisted, "done", false);
+        has_text(persisted, "content", "rules\n");
+}
+
+/* A dry run is a question: who may not change the host may ask what it would come to. */
+static void test_dry_runs_are_questions(void **state) {
+        static const char *const methods[] = { "Reserve", "Release", "Persist" };
+
+        for (size_t i = 0; i < ELEMENTS(methods); i++)
+                for (int dry = 0; dry < 2; dry++) {
+                        sd_bus_message *m = new_call(":1.u5", HOST, methods[i]);
+
+                        if (i < 2)
+                                assert_true(sd_bus_message_append(m, "aqaq", 1, 5, 1, 0x47) >= 0);
+                        assert_true(sd_bus_message_append(m, "a{sv}", 1, "dry-run", "b", dry) >= 0);
+                        (void) sd_bus_message_unref(succeeds(m));
+                        assert_string_equal(w.action, dry ? AUTHZ_INSPECT : AUTHZ_MANAGE_HOST);
+                }
 }
 
 /* ---- questions ---- */
@@ -610,6 +717,8 @@ int main(void) {
                 TEST(test_kernel_errors_tell_the_errno),
                 TEST(test_reload),
                 TEST(test_reconcile),
+                TEST(test_host),
+                TEST(test_dry_runs_are_questions),
                 TEST(test_check),
                 TEST(test_check_without_ap_bus),
                 TEST(test_explain_and_xml),

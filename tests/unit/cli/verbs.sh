@@ -52,6 +52,7 @@ done
 [ "$(complete_words guest-attach-matrix vm1 p)" = payments-1 ] || complain "matrices for a guest are not completed"
 [ "$(complete_words guest-attach-tpm vm1 --tpm s)" = spare ] || complain "TPMs for a guest are not completed"
 [ "$(complete_words define x --guest '')" = 'vm1 vm2' ] || complain "guests of an option are not completed"
+[ "$(complete_words host-reserve --by '')" = 'masks overrides' ] || complain "means are not completed"
 [ "$(complete_words tpm-start --model '')" = 'virtio crb tis' ] || complain "models are not completed"
 [ "$(complete_words tpm-start --model crb s)" = spare ] || complain "TPMs after an option are not completed"
 [ "$(cd "$top" && complete_words tpm-restore meson.b)" = meson.build ] || complain "files are not completed"
