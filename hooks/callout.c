@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -187,6 +188,14 @@ static int lock_dir(const Callout *c) {
         return openat(c->root_fd, HOST_PATH_LOCK_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
+/* Then whoever has inherited us lives on, and nothing must be claimed or locked in its name. mdevctl may have been gone before
+ * we could ask for our parent; but it alone reads what we write. */
+static bool mdevctl_is_gone(const Callout *c) {
+        struct pollfd p = { .fd = fileno(c->out) };
+
+        return getppid() != c->mdevctl || (poll(&p, 1, 0) > 0 && p.revents & POLLERR);
+}
+
 /* In mdevctl's name, so that it is stale the moment mdevctl is gone. */
 static int lock(const Callout *c) {
         CLEANUP(fd_closep) int fd = lock_dir(c);
@@ -248,7 +257,7 @@ static int ask(const Callout *c, const char *action, const char *json, pid_t pro
 static int ask_and_lock(const Callout *c, const char *action, const char *json, pid_t process) {
         CLEANUP(freep) char *text = NULL;
 
-        for (unsigned i = 0; i < CALLOUT_ASK_TRIES; i++) {
+        for (unsigned i = 0; i < CALLOUT_ASK_TRIES && !mdevctl_is_gone(c); i++) {
                 CLEANUP(freep) char *daemon = NULL;
                 int r;
 
@@ -260,9 +269,11 @@ static int ask_and_lock(const Callout *c, const char *action, const char *json, 
                         (void) callout_end(c, &text);
                         return r;
                 }
-                if (!daemon || callout_confirm(daemon) > 0)
+                if ((!daemon || callout_confirm(daemon) > 0) && !mdevctl_is_gone(c))
                         return CALLOUT_OK;
                 unlock(c);
+                (void) callout_end(c, &text);
+                free(TAKE(text));
         }
         return tell(c, "guestcryptd was started anew while it was asked; try again");
 }

@@ -25,7 +25,7 @@ guestcryptctl status > /dev/null || die "guestcryptd has died"
         guestcryptctl --json list | jq -r '.[] | .uuid as $u | .adapters[] as $a | .domains[] | "\($a).\(.) \($u)"'
         mdevctl list -d --dumpjson | jq -r '.[0].matrix // [] | .[] | to_entries[] | .key as $u | [.value.attrs[] | select(.assign_adapter) | .assign_adapter] as $a
                 | [.value.attrs[] | select(.assign_domain) | .assign_domain] as $d | $a[] as $x | $d[] | "\($x).\(.) \($u)"'
-        for device in /sys/bus/mdev/devices/*; do
+        for device in $(find /sys/bus/mdev/devices/ -mindepth 1); do
                 while read -r queue; do
                         echo "$((0x${queue%.*})).$((0x${queue#*.})) ${device##*/}"
                 done < <(grep -E '^..\.....$' "$device/matrix" || :)
