@@ -51,7 +51,7 @@ get_source() {
 
 make_kernel() {
         local out=$1 work=$1/work tree option source version modules
-        local make=(nice -n 10 make -j "$(nproc)" ARCH=s390 KBUILD_BUILD_USER=guestcrypt KBUILD_BUILD_HOST=ap-kernel
+        local make=(make -j "$(nproc)" ARCH=s390 KBUILD_BUILD_USER=guestcrypt KBUILD_BUILD_HOST=ap-kernel
                 KBUILD_BUILD_TIMESTAMP=@0)
 
         get_source "$work" || return 1
@@ -76,7 +76,7 @@ make_kernel() {
                 find "$tree" -name '*.ko' -exec cp -t "$modules" {} + &&
                 depmod -b "$out/root" "$(cat "$out/release")" 2> /dev/null &&
                 debian_unpack "$suite" "$work/busybox" busybox-static:s390x &&
-                find "$work/busybox" -type f -name busybox -exec cp {} "$out/root/bin/busybox" \; &&
+                find "$work/busybox" -type f -path '*/bin/busybox' -exec cp {} "$out/root/bin/busybox" \; &&
                 mv "$out/.config" "$out/config" &&
                 rm -rf "$work" &&
                 [ -s "$modules/vfio_ap.ko" ] && [ -x "$out/root/bin/busybox" ]
