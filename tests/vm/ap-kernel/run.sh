@@ -91,7 +91,7 @@ printf '%s\n' 'root:x:0:' 'tester:x:1000:' > "$work/root/etc/group"
 (cd "$work/root" && find . -print0 | cpio --null -o -H newc -R 0:0 --quiet) > "$work/initrd"
 
 # 12 and 15 are the facilities QCI and APFT, which TCG does not have by itself.
-append="facilities=12,15 console=ttysclp0 quiet loglevel=4 panic=-1"
+append="facilities=12,15 console=ttysclp0 quiet loglevel=4 panic=-1 oops=panic"
 append+="${tags:+ shares=$tags}${interactive:+ shell}${root:+ $root}${arguments:+ $arguments}"
 if [ -n "$fast" ]; then
         cpus=1
