@@ -255,9 +255,21 @@ void sim_abort_pending(Sim *s, ssize_t result) {
         }
 }
 
+static bool ends_by_signal(const SimPending *p) {
+        return p->kind == SIM_PEND_RETRY && p->needs == SIM_LOCK_PERMS;
+}
+
+char sim_waits(const Sim *s, uint64_t id) {
+        for (const SimPending *p = s->pending; p; p = p->next)
+                if (p->id == id)
+                        /* for a guest it sleeps until the first signal, which ends nothing */
+                        return ends_by_signal(p) || p->kind == SIM_PEND_GUEST ? 'S' : 'D';
+        return 0;
+}
+
 bool sim_interrupt(Sim *s, uint64_t id) {
         for (SimPending *p = s->pending; p; p = p->next)
-                if (p->id == id && p->kind == SIM_PEND_RETRY && p->needs == SIM_LOCK_PERMS) {
+                if (p->id == id && ends_by_signal(p)) {
                         unlink_pending(s, p);
                         complete(s, p, -EINTR, NULL);
                         return true;
@@ -308,8 +320,6 @@ static ssize_t perform(Sim *s, const SimNode *node, bool write, const char *data
                 node->attr->show(s, node, &t);
                 r = (ssize_t) t.n;
         }
-        if (write)
-                sim_matrix_tell_guests(s);
         return r;
 }
 
@@ -347,7 +357,6 @@ static bool advance(Sim *s, SimPending *p) {
                 if (p->kind == SIM_PEND_UNBIND)
                         finish_unbind(s, p);
                 unlink_pending(s, p);
-                sim_matrix_tell_guests(s);
                 complete(s, p, p->result, NULL);
                 return true;
         case SIM_PEND_REBIND:
@@ -361,7 +370,13 @@ static bool advance(Sim *s, SimPending *p) {
                 }
                 sim_mask_changed(s, strcmp(p->node.attr->name, "apmask") == 0);
                 unlink_pending(s, p);
-                sim_matrix_tell_guests(s);
+                complete(s, p, p->result, NULL);
+                return true;
+        case SIM_PEND_REMOVE:
+                if (p->waits > 0)
+                        return false;
+                unlink_pending(s, p);
+                sim_mdev_reset_ended(s, p->mdev, p->keep);
                 complete(s, p, p->result, NULL);
                 return true;
         case SIM_PEND_HANG:
@@ -446,7 +461,11 @@ SimFile *sim_close(SimFile *f) {
 }
 
 static bool is_ctl(const SimNode *node) {
-        return node->dir == DIR_SIM;
+        return node->dir == DIR_SIM && node->attr->store;
+}
+
+bool sim_file_alive(const SimFile *f) {
+        return sim_node_alive(f->sim, &f->node);
 }
 
 ssize_t sim_file_read(SimFile *f, char *buf, size_t size) {

@@ -65,6 +65,9 @@ int sim_readdir(Sim *s, const char *path, sim_entry_t fn, void *userdata);
 int sim_open(Sim *s, const char *path, int flags, uid_t uid, SimFile **ret);
 SimFile *sim_close(SimFile *f);
 
+/* Whether its object is still there: if not, every access gives -ENODEV, also a read behind the end. */
+bool sim_file_alive(const SimFile *f);
+
 /* The whole content, made anew, not NUL-terminated; -EOVERFLOW: @size is too small for it. */
 ssize_t sim_file_read(SimFile *f, char *buf, size_t size);
 
@@ -88,6 +91,9 @@ void sim_set_done(Sim *s, sim_done_t fn, void *userdata);
 /* The number of the operation that returned SIM_NEVER last. */
 uint64_t sim_pending(const Sim *s);
 size_t sim_pending_count(const Sim *s);
+
+/* How a process waits for it: 'S' or 'D', as ps(1) has it. */
+char sim_waits(const Sim *s, uint64_t id);
 
 /* A signal for who waits: ends the operation with -EINTR if the kernel would. Returns whether. */
 bool sim_interrupt(Sim *s, uint64_t id);

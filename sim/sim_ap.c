@@ -8,8 +8,6 @@
 
 #include "sim/sim_internal.h"
 
-#define TYPE_OLDEST 10u /* CEX4: older ones are not supported by the drivers */
-
 SimQueue *sim_queue(const Sim *s, unsigned adapter, unsigned domain) {
         return &s->queues[adapter * SIM_IDS + domain];
 }
@@ -36,11 +34,20 @@ bool sim_host_owned(const Sim *s, unsigned adapter, unsigned domain) {
         return masked_for_host(s, q);
 }
 
+bool sim_queue_available(const Sim *s, const SimQueue *q) {
+        return sim_mask_get(&s->hw_ap, sim_queue_adapter(s, q)) &&
+               sim_mask_get(&s->hw_aq, sim_queue_domain(s, q)) && !q->hole;
+}
+
 /* Zeroizes; a stuck queue stays in reset. With @wait the access being made waits for its end. */
 bool sim_queue_reset(Sim *s, SimQueue *q, bool wait) {
+        const SimCard *c = &s->cards[sim_queue_adapter(s, q)];
+
         q->zeroized++;
-        if (!q->stuck)
+        q->reset_failed = !sim_queue_available(s, q);
+        if (q->reset_failed || !c->hw_config || c->hw_chkstop || !q->stuck)
                 return true;
+        q->reset_again = q->resetting;
         q->resetting = true;
         if (wait && !q->waiter) {
                 q->waiter = sim_op_id(s);
@@ -51,6 +58,8 @@ bool sim_queue_reset(Sim *s, SimQueue *q, bool wait) {
 
 void sim_queue_unstick(Sim *s, SimQueue *q) {
         q->stuck = q->resetting = false;
+        q->zeroized += q->reset_again;
+        q->reset_again = false;
         for (SimPending *p = s->pending; p && q->waiter; p = p->next)
                 if (p->id == q->waiter)
                         p->waits--;
@@ -71,6 +80,8 @@ bool sim_queue_bind(Sim *s, SimQueue *q, SimDriver driver) {
         q->online = true;
         s->n_bound++;
         s->bindings_told = false;
+        if (driver == SIM_VFIO_AP)
+                sim_matrix_queue_comes(s, q);
         sim_emit_queue(s, "bind", q, NULL);
         return true;
 }
@@ -82,31 +93,16 @@ void sim_queue_probe(Sim *s, SimQueue *q) {
                 (void) sim_queue_bind(s, q, SIM_VFIO_AP);
 }
 
-/* When a queue leaves vfio_ap, its adapter leaves the guest: the adapter's other queues are reset. */
-static void reset_siblings(Sim *s, const SimQueue *q) {
-        unsigned a = sim_queue_adapter(s, q);
-        SimMask ap, aq, ad;
+static bool leave(Sim *s, SimQueue *q, bool wait) {
+        size_t waits = s->op.waits;
 
-        sim_matrix_guest(s, q->owner, &ap, &aq, &ad);
-        if (!sim_mask_get(&ap, a))
-                return;
-        SIM_MASK_FOREACH(d, &aq) {
-                SimQueue *other = sim_queue(s, a, d);
-
-                if (other != q)
-                        (void) sim_queue_reset(s, other, false);
-        }
-}
-
-bool sim_queue_unbind(Sim *s, SimQueue *q) {
-        unsigned a = sim_queue_adapter(s, q), d = sim_queue_domain(s, q);
-
-        if (q->driver == SIM_VFIO_AP) {
-                if (q->owner)
-                        reset_siblings(s, q);
-                if (sim_mask_get(&s->ap, a) && sim_mask_get(&s->aq, d) && !sim_queue_reset(s, q, true))
+        if (q->driver == SIM_VFIO_AP && !q->leaving) {
+                q->leaving = true;
+                sim_matrix_queue_leaves(s, q, wait);
+                if (s->op.waits > waits)
                         return false;
         }
+        q->leaving = false;
         q->zeroized++;
         q->driver = SIM_NO_DRIVER;
         s->n_bound--;
@@ -114,10 +110,14 @@ bool sim_queue_unbind(Sim *s, SimQueue *q) {
         return true;
 }
 
+bool sim_queue_unbind(Sim *s, SimQueue *q) {
+        return leave(s, q, true);
+}
+
 void sim_bindings_check(Sim *s) {
         char extra[64];
 
-        if (s->bindings_told || s->n_queues == 0 || s->n_bound != s->n_queues)
+        if (s->bindings_told || s->n_bound != s->n_queues)
                 return;
         s->bindings_told = true;
         s->bindings_complete++;
@@ -130,7 +130,7 @@ void sim_bindings_check(Sim *s) {
 static void remove_queue(Sim *s, SimQueue *q) {
         sim_queue_unstick(s, q);
         if (q->driver)
-                (void) sim_queue_unbind(s, q);
+                (void) leave(s, q, false);
         sim_emit_queue(s, "remove", q, NULL);
         if (q->prev)
                 q->prev->next = q->next;
@@ -146,9 +146,17 @@ static void remove_queue(Sim *s, SimQueue *q) {
         s->n_queues--;
 }
 
+/* An adapter in standby does not tell whether it is checkstopped, too. */
+static bool seen_chkstop(const SimCard *c) {
+        return c->hw_chkstop && c->hw_config;
+}
+
 static void add_queue(Sim *s, SimQueue *q) {
+        const SimCard *c = &s->cards[sim_queue_adapter(s, q)];
+
         q->exists = true;
-        q->config = s->cards[sim_queue_adapter(s, q)].hw_config;
+        q->config = c->hw_config;
+        q->chkstop = seen_chkstop(c);
         q->serial = ++s->serial;
         q->prev = s->last;
         q->next = NULL;
@@ -193,6 +201,8 @@ static void scan_queues(Sim *s, unsigned adapter) {
                         remove_queue(s, q);
                 else if (!q->exists && there)
                         add_queue(s, q);
+                else if (q->exists && q->chkstop != seen_chkstop(c))
+                        q->chkstop = !q->chkstop; /* and no more of it in this scan */
                 else if (q->exists && q->config != c->hw_config) {
                         q->config = c->hw_config;
                         sim_emit_queue(s, "change", q, q->config ? "CONFIG=1" : "CONFIG=0");
@@ -207,7 +217,7 @@ static void scan_adapter(Sim *s, unsigned adapter) {
         for (unsigned d = sim_mask_next(&s->aq, 0); d <= s->max_domain && !there;
              d = sim_mask_next(&s->aq, d + 1))
                 there = queue_in_machine(s, adapter, d);
-        if (c->hw_type < TYPE_OLDEST)
+        if (c->hw_type < SIM_TYPE_OLDEST)
                 there = false;
         if (c->exists && (!there || c->mode != c->hw_mode || c->raw_type != c->hw_type))
                 remove_card(s, adapter);
@@ -217,7 +227,7 @@ static void scan_adapter(Sim *s, unsigned adapter) {
         if (!c->exists) {
                 c->exists = c->online = true;
                 c->config = c->hw_config;
-                c->chkstop = c->hw_chkstop;
+                c->chkstop = seen_chkstop(c);
                 c->mode = c->hw_mode;
                 c->raw_type = c->hw_type;
                 c->serial = ++s->serial;
@@ -228,7 +238,7 @@ static void scan_adapter(Sim *s, unsigned adapter) {
                 c->config = c->hw_config;
                 sim_emit_card(s, "change", adapter, c->config ? "CONFIG=1" : "CONFIG=0");
         }
-        c->chkstop = c->hw_chkstop;
+        c->chkstop = seen_chkstop(c);
         scan_queues(s, adapter);
 }
 
@@ -247,7 +257,16 @@ static void select_domain(Sim *s) {
         }
 }
 
+static bool has_new(const SimMask *m, const SimMask *old) {
+        SimMask new = sim_mask_and_not(m, old);
+
+        return !sim_mask_empty(&new);
+}
+
 void sim_scan(Sim *s) {
+        SimMask old[3] = { s->ap, s->aq, s->ad };
+        bool changed;
+
         if (s->profile.no_ap)
                 return;
         s->scans++;
@@ -262,9 +281,18 @@ void sim_scan(Sim *s) {
                         sim_mask_set(&s->ad, id, false);
                 }
         }
+        changed = s->vfio_ap && !s->profile.no_qci &&
+                  (!sim_mask_equal(&old[0], &s->ap) || !sim_mask_equal(&old[1], &s->aq) ||
+                   !sim_mask_equal(&old[2], &s->ad));
+        if (!s->profile.no_qci && (has_new(&s->ap, &old[0]) || has_new(&s->aq, &old[1])))
+                s->bindings_told = false; /* also if nothing comes of it */
+        if (changed)
+                sim_matrix_config_changed(s, old);
         for (unsigned a = 0; a <= s->max_adapter; a++)
                 if (sim_mask_get(&s->ap, a) || s->cards[a].exists)
                         scan_adapter(s, a);
+        if (changed)
+                sim_matrix_scan_complete(s);
         select_domain(s);
         sim_bindings_check(s);
 }
@@ -278,13 +306,16 @@ void sim_bind_all(Sim *s) {
 
 bool sim_rebind(Sim *s, uint64_t *cursor) {
         for (SimQueue *q = s->first; q; q = q->next) {
+                bool host = masked_for_host(s, q), bound = q->driver;
+
                 if (q->serial < *cursor)
                         continue;
                 *cursor = q->serial;
-                if (q->driver && !q->override && masked_for_host(s, q) != (q->driver == SIM_CEX4QUEUE) &&
-                    !sim_queue_unbind(s, q))
+                if (bound && !q->override && host != (q->driver == SIM_CEX4QUEUE) && !sim_queue_unbind(s, q))
                         return false;
-                sim_queue_probe(s, q);
+                /* The kernel takes one without a driver for the host's, and leaves it if that is what it is to be. */
+                if (bound || !host)
+                        sim_queue_probe(s, q);
         }
         return true;
 }
@@ -340,6 +371,7 @@ void sim_ap_boot(Sim *s) {
         const SimProfile *p = &s->profile;
 
         memset(s->cards, 0, sizeof s->cards);
+        s->ap = s->aq = s->ad = s->info_ap = s->info_aq = s->info_ad = (SimMask) {};
         s->hw_ap = p->adapters;
         s->hw_aq = p->domains;
         s->hw_ad = p->control;

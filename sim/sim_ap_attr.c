@@ -320,7 +320,9 @@ static ssize_t card_config_store(Sim *s, const SimNode *node, const char *data, 
 
         if (!scan_int(data, &v) || v < 0 || v > 1)
                 return -EINVAL;
-        c->hw_config = c->config = v;
+        if (c->config != v)
+                c->hw_config = v; /* else the machine is not asked */
+        c->config = v;
         sim_emit_card(s, "change", node->adapter, v ? "CONFIG=1" : "CONFIG=0");
         return (ssize_t) size;
 }
@@ -501,10 +503,14 @@ static void mkvps_show(Sim *s, const SimNode *node, SimText *t) {
                                                        "ASYM NEW: - -\nASYM CUR: - -\nASYM OLD: - -\n");
 }
 
+static void queue_chkstop_show(Sim *s, const SimNode *node, SimText *t) {
+        text_puts(t, queue(s, node)->chkstop ? "1\n" : "0\n");
+}
+
 static void queue_online_show(Sim *s, const SimNode *node, SimText *t) {
         const SimQueue *q = queue(s, node);
 
-        text_puts(t, q->online && q->config && !card(s, node)->chkstop ? "1\n" : "0\n");
+        text_puts(t, q->online && q->config && !q->chkstop ? "1\n" : "0\n");
 }
 
 static ssize_t queue_online_store(Sim *s, const SimNode *node, const char *data, size_t size) {
@@ -514,7 +520,7 @@ static ssize_t queue_online_store(Sim *s, const SimNode *node, const char *data,
 
         if (!scan_int(data, &v) || v < 0 || v > 1)
                 return -EINVAL;
-        if (v && (!q->config || !c->config || c->chkstop))
+        if (v && (!q->config || !c->config || q->chkstop || c->chkstop))
                 return -ENODEV;
         if (v && !c->online)
                 return -EINVAL;
@@ -542,14 +548,15 @@ static void states_show(Sim *s, const SimNode *node, SimText *t) {
 
 static void status_show(Sim *s, const SimNode *node, SimText *t) {
         const SimQueue *q = queue(s, node);
-        SimMask ap, aq, ad;
 
         if (!q->owner) {
                 text_puts(t, "unassigned\n");
                 return;
         }
-        sim_matrix_guest(s, q->owner, &ap, &aq, &ad);
-        text_puts(t, q->owner->guest && sim_mask_get(&ap, node->adapter) ? "in use\n" : "assigned\n");
+        text_puts(t, q->owner->guest && sim_mask_get(&q->owner->guest_ap, node->adapter) &&
+                                     sim_mask_get(&q->owner->guest_aq, node->domain)
+                             ? "in use\n"
+                             : "assigned\n");
 }
 
 static void queue_uevent_show(Sim *s, const SimNode *node, SimText *t) {
@@ -558,7 +565,7 @@ static void queue_uevent_show(Sim *s, const SimNode *node, SimText *t) {
 
 const SimAttr sim_queue_attrs[] = {
         { "ap_functions", 0444, functions_show },
-        { "chkstop", 0444, chkstop_show },
+        { "chkstop", 0444, queue_chkstop_show },
         { "config", 0444, queue_config_show },
         { "driver_override", 0644, override_show, override_store, is_7_2, 0, SIM_LOCK_PERMS },
         { "interrupt", 0444, interrupt_show },

@@ -311,7 +311,6 @@ int sim_ctl(Sim *s, const char *commands) {
                 s->op.id = 0;
                 if (n > 0)
                         r = run(s, word, n);
-                sim_matrix_tell_guests(s);
                 sim_kick(s);
                 commands += length + (commands[length] != 0);
         }
@@ -330,7 +329,8 @@ size_t sim_state(Sim *s, char *buf, size_t size) {
         for (size_t i = 0; i < s->n_parents; i++)
                 for (const SimMdev *m = s->parents[i].first; m; m = m->next)
                         if (m->guest)
-                                text_printf(&t, "guest %s%s\n", m->uuid,
+                                text_printf(&t, "guest %s config=%u request=%u%s\n", m->uuid,
+                                            m->config_events, m->request_events,
                                             m->removing ? " asked to release" : "");
         for (size_t i = 0; i < s->n_faults; i++) {
                 const SimFault *f = &s->faults[i];
@@ -364,4 +364,16 @@ static ssize_t ctl_store(Sim *s, const SimNode *node, const char *data, size_t s
         return r < 0 ? r : (ssize_t) size;
 }
 
-const SimAttr sim_ctl_attrs[] = { { "ctl", 0600, ctl_show, ctl_store }, {} };
+/* As many as fit in a page. */
+static void zeroized_show(Sim *s, const SimNode *node, SimText *t) {
+        for (unsigned a = 0; a < SIM_IDS; a++)
+                for (unsigned d = 0; d < SIM_IDS; d++)
+                        if (sim_queue(s, a, d)->zeroized > 0)
+                                text_printf(t, "%02x.%04x zapq %u\n", a, d, sim_queue(s, a, d)->zeroized);
+}
+
+const SimAttr sim_ctl_attrs[] = {
+        { "ctl", 0600, ctl_show, ctl_store },
+        { "zeroized", 0400, zeroized_show },
+        {},
+};

@@ -511,7 +511,8 @@ static void sim_read_req(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                 r = sim_file_read(file->sim, file->content, SIM_CTL_SIZE);
                 if (r >= 0)
                         file->n = (size_t) r;
-        }
+        } else if (!sim_file_alive(file->sim))
+                r = -ENODEV;
         finish(front_of(req),
                (Waiter) { .req = req, .read = true, .file = file, .size = size, .off = off, .result = r });
 }

@@ -6,11 +6,12 @@
 
 #include "sim/sim.h"
 
-#define SIM_UUID_SIZE  37
-#define SIM_MDEV_HASH  8192u /* buckets, a power of two */
-#define SIM_QUEUES     (SIM_IDS * SIM_IDS)
-#define SIM_TYPES      2
-#define SIM_FAULTS_MAX 64
+#define SIM_UUID_SIZE   37
+#define SIM_MDEV_HASH   8192u /* buckets, a power of two */
+#define SIM_QUEUES      (SIM_IDS * SIM_IDS)
+#define SIM_TYPES       2
+#define SIM_FAULTS_MAX  64
+#define SIM_TYPE_OLDEST 10u /* CEX4: older ones are not supported by the drivers */
 
 typedef struct SimMdev SimMdev;
 typedef struct SimQueue SimQueue;
@@ -32,8 +33,11 @@ struct SimQueue {
         SimMdev *owner; /* also of a queue that does not exist */
         unsigned zeroized;
         uint8_t driver;
-        bool exists, config, online;
+        bool exists, config, chkstop, online;
         bool hole, stuck, resetting;
+        bool reset_failed; /* the last one, since the machine did not have it */
+        bool reset_again;  /* has to be, when the present one has ended */
+        bool leaving;      /* vfio_ap; what that resets is being reset */
 };
 
 typedef struct SimCard {
@@ -67,7 +71,8 @@ struct SimMdev {
         bool guest, dead;
         unsigned refs; /* open files and pending operations; a dead one goes with the last */
         SimMask ap, aq, ad;
-        SimMask guest_ap, guest_aq, guest_ad; /* last told to the guest */
+        SimMask guest_ap, guest_aq, guest_ad; /* what a guest gets */
+        SimMask add_ap, add_aq, add_ad;       /* amid a scan: what it brings */
         unsigned config_events, request_events;
 };
 
@@ -119,6 +124,7 @@ typedef enum SimPendingKind {
         SIM_PEND_REBIND, /* a mask change amid its queues */
         SIM_PEND_UNBIND, /* a queue taken from vfio_ap by hand */
         SIM_PEND_GUEST,  /* an mdev's removal (or unbinding), waits for its guest */
+        SIM_PEND_REMOVE, /* the same, waits for its queues' resets */
 } SimPendingKind;
 
 struct SimPending {
@@ -135,14 +141,15 @@ struct SimPending {
         size_t waits;    /* resets */
         uint64_t cursor; /* REBIND: serial of the queue to go on with */
         SimQueue *queue; /* UNBIND */
-        SimMdev *mdev;   /* GUEST */
-        bool keep;       /* GUEST: unbound only */
+        SimMdev *mdev;   /* GUEST, REMOVE */
+        bool keep;       /* GUEST, REMOVE: unbound only */
 };
 
 struct Sim {
         SimProfile profile;
-        SimMask hw_ap, hw_aq, hw_ad; /* the machine's configuration */
-        SimMask ap, aq, ad;          /* as the last scan saw it */
+        SimMask hw_ap, hw_aq, hw_ad;       /* the machine's configuration */
+        SimMask ap, aq, ad;                /* as the last scan saw it */
+        SimMask info_ap, info_aq, info_ad; /* as vfio_ap was told */
         SimMask apmask, aqmask;
         unsigned max_adapter, max_domain;
         SimCard cards[SIM_IDS];
@@ -272,6 +279,7 @@ bool sim_queue_bind(Sim *s, SimQueue *q, SimDriver driver); /* false: the driver
 bool sim_queue_unbind(Sim *s, SimQueue *q);                 /* false: waits for a reset; still bound */
 bool sim_queue_reset(Sim *s, SimQueue *q, bool wait);       /* false: does not end */
 void sim_queue_unstick(Sim *s, SimQueue *q);
+bool sim_queue_available(const Sim *s, const SimQueue *q); /* in the machine, seen or not */
 bool sim_host_owned(const Sim *s, unsigned adapter, unsigned domain);
 ssize_t sim_mask_store(Sim *s, bool adapters, const char *data, size_t size);
 bool sim_rebind(Sim *s, uint64_t *cursor); /* false: stopped at *cursor by a reset */
@@ -280,9 +288,13 @@ void sim_bindings_check(Sim *s);
 
 /* sim_matrix.c */
 void sim_matrix_free_queues(Sim *s, SimMdev *m, bool reset);
-void sim_matrix_guest(const Sim *s, const SimMdev *m, SimMask *ret_ap, SimMask *ret_aq, SimMask *ret_ad);
 bool sim_matrix_in_use(const Sim *s, bool adapters, const SimMask *taken);
-void sim_matrix_tell_guests(Sim *s);
+void sim_matrix_reset(Sim *s, const SimMdev *m, bool wait);
+void sim_matrix_queue_comes(Sim *s, SimQueue *q);
+void sim_matrix_queue_leaves(Sim *s, SimQueue *q, bool wait);
+void sim_matrix_load(Sim *s);
+void sim_matrix_config_changed(Sim *s, const SimMask old_config[static 3]); /* s->ap, aq, ad are new */
+void sim_matrix_scan_complete(Sim *s);
 int sim_matrix_restore(Sim *s, SimMdev *m,
                        const char *masks); /* three, separated by blanks; unchecked by the masks */
 
@@ -291,6 +303,7 @@ void sim_mdev_boot(Sim *s);
 void sim_mdev_free_all(Sim *s);
 SimMdev *sim_mdev_find(const Sim *s, const char *uuid, size_t n);
 int sim_mdev_guest(Sim *s, const char *uuid, bool on);
+void sim_mdev_reset_ended(Sim *s, SimMdev *m, bool keep);
 void sim_mdev_finish(Sim *s, SimMdev *m, bool keep);
 int sim_vfio_ap_unload(Sim *s);
 int sim_vfio_ap_load(Sim *s);

@@ -41,28 +41,206 @@ static void own(Sim *s, SimMdev *m, const SimMask *ap, const SimMask *aq) {
                 }
 }
 
-/* Queues outside of @ap x @aq are given up, and reset if @reset. */
-static void disown(Sim *s, const SimMask *old_ap, const SimMask *old_aq, const SimMask *ap,
-                   const SimMask *aq, bool reset) {
-        SIM_MASK_FOREACH(a, old_ap)
-                SIM_MASK_FOREACH(d, old_aq) {
+static void give_up(Sim *s, SimQueue *q) {
+        q->owner = NULL;
+        s->owned_adapter[sim_queue_adapter(s, q)]--;
+        s->owned_domain[sim_queue_domain(s, q)]--;
+}
+
+/* What the guest gets is kept, and follows the rest at certain moments only: when something is assigned, when a queue
+ * comes to the driver, after a scan with something new. Taking away makes it smaller and no more than that. */
+
+/* It has changed. */
+static void tell_guest(const Sim *s, SimMdev *m) {
+        if (m->guest && s->profile.dialect >= SIM_LINUX_7_2) /* older ones have no interrupt for it */
+                m->config_events++;
+}
+
+static bool passable(const SimQueue *q) {
+        return linked(q) && !q->reset_failed && !q->reset_again;
+}
+
+/* Matrix and host configuration, then without each adapter that has one queue the guest cannot get. *@ret_dropped are
+ * the adapters that it had before. Returns whether something has changed. */
+static bool filter_queues(const Sim *s, SimMdev *m, SimMask *ret_dropped) {
+        SimMask ap = sim_mask_and(&m->ap, &s->info_ap), aq = sim_mask_and(&m->aq, &s->info_aq);
+        bool same;
+
+        *ret_dropped = (SimMask) {};
+        SIM_MASK_FOREACH(a, &ap)
+                SIM_MASK_FOREACH(d, &aq) {
+                        if (passable(sim_queue(s, a, d)))
+                                continue;
+                        sim_mask_set(&ap, a, false);
+                        sim_mask_set(ret_dropped, a, sim_mask_get(&m->guest_ap, a));
+                        break;
+                }
+        same = sim_mask_equal(&ap, &m->guest_ap) && sim_mask_equal(&aq, &m->guest_aq);
+        m->guest_ap = ap;
+        m->guest_aq = aq;
+        return !same;
+}
+
+static bool filter_control(const Sim *s, SimMdev *m) {
+        SimMask ad = sim_mask_and(&m->ad, &s->info_ad);
+        bool same = sim_mask_equal(&ad, &m->guest_ad);
+
+        m->guest_ad = ad;
+        return !same;
+}
+
+static void reset_adapters(Sim *s, const SimMdev *m, const SimMask *adapters, bool wait) {
+        SIM_MASK_FOREACH(a, adapters)
+                SIM_MASK_FOREACH(d, &m->guest_aq) {
                         SimQueue *q = sim_queue(s, a, d);
 
-                        if (sim_mask_get(ap, a) && sim_mask_get(aq, d))
+                        if (q->owner == m && linked(q))
+                                (void) sim_queue_reset(s, q, wait);
+                }
+}
+
+static void filter(Sim *s, SimMdev *m) {
+        SimMask dropped;
+
+        if (!filter_queues(s, m, &dropped))
+                return;
+        tell_guest(s, m);
+        reset_adapters(s, m, &dropped, true);
+}
+
+/* Takes @ids of one kind away, the masks being those from before. Only what the guest had is reset. */
+static void unplug(Sim *s, SimMdev *m, bool adapters, const SimMask *ids) {
+        const SimMask *other = adapters ? &m->aq : &m->ap;
+        SimMask *had = adapters ? &m->guest_ap : &m->guest_aq;
+        bool changed = false;
+
+        SIM_MASK_FOREACH(id, ids)
+                SIM_MASK_FOREACH(o, other) {
+                        unsigned a = adapters ? id : o, d = adapters ? o : id;
+                        SimQueue *q = sim_queue(s, a, d);
+
+                        if (q->owner != m)
                                 continue;
-                        q->owner = NULL;
-                        s->owned_adapter[a]--;
-                        s->owned_domain[d]--;
-                        if (reset && linked(q))
+                        give_up(s, q);
+                        if (linked(q) && sim_mask_get(&m->guest_ap, a) && sim_mask_get(&m->guest_aq, d))
                                 (void) sim_queue_reset(s, q, true);
                 }
+        SIM_MASK_FOREACH(id, ids)
+                if (sim_mask_get(had, id)) {
+                        sim_mask_set(had, id, false);
+                        changed = true;
+                }
+        if (changed)
+                tell_guest(s, m);
+}
+
+void sim_matrix_reset(Sim *s, const SimMdev *m, bool wait) {
+        SIM_MASK_FOREACH(a, &m->ap)
+                SIM_MASK_FOREACH(d, &m->aq)
+                        if (linked(sim_queue(s, a, d)))
+                                (void) sim_queue_reset(s, sim_queue(s, a, d), wait);
 }
 
 void sim_matrix_free_queues(Sim *s, SimMdev *m, bool reset) {
         static const SimMask none;
 
-        disown(s, &m->ap, &m->aq, &none, &none, reset);
-        m->ap = m->aq = m->ad = none;
+        if (reset)
+                sim_matrix_reset(s, m, true);
+        SIM_MASK_FOREACH(a, &m->ap)
+                SIM_MASK_FOREACH(d, &m->aq)
+                        if (sim_queue(s, a, d)->owner == m)
+                                give_up(s, sim_queue(s, a, d));
+        m->ap = m->aq = m->ad = m->guest_ap = m->guest_aq = m->guest_ad = none;
+}
+
+void sim_matrix_queue_comes(Sim *s, SimQueue *q) {
+        SimMdev *m = q->owner;
+
+        q->reset_failed = q->reset_again = false;
+        /* Amid a scan that brings something for this mdev its end does it. */
+        if (m && sim_mask_empty(&m->add_ap) && sim_mask_empty(&m->add_aq))
+                filter(s, m);
+}
+
+/* It takes its adapter with it, if a guest would have it. */
+void sim_matrix_queue_leaves(Sim *s, SimQueue *q, bool wait) {
+        unsigned a = sim_queue_adapter(s, q), d = sim_queue_domain(s, q);
+        SimMdev *m = q->owner;
+        SimMask adapter = {};
+
+        if (m && sim_mask_get(&m->guest_ap, a) && sim_mask_get(&m->guest_aq, d)) {
+                sim_mask_set(&m->guest_ap, a, false);
+                tell_guest(s, m);
+                sim_mask_set(&adapter, a, true);
+                reset_adapters(s, m, &adapter, wait);
+        } else if (sim_mask_get(&s->info_ap, a) && sim_mask_get(&s->info_aq, d))
+                (void) sim_queue_reset(s, q, wait);
+}
+
+/* Whether the machine itself has the queue, which the bus may not have seen yet. */
+static bool supported(const Sim *s, unsigned a, unsigned d) {
+        return sim_queue_available(s, sim_queue(s, a, d)) && s->cards[a].hw_type >= SIM_TYPE_OLDEST;
+}
+
+/* New adapters are left out if one of the new domains (not of the old ones) is of no use with them. */
+static void note_added(Sim *s, SimMask ap, SimMask aq, SimMask ad) {
+        SIM_MASK_FOREACH(a, &ap)
+                SIM_MASK_FOREACH(d, &aq)
+                        if (!supported(s, a, d))
+                                sim_mask_set(&ap, a, false);
+        for (SimMdev *m = s->parents[0].first; m; m = m->next) {
+                m->add_ap = sim_mask_and(&m->ap, &ap);
+                m->add_aq = sim_mask_and(&m->aq, &aq);
+                m->add_ad = sim_mask_and(&m->ad, &ad);
+        }
+}
+
+/* The driver asks the machine, not the bus. */
+void sim_matrix_load(Sim *s) {
+        static const SimMask none;
+
+        s->info_ap = s->profile.no_qci ? none : s->hw_ap;
+        s->info_aq = s->profile.no_qci ? none : s->hw_aq;
+        s->info_ad = s->profile.no_qci ? none : s->hw_ad;
+}
+
+void sim_matrix_config_changed(Sim *s, const SimMask old_config[static 3]) {
+        SimMask ap = sim_mask_and_not(&s->ap, &old_config[0]), aq = sim_mask_and_not(&s->aq, &old_config[1]),
+                ad = sim_mask_and_not(&s->ad, &old_config[2]);
+
+        for (SimMdev *m = s->parents[0].first; m; m = m->next) {
+                SimMask old[3] = { m->guest_ap, m->guest_aq, m->guest_ad };
+
+                m->guest_ap = sim_mask_and(&m->guest_ap, &s->ap);
+                m->guest_aq = sim_mask_and(&m->guest_aq, &s->aq);
+                m->guest_ad = sim_mask_and(&m->guest_ad, &s->ad);
+                if (!sim_mask_equal(&old[0], &m->guest_ap) || !sim_mask_equal(&old[1], &m->guest_aq) ||
+                    !sim_mask_equal(&old[2], &m->guest_ad))
+                        tell_guest(s, m);
+        }
+        if (!sim_mask_empty(&ap) || !sim_mask_empty(&aq) || !sim_mask_empty(&ad))
+                note_added(s, ap, aq, ad);
+        s->info_ap = s->ap;
+        s->info_aq = s->aq;
+        s->info_ad = s->ad;
+}
+
+void sim_matrix_scan_complete(Sim *s) {
+        static const SimMask none;
+
+        for (SimMdev *m = s->parents[0].first; m; m = m->next) {
+                SimMask dropped = none;
+                bool changed = false;
+
+                if (!sim_mask_empty(&m->add_ap) || !sim_mask_empty(&m->add_aq))
+                        changed = filter_queues(s, m, &dropped);
+                if (!sim_mask_empty(&m->add_ad))
+                        changed |= filter_control(s, m);
+                if (changed)
+                        tell_guest(s, m);
+                reset_adapters(s, m, &dropped, true);
+                m->add_ap = m->add_aq = m->add_ad = none;
+        }
 }
 
 static ssize_t done_or_wait(Sim *s, size_t size) {
@@ -102,11 +280,12 @@ static ssize_t assign(Sim *s, SimMdev *m, bool adapter, const char *data, size_t
                 return r;
         }
         own(s, m, &m->ap, &m->aq);
-        return (ssize_t) size;
+        filter(s, m);
+        return done_or_wait(s, size);
 }
 
 static ssize_t unassign(Sim *s, SimMdev *m, bool adapter, const char *data, size_t size) {
-        SimMask *mask = adapter ? &m->ap : &m->aq, old_ap = m->ap, old_aq = m->aq;
+        SimMask *mask = adapter ? &m->ap : &m->aq, ids = {};
         unsigned id;
         int r;
 
@@ -116,7 +295,8 @@ static ssize_t unassign(Sim *s, SimMdev *m, bool adapter, const char *data, size
         if (!sim_mask_get(mask, id))
                 return (ssize_t) size;
         sim_mask_set(mask, id, false);
-        disown(s, &old_ap, &old_aq, &m->ap, &m->aq, true);
+        sim_mask_set(&ids, id, true);
+        unplug(s, m, adapter, &ids);
         return done_or_wait(s, size);
 }
 
@@ -143,7 +323,13 @@ static ssize_t set_control(Sim *s, SimMdev *m, bool value, const char *data, siz
         r = parse_id(data, s->max_domain, &id);
         if (r < 0)
                 return r;
+        if (sim_mask_get(&m->ad, id) == value)
+                return (ssize_t) size;
         sim_mask_set(&m->ad, id, value);
+        if (value ? filter_control(s, m) : sim_mask_get(&m->guest_ad, id))
+                tell_guest(s, m);
+        if (!value)
+                sim_mask_set(&m->guest_ad, id, false);
         return (ssize_t) size;
 }
 
@@ -175,8 +361,9 @@ static bool above(const SimMask *m, unsigned max) {
 
 static ssize_t ap_config_store(Sim *s, const SimNode *node, const char *data, size_t size) {
         SimMdev *m = node->mdev;
-        SimMask old_ap = m->ap, old_aq = m->aq, ap, aq, ad;
+        SimMask old_ap = m->ap, old_aq = m->aq, ap, aq, ad, gone, dropped;
         const char *p = data;
+        bool changed;
         int r;
 
         if (parse_field(&p, &ap) < 0 || parse_field(&p, &aq) < 0 || parse_field(&p, &ad) < 0)
@@ -186,14 +373,25 @@ static ssize_t ap_config_store(Sim *s, const SimNode *node, const char *data, si
         r = validate(s, m);
         if (r == 0 && (above(&ap, s->max_adapter) || above(&aq, s->max_domain) || above(&ad, s->max_domain)))
                 r = -ENODEV;
-        if (r < 0) {
-                m->ap = old_ap;
-                m->aq = old_aq;
+        m->ap = old_ap;
+        m->aq = old_aq;
+        if (r < 0)
                 return r;
-        }
+
+        gone = sim_mask_and_not(&old_ap, &ap);
+        unplug(s, m, true, &gone);
+        gone = sim_mask_and_not(&old_aq, &aq);
+        unplug(s, m, false, &gone);
+        m->ap = ap;
+        m->aq = aq;
         m->ad = ad;
-        disown(s, &old_ap, &old_aq, &ap, &aq, true);
         own(s, m, &ap, &aq);
+        changed = filter_queues(s, m, &dropped);
+        changed |= filter_control(s, m);
+        if (changed) {
+                tell_guest(s, m);
+                reset_adapters(s, m, &dropped, true);
+        }
         return done_or_wait(s, size);
 }
 
@@ -246,31 +444,12 @@ static void matrix_show(Sim *s, const SimNode *node, SimText *t) {
 }
 
 static void guest_matrix_show(Sim *s, const SimNode *node, SimText *t) {
-        SimMask ap, aq, ad;
-
-        sim_matrix_guest(s, node->mdev, &ap, &aq, &ad);
-        show_queues(s, &ap, &aq, t);
+        show_queues(s, &node->mdev->guest_ap, &node->mdev->guest_aq, t);
 }
 
 static void control_domains_show(Sim *s, const SimNode *node, SimText *t) {
         SIM_MASK_FOREACH(d, &node->mdev->ad)
                 text_printf(t, "%04x\n", d);
-}
-
-/* Matrix and host configuration, then without each adapter that has one queue the guest cannot get. */
-void sim_matrix_guest(const Sim *s, const SimMdev *m, SimMask *ret_ap, SimMask *ret_aq, SimMask *ret_ad) {
-        *ret_ap = sim_mask_and(&m->ap, &s->ap);
-        *ret_aq = sim_mask_and(&m->aq, &s->aq);
-        *ret_ad = sim_mask_and(&m->ad, &s->ad);
-        SIM_MASK_FOREACH(a, ret_ap)
-                SIM_MASK_FOREACH(d, ret_aq) {
-                        const SimQueue *q = sim_queue(s, a, d);
-
-                        if (!linked(q) || q->resetting) {
-                                sim_mask_set(ret_ap, a, false);
-                                break;
-                        }
-                }
 }
 
 /* Would the host, taking @taken back, touch a queue of an mdev? 7.2 looks at the one axis only; before,
@@ -292,31 +471,9 @@ bool sim_matrix_in_use(const Sim *s, bool adapters, const SimMask *taken) {
         return false;
 }
 
-static void tell_guest(Sim *s, SimMdev *m) {
-        SimMask ap, aq, ad;
-
-        sim_matrix_guest(s, m, &ap, &aq, &ad);
-        if (sim_mask_equal(&ap, &m->guest_ap) && sim_mask_equal(&aq, &m->guest_aq) &&
-            sim_mask_equal(&ad, &m->guest_ad))
-                return;
-        m->guest_ap = ap;
-        m->guest_aq = aq;
-        m->guest_ad = ad;
-        if (s->profile.dialect >= SIM_LINUX_7_2) /* older ones have no interrupt for it */
-                m->config_events++;
-}
-
-void sim_matrix_tell_guests(Sim *s) {
-        if (s->n_guests == 0)
-                return;
-        for (SimMdev *m = s->parents[0].first; m; m = m->next)
-                if (m->guest && !m->removing)
-                        tell_guest(s, m);
-}
-
 int sim_matrix_restore(Sim *s, SimMdev *m, const char *masks) {
         char text[3][SIM_MASK_TEXT_SIZE];
-        SimMask ap, aq, ad;
+        SimMask ap, aq, ad, dropped;
 
         if (!m || m->parent->kind != SIM_PARENT_VFIO_AP || !sim_mask_empty(&m->ap) ||
             !sim_mask_empty(&m->aq) || sscanf(masks, "%66s %66s %66s", text[0], text[1], text[2]) != 3 ||
@@ -327,6 +484,8 @@ int sim_matrix_restore(Sim *s, SimMdev *m, const char *masks) {
         m->aq = aq;
         m->ad = ad;
         own(s, m, &ap, &aq);
+        (void) filter_queues(s, m, &dropped);
+        (void) filter_control(s, m);
         return 0;
 }
 

@@ -174,14 +174,20 @@ static ssize_t create_store(Sim *s, const SimNode *node, const char *data, size_
         return (ssize_t) size;
 }
 
-/* What is left to do of a removal, or with @keep of taking it from its driver, when no guest has it. */
-void sim_mdev_finish(Sim *s, SimMdev *m, bool keep) {
-        if (m->parent->kind == SIM_PARENT_VFIO_AP)
-                sim_matrix_free_queues(s, m, true);
+/* The first part of a removal, or with it of taking the mdev from its driver, when no guest has it: its queues are reset. */
+static void finish_begin(Sim *s, SimMdev *m) {
         if (m->bound) {
                 if (!m->removing)
                         sim_emit_vfio(s, "remove", m, false);
                 sim_emit_vfio(s, "remove", m, true);
+        }
+        if (m->parent->kind == SIM_PARENT_VFIO_AP)
+                sim_matrix_free_queues(s, m, true);
+}
+
+/* With @keep it stays, without a driver. */
+static void finish_end(Sim *s, SimMdev *m, bool keep) {
+        if (m->bound) {
                 drop_group(s, m);
                 m->bound = false;
                 sim_emit_mdev(s, "unbind", m, NULL);
@@ -191,6 +197,15 @@ void sim_mdev_finish(Sim *s, SimMdev *m, bool keep) {
                 return;
         sim_emit_mdev(s, "remove", m, NULL);
         forget(s, m);
+}
+
+void sim_mdev_finish(Sim *s, SimMdev *m, bool keep) {
+        finish_begin(s, m);
+        finish_end(s, m, keep);
+}
+
+void sim_mdev_reset_ended(Sim *s, SimMdev *m, bool keep) {
+        finish_end(s, m, keep);
 }
 
 static ssize_t let_go(Sim *s, SimMdev *m, bool keep, size_t size) {
@@ -203,11 +218,19 @@ static ssize_t let_go(Sim *s, SimMdev *m, bool keep, size_t size) {
                 return sim_pend(s, SIM_PEND_GUEST,
                                 (SimPending) { .mdev = m, .keep = keep, .result = (ssize_t) size });
         }
-        sim_mdev_finish(s, m, keep);
-        if (s->op.waits == 0)
-                return (ssize_t) size;
-        return sim_pend(s, SIM_PEND_RESULT,
-                        (SimPending) { .holds = SIM_LOCK_MDEVS, .result = (ssize_t) size });
+        finish_begin(s, m);
+        if (s->op.waits > 0) {
+                m->removing = true;
+                return sim_pend(s, SIM_PEND_REMOVE,
+                                (SimPending) {
+                                        .holds = SIM_LOCK_MDEVS,
+                                        .mdev = m,
+                                        .keep = keep,
+                                        .result = (ssize_t) size,
+                                });
+        }
+        finish_end(s, m, keep);
+        return (ssize_t) size;
 }
 
 static ssize_t remove_store(Sim *s, const SimNode *node, const char *data, size_t size) {
@@ -249,14 +272,10 @@ int sim_mdev_guest(Sim *s, const char *uuid, bool on) {
         m->guest = on;
         if (on) {
                 s->n_guests++;
-                sim_matrix_guest(s, m, &m->guest_ap, &m->guest_aq, &m->guest_ad);
                 return 0;
         }
         s->n_guests--;
-        SIM_MASK_FOREACH(a, &m->ap)
-                SIM_MASK_FOREACH(d, &m->aq)
-                        if (sim_queue(s, a, d)->exists && sim_queue(s, a, d)->driver == SIM_VFIO_AP)
-                                (void) sim_queue_reset(s, sim_queue(s, a, d), false);
+        sim_matrix_reset(s, m, false);
         if (m->removing)
                 sim_complete_guest(s, m);
         return 0;
@@ -293,11 +312,11 @@ int sim_vfio_ap_unload(Sim *s) {
         if (!queues)
                 return -ENOMEM;
 
-        sim_emit_parent(s, "change", p, "MDEV_STATE=unregistered");
         for (SimMdev *m = p->first, *next; m; m = next) {
                 next = m->next;
                 sim_mdev_finish(s, m, false);
         }
+        sim_emit_parent(s, "change", p, "MDEV_STATE=unregistered");
         sim_emit(s, "remove", "/bus/mdev/drivers/vfio_ap_mdev", "drivers", NULL, NULL);
         for (SimQueue *q = s->first; q; q = q->next)
                 if (q->driver == SIM_VFIO_AP)
@@ -328,6 +347,7 @@ int sim_vfio_ap_load(Sim *s) {
         sim_emit(s, "add", "/bus/matrix", "bus", NULL, NULL);
         sim_emit_parent(s, "add", p, NULL);
         s->vfio_ap = p->present = true;
+        sim_matrix_load(s);
         sim_emit_parent(s, "bind", p, NULL);
         sim_emit(s, "add", "/bus/matrix/drivers/vfio_ap", "drivers", NULL, NULL);
         for (SimQueue *q = s->first; q; q = q->next)
@@ -361,11 +381,11 @@ int sim_parent_plug(Sim *s, const char *name, bool add) {
         for (const SimMdev *m = p->first; m; m = m->next)
                 if (m->guest)
                         return -EAGAIN;
-        sim_emit_parent(s, "change", p, "MDEV_STATE=unregistered");
         for (SimMdev *m = p->first, *next; m; m = next) {
                 next = m->next;
                 sim_mdev_finish(s, m, false);
         }
+        sim_emit_parent(s, "change", p, "MDEV_STATE=unregistered");
         p->present = false;
         sim_emit_parent(s, "remove", p, NULL);
         return 0;

@@ -438,6 +438,8 @@ static int scan_matrices_text(const HostScanner *c, Snapshot *s) {
         return 0;
 }
 
+/* A guest has the queues of an adapter all or none, but not always those of each adapter that it could have: the kernel
+ * looks again at certain moments only. */
 int host_scan_use(Sysfs *sysfs, const Snapshot *s, const ApMatrix *m, MdevUse *ret) {
         ApMask adapters, domains;
 
@@ -457,11 +459,13 @@ int host_scan_use(Sysfs *sysfs, const Snapshot *s, const ApMatrix *m, MdevUse *r
                         if (r < 0)
                                 return r;
 
-                        if (strcmp(value, "in use") == 0)
+                        if (strcmp(value, "in use") == 0) {
                                 *ret = MDEV_USE_GUEST;
-                        else if (strcmp(value, "assigned") == 0 || strcmp(value, "unassigned") == 0)
+                                return 0;
+                        }
+                        if (strcmp(value, "assigned") == 0 || strcmp(value, "unassigned") == 0)
                                 *ret = MDEV_USE_FREE;
-                        return 0;
+                        break;
                 }
         }
         return 0;

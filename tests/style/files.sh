@@ -22,7 +22,7 @@ sources=() code=() scripts=()
 for file in "${files[@]}"; do
         [ -f "$file" ] || continue
         case $file in
-        LICENSES/* | tests/*fixtures/* | tests/*corpus* | *.ref | *.json) continue ;;
+        LICENSES/* | tests/*fixtures/* | tests/*corpus* | *.ref | *.json | *.patch) continue ;;
         */debian/changelog | */debian/copyright | */debian/source/format) continue ;;
         drivers/tpm_virtio/*) ;; # the kernel's style: checkpatch.sh
         *.[ch]) code+=("$file") ;;

@@ -269,6 +269,26 @@ static void test_in_use(void **state) {
         (void) snapshot_free(s);
 }
 
+/* The adapter that is asked first is not with the guest, although it could be. */
+static void test_in_use_by_another_adapter(void **state) {
+        Bench *b = *state;
+        const ApMatrix m = { IDS(2, 3), IDS(6, 0x10), {} };
+        char uuid[UUID_STRING_SIZE], path[256];
+        Answer a = {};
+
+        start(b, 1, &m, false);
+        assert_true(bench_write(b, "bus/ap/drivers/vfio_ap/unbind", "02.0010") >= 0);
+        (void) snprintf(path, sizeof path, "devices/vfio_ap/matrix/%s/unassign_domain",
+                        uuid_format(uuid_of(1), uuid));
+        assert_true(bench_write(b, path, "16") >= 0);
+        bench_ctl(b, "guest %s on", uuid);
+
+        bench_scan(b, HOST_SCAN_DETAIL, &a);
+        assert_int_equal(a.snapshot->mdevs[0].use, MDEV_USE_GUEST);
+        bench_ctl(b, "guest %s off", uuid);
+        answer_clear(&a);
+}
+
 static void lock_put(Bench *b, const char *content, long age_s) {
         int fd = openat(b->lock_fd, "s390apconfig.lock", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
         struct timespec now, times[2];
@@ -925,6 +945,7 @@ int main(int argc, char **argv) {
                 cmocka_unit_test(test_broken),
                 cmocka_unit_test(test_hangs),
                 cmocka_unit_test_setup_teardown(test_in_use, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_in_use_by_another_adapter, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_lock, setup, teardown),
                 cmocka_unit_test(test_interference),
                 cmocka_unit_test(test_mask_interference),

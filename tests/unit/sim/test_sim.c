@@ -371,7 +371,7 @@ static void test_never(void **state) {
         assert_int_equal(entries(s, "bus/mdev/devices"), 0);
 }
 
-/* A queue whose reset has not ended keeps its adapter from the guest, though all queues are bound. */
+/* Who takes a queue away waits for the resets of all queues that its adapter's guest had. */
 static void test_reset_pending(void **state) {
         CLEANUP(sim_freep)
         Sim *s = boot("small", SIM_LINUX_7_2);
@@ -380,11 +380,28 @@ static void test_reset_pending(void **state) {
         assert_int_equal(put(s, MATRIX U1 "/ap_config", "0x30,0x0200800,\n"), 0);
         assert_string_equal(get(s, MATRIX U1 "/guest_matrix"), "02.0006\n02.0010\n03.0006\n03.0010\n");
         assert_int_equal(sim_ctl(s, "stuck 2.10"), 0);
-        assert_int_equal(put(s, "bus/ap/drivers/vfio_ap/unbind", "02.0006"), 0);
-        assert_int_equal(put(s, "bus/ap/drivers/vfio_ap/bind", "02.0006\n"), 0);
-        assert_string_equal(get(s, MATRIX U1 "/guest_matrix"), "03.0006\n03.0010\n");
+        assert_int_equal(put(s, "bus/ap/drivers/vfio_ap/unbind", "02.0006"), SIM_NEVER);
+        assert_int_equal(sim_zeroized(s, 2, 6), 1);
         assert_int_equal(sim_ctl(s, "nostuck 2.10"), 0);
+        assert_int_equal(sim_pending_count(s), 0);
+        assert_int_equal(sim_zeroized(s, 2, 6), 2);
+        assert_string_equal(get(s, MATRIX U1 "/guest_matrix"), "03.0006\n03.0010\n");
+        assert_int_equal(put(s, "bus/ap/drivers/vfio_ap/bind", "02.0006\n"), 0);
         assert_string_equal(get(s, MATRIX U1 "/guest_matrix"), "02.0006\n02.0010\n03.0006\n03.0010\n");
+}
+
+/* What the guest gets is kept: taking away what was in the way brings nothing back. */
+static void test_guest_matrix_kept(void **state) {
+        CLEANUP(sim_freep)
+        Sim *s = boot("small", SIM_LINUX_7_2);
+
+        assert_int_equal(put(s, CREATE, U1), 0);
+        assert_int_equal(put(s, MATRIX U1 "/ap_config", "0x30,0x0200800,\n"), 0);
+        assert_int_equal(put(s, "bus/ap/drivers/vfio_ap/unbind", "02.0010"), 0);
+        assert_int_equal(put(s, MATRIX U1 "/unassign_domain", "16"), 0);
+        assert_string_equal(get(s, MATRIX U1 "/guest_matrix"), "03.0006\n");
+        assert_int_equal(put(s, MATRIX U1 "/assign_domain", "0x1b"), 0);
+        assert_string_equal(get(s, MATRIX U1 "/guest_matrix"), "02.0006\n02.001b\n03.0006\n03.001b\n");
 }
 
 static void test_ranges(void **state) {
@@ -554,13 +571,21 @@ static void test_save(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_dialects),   cmocka_unit_test(test_busy_by_dialect),
-                cmocka_unit_test(test_page_limit), cmocka_unit_test(test_error_order),
-                cmocka_unit_test(test_instances),  cmocka_unit_test(test_second_parent),
-                cmocka_unit_test(test_faults),     cmocka_unit_test(test_never),
-                cmocka_unit_test(test_boot_delay), cmocka_unit_test(test_reset_pending),
-                cmocka_unit_test(test_ranges),     cmocka_unit_test(test_profiles),
-                cmocka_unit_test(test_paths),      cmocka_unit_test(test_sysfs_front),
+                cmocka_unit_test(test_dialects),
+                cmocka_unit_test(test_busy_by_dialect),
+                cmocka_unit_test(test_page_limit),
+                cmocka_unit_test(test_error_order),
+                cmocka_unit_test(test_instances),
+                cmocka_unit_test(test_second_parent),
+                cmocka_unit_test(test_faults),
+                cmocka_unit_test(test_never),
+                cmocka_unit_test(test_boot_delay),
+                cmocka_unit_test(test_reset_pending),
+                cmocka_unit_test(test_guest_matrix_kept),
+                cmocka_unit_test(test_ranges),
+                cmocka_unit_test(test_profiles),
+                cmocka_unit_test(test_paths),
+                cmocka_unit_test(test_sysfs_front),
                 cmocka_unit_test(test_save),
         };
 
