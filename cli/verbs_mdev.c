@@ -72,15 +72,15 @@ int verb_mdev_list(Cli *c, char **args) {
         if (cli_print_json(c, all))
                 return CLI_DONE;
 
-        t = table_new(6, (const char *[]) { "UUID", "PARENT", "TYPE", "STATE", "OURS", "IN USE" });
+        t = table_new(7, (const char *[]) { "UUID", "PARENT", "TYPE", "STATE", "OURS", "IN USE", "GUEST" });
         r = t ? 0 : -ENOMEM;
         for (size_t i = 0; r >= 0 && i < json_object_array_length(all); i++) {
                 json_object *o = json_object_array_get_idx(all, i);
 
-                r = table_add(t, (const char *[]) { json_text(o, "uuid"), json_text(o, "parent"),
-                                                    json_text(o, "type"), json_text(o, "state"),
-                                                    json_flag(o, "ours") ? "yes" : "no",
-                                                    json_flag(o, "in_use") ? "yes" : "no" });
+                r = table_add(t, (const char *[]) {
+                                         json_text(o, "uuid"), json_text(o, "parent"), json_text(o, "type"),
+                                         json_text(o, "state"), json_flag(o, "ours") ? "yes" : "no",
+                                         json_flag(o, "in_use") ? "yes" : "no", json_text(o, "guest") });
         }
         if (r < 0)
                 return cli_broken(c, r);

@@ -20,13 +20,16 @@ static int get_text(sd_bus *bus, const char *path, const char *interface, const 
                 return sd_bus_message_append_basic(reply, 's',
                                                    engine_mdev_state(o->bus->engine, o->mdev->uuid));
 
+        if (strcmp(property, "Guest") == 0)
+                return bus_append_text(reply, engine_mdev_guest(o->bus->engine, o->mdev->uuid));
+
         return sd_bus_message_append_basic(reply, 's', uuid_format(o->mdev->uuid, text));
 }
 
 static int get_flag(sd_bus *bus, const char *path, const char *interface, const char *property,
                     sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const BusObject *o = userdata;
-        bool flag = strcmp(property, "InUse") == 0 ? o->mdev->use == MDEV_USE_GUEST
+        bool flag = strcmp(property, "InUse") == 0 ? engine_mdev_in_use(o->bus->engine, o->mdev)
                                                    : engine_is_ours(o->bus->engine, o->mdev->uuid);
 
         return sd_bus_message_append(reply, "b", (int) flag);
@@ -85,6 +88,7 @@ const sd_bus_vtable bus_mdev_vtable[] = {
         SD_BUS_PROPERTY("State", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Ours", "b", get_flag, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("InUse", "b", get_flag, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Guest", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Attributes", "a(ss)", get_attributes, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_VTABLE_END,
 };

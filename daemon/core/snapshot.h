@@ -40,13 +40,15 @@ typedef struct HostParent {
         char path[256];                /* relative to /sys: "devices/vfio_ap/matrix" */
 } HostParent;
 
+/* Of other kinds than vfio_ap it is known only from the moment on when a removal was refused for it. */
 typedef enum MdevUse { MDEV_USE_UNKNOWN, MDEV_USE_FREE, MDEV_USE_GUEST } MdevUse;
 
 typedef struct HostMdev {
         Uuid uuid;
         uint32_t type; /* index into types; its parent is the type's */
         MdevUse use;
-        bool ap;           /* of vfio_ap: the fields below mean something */
+        bool leaving; /* being removed, which waits for the guest that has it: it has no attributes any more */
+        bool ap;      /* of vfio_ap: the fields below mean something */
         bool matrix_known; /* false: the kernel gives no safe way to read it (see host_scan.h) */
         bool guest_known;  /* guest_adapters, guest_domains were read from the kernel */
         ApMatrix matrix;

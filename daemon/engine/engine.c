@@ -576,9 +576,16 @@ bool engine_is_ours(const Engine *e, Uuid uuid) {
         return false;
 }
 
+/* Of vfio_ap the kernel says it; of others it says nothing that could be asked at any time. */
+bool engine_mdev_in_use(Engine *e, const HostMdev *mdev) {
+        return mdev->use == MDEV_USE_GUEST || (!mdev->ap && *engine_mdev_guest(e, mdev->uuid));
+}
+
 const char *engine_mdev_state(const Engine *e, Uuid uuid) {
+        const HostMdev *mdev = snapshot_find_mdev(e->snapshot, uuid);
         const Matrix *m = state_find(e, uuid);
-        bool removing = m && m->op && (m->op->kind == INTENT_STOP || m->op->kind == INTENT_UNDEFINE);
+        bool removing = (mdev && mdev->leaving) ||
+                        (m && m->op && (m->op->kind == INTENT_STOP || m->op->kind == INTENT_UNDEFINE));
 
         for (size_t i = 0; i < e->n_busy; i++)
                 removing |= uuid_equal(e->busy[i]->uuid, uuid) && e->busy[i]->kind == INTENT_REMOVE;

@@ -260,7 +260,11 @@ int engine_get_xml(Engine *e, Uuid uuid, char **ret);
 const Snapshot *engine_snapshot(const Engine *e);
 /* Whether live mdev @uuid is ours (a matrix or made by us). */
 bool engine_is_ours(const Engine *e, Uuid uuid);
-/* Of a live mdev: "active", or "removing" while an operation of ours takes it away. */
+/* The libvirt guest that runs with live mdev @uuid, "" if none; valid until the loop runs again. */
+const char *engine_mdev_guest(Engine *e, Uuid uuid);
+/* Whether somebody runs with @mdev of the present snapshot. */
+bool engine_mdev_in_use(Engine *e, const HostMdev *mdev);
+/* Of a live mdev: "active", or "removing" while somebody takes it away. */
 const char *engine_mdev_state(const Engine *e, Uuid uuid);
 /* Who has @apqn: kind as in EngineConflict or "free"; owner as there. A live mdev comes before
  * definitions. */

@@ -79,11 +79,7 @@ int request_need_matrix(Engine *e, Uuid uuid, Matrix **ret, Refusal *reterr) {
 static int need_not_in_use(Engine *e, Uuid uuid, const char *what, const char *name, Refusal *reterr) {
         const HostMdev *mdev = snapshot_find_mdev(e->snapshot, uuid);
 
-        if (mdev && mdev->use == MDEV_USE_GUEST)
-                return refuse(reterr, VERDICT_IN_USE, 0,
-                              "a guest is running with %s '%s'; shut it down or detach it first", what,
-                              name);
-        return 0;
+        return mdev && mdev->use == MDEV_USE_GUEST ? refuse_in_use(e, uuid, what, name, 0, reterr) : 0;
 }
 
 static int claim_shadow(Engine *e, Op *op, const Matrix *m, bool live) {

@@ -133,11 +133,15 @@ const VirtWiring *guest_wiring(const Guest *g) {
         return g->persistent || !g->active ? &g->config : &g->live;
 }
 
-bool guest_wiring_has(const VirtWiring *w, Uuid mdev) {
-        for (size_t i = 0; i < w->n_mdevs; i++)
-                if (uuid_equal(w->mdevs[i], mdev))
+static bool has_uuid(const Uuid *list, size_t n, Uuid uuid) {
+        for (size_t i = 0; i < n; i++)
+                if (uuid_equal(list[i], uuid))
                         return true;
         return false;
+}
+
+bool guest_wiring_has(const VirtWiring *w, Uuid mdev) {
+        return has_uuid(w->mdevs, w->n_mdevs, mdev);
 }
 
 Matrix *guest_declared_matrix(Engine *e, const char *name) {
@@ -217,6 +221,8 @@ static int refs_add_wiring(Engine *e, Guest *g, const VirtWiring *w) {
 
         for (size_t i = 0; i < w->n_mdevs && r >= 0; i++)
                 r = refs_add(&gs->mdevs, w->mdevs[i], g);
+        for (size_t i = 0; i < w->n_others && r >= 0; i++)
+                r = refs_add(&gs->others, w->others[i], g);
         if (r >= 0 && m)
                 r = refs_add(&gs->mdevs, m->rec.uuid, g);
         if (r >= 0 && w->tpm_model != TPM_MODEL_NONE && guest_socket_tpm(w->tpm_socket, &tpm) >= 0)
@@ -230,7 +236,7 @@ static void refs_renew(Engine *e) {
         Guests *gs = e->guests;
         int r = 0;
 
-        gs->mdevs.n = gs->tpms.n = 0;
+        gs->mdevs.n = gs->others.n = gs->tpms.n = 0;
         for (size_t i = 0; i < gs->n && r >= 0; i++) {
                 Guest *g = gs->by_uuid[i];
 
@@ -243,6 +249,7 @@ static void refs_renew(Engine *e) {
                         r = refs_add(&gs->tpms, g->hold.tpm, g);
         }
         refs_sort(&gs->mdevs);
+        refs_sort(&gs->others);
         refs_sort(&gs->tpms);
         gs->refs_stale = r < 0;
 }
@@ -291,6 +298,7 @@ static uint64_t add_text(uint64_t h, const char *s) {
 
 static uint64_t add_wiring(uint64_t h, const VirtWiring *w) {
         h = guest_digest_add(h, w->mdevs, w->n_mdevs * sizeof *w->mdevs);
+        h = guest_digest_add(h, w->others, w->n_others * sizeof *w->others);
         h = add_text(h, w->matrix);
         h = add_text(h, w->tpm);
         h = add_text(h, w->tpm_socket);
@@ -306,13 +314,48 @@ static uint64_t digest_named(const Guest *g) {
         return h;
 }
 
-static void show_matrices(Engine *e, const VirtWiring *w) {
+const char *engine_mdev_guest(Engine *e, Uuid uuid) {
+        Guests *gs = e->guests;
+        GuestRefs *refs[] = { &gs->mdevs, &gs->others };
+
+        for (size_t k = 0; gs->n > 0 && k < ELEMENTS(refs); k++) {
+                size_t n;
+                const GuestRef *ref = guests_naming(e, refs[k], uuid, &n);
+
+                for (size_t i = 0; i < n; i++) {
+                        const Guest *g = ref[i].guest;
+
+                        if (g->active && (guest_wiring_has(&g->live, uuid) ||
+                                          has_uuid(g->live.others, g->live.n_others, uuid)))
+                                return g->name;
+                }
+        }
+        return "";
+}
+
+static void show_mdevs(Engine *e, const Uuid *list, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                const HostMdev *mdev = snapshot_find_mdev(e->snapshot, list[i]);
+                EngineKey key = { .object = ENGINE_MDEV, .uuid = list[i] };
+
+                if (!mdev)
+                        continue;
+                state_emit(e, &key, ENGINE_CHANGED);
+                if (mdev->use == MDEV_USE_GUEST && !mdev->ap) /* who had it may have gone */
+                        engine_host_changed(e);
+        }
+}
+
+/* What the wiring names shows whether a guest runs with it. */
+static void show_named(Engine *e, const VirtWiring *w) {
         for (size_t i = 0; i < w->n_mdevs; i++) {
                 Matrix *m = state_find(e, w->mdevs[i]);
 
                 if (m)
                         state_show(e, m);
         }
+        show_mdevs(e, w->mdevs, w->n_mdevs);
+        show_mdevs(e, w->others, w->n_others);
 }
 
 /* Those that are meant for it say what has become of that. */
@@ -411,8 +454,8 @@ static void guest_run(Guest *g) {
 
         if (named != g->named) {
                 g->named = named;
-                show_matrices(g->engine, &g->config);
-                show_matrices(g->engine, &g->live);
+                show_named(g->engine, &g->config);
+                show_named(g->engine, &g->live);
                 stir_rivals(g->engine, &g->config);
                 stir_rivals(g->engine, &g->live);
                 show_meant(g);
@@ -532,8 +575,8 @@ static void guest_rewire(Guest *g, VirtWiring *config, VirtWiring *live) {
         e->guests->refs_stale = true;
         if (digest_named(g) == g->named)
                 return;
-        show_matrices(e, &old_config);
-        show_matrices(e, &old_live);
+        show_named(e, &old_config);
+        show_named(e, &old_live);
 }
 
 void guest_has_ended(Guest *g) {
@@ -733,6 +776,7 @@ void guests_free(Engine *e) {
                 question_free(gs, gs->questions);
         free(gs->by_uuid);
         free(gs->mdevs.list);
+        free(gs->others.list);
         free(gs->tpms.list);
         free(gs->why);
         fd_close(gs->holds_fd);

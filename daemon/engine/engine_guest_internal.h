@@ -97,8 +97,8 @@ struct Guests {
         Guest **by_uuid;
         size_t n, allocated;
         bool refs_stale;
-        GuestRefs mdevs, tpms; /* who names what */
-        size_t n_waiting;      /* operations and hook calls */
+        GuestRefs mdevs, others, tpms; /* who names what; others: mdevs that are no matrices */
+        size_t n_waiting;              /* operations and hook calls */
 
         GuestCall *calls; /* of vtpm */
         GuestQuestion *questions;

@@ -430,6 +430,8 @@ int refuse(Refusal *reterr, Verdict verdict, int error, const char *format, ...)
         __attribute__((format(printf, 4, 5)));
 /* The refusal for the conflicts of @q: which, whose, and what is free instead. */
 int refuse_conflicts(Engine *e, const ClaimQuery *q, Refusal *reterr);
+/* That somebody has mdev @uuid: which guest, if libvirt tells. @error is the kernel's, or 0. */
+int refuse_in_use(Engine *e, Uuid uuid, const char *what, const char *name, int error, Refusal *reterr);
 /* What to say of a host that did not carry out @op. */
 int refuse_outcome(Engine *e, const Op *op, const HostOutcome *outcome, Refusal *reterr);
 /* strerror() for people: what our own layers mean by some of them. */

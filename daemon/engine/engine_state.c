@@ -253,7 +253,8 @@ static void complete_mdev(Engine *e, const Snapshot *old, const Snapshot *s, Hos
 
         if (s->detailed || !before)
                 return;
-        m->use = before->use;
+        if (m->ap && m->use == MDEV_USE_UNKNOWN) /* of others it is in each scan as far as it is known */
+                m->use = before->use;
         if (before->guest_known && ap_matrix_equal(&before->matrix, &m->matrix)) {
                 m->guest_known = true;
                 m->guest_adapters = before->guest_adapters;
@@ -305,8 +306,9 @@ int state_vouch(Engine *e, bool scan) {
 }
 
 static bool mdev_equal(const HostMdev *a, const HostMdev *b) {
-        return a->type == b->type && a->use == b->use && a->matrix_known == b->matrix_known &&
-               a->guest_known == b->guest_known && ap_matrix_equal(&a->matrix, &b->matrix) &&
+        return a->type == b->type && a->use == b->use && a->leaving == b->leaving &&
+               a->matrix_known == b->matrix_known && a->guest_known == b->guest_known &&
+               ap_matrix_equal(&a->matrix, &b->matrix) &&
                ap_mask_equal(&a->guest_adapters, &b->guest_adapters) &&
                ap_mask_equal(&a->guest_domains, &b->guest_domains);
 }

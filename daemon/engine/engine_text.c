@@ -280,6 +280,17 @@ static const char *step_name(const Op *op, size_t step) {
         return step < op->plan.n_steps ? names[op->plan.steps[step].type] : "the change";
 }
 
+int refuse_in_use(Engine *e, Uuid uuid, const char *what, const char *name, int error, Refusal *reterr) {
+        const char *guest = engine_mdev_guest(e, uuid);
+
+        if (*guest)
+                return refuse(reterr, VERDICT_IN_USE, error,
+                              "guest '%s' is running with %s '%s'; shut it down or detach it first", guest,
+                              what, name);
+        return refuse(reterr, VERDICT_IN_USE, error,
+                      "a guest is running with %s '%s'; shut it down or detach it first", what, name);
+}
+
 static int refuse_plan(Engine *e, const Op *op, const HostOutcome *o, Refusal *reterr) {
         char buf[UUID_STRING_SIZE], apqn[APQN_STRING_SIZE];
         const char *name = op_name(e, op, buf);
@@ -287,8 +298,8 @@ static int refuse_plan(Engine *e, const Op *op, const HostOutcome *o, Refusal *r
         apqn_format(o->apqn, apqn);
         switch (o->plan) {
         case PLAN_IN_USE:
-                return refuse(reterr, VERDICT_IN_USE, -EBUSY,
-                              "a guest is running with '%s'; shut it down or detach it first", name);
+                return refuse_in_use(e, op->uuid, op->kind == INTENT_REMOVE ? "mediated device" : "matrix",
+                                     name, -EBUSY, reterr);
         case PLAN_NO_INSTANCES:
                 return refuse(reterr, VERDICT_NO_INSTANCES, 0, "the type has no instance left for '%s'",
                               name);

@@ -228,6 +228,7 @@ static HostScanner child_scanner(ChildMain *c, const WireJob *job) {
         bool basic = job->depth == HOST_SCAN_BASIC;
         uint64_t now = host_scan_now_us();
         HostScanner scanner = { .sysfs = c->sysfs,
+                                .root_fd = c->root_fd,
                                 .risky = child_risky,
                                 .userdata = c,
                                 .previous = c->previous,

@@ -74,6 +74,7 @@ static int direct_risky(void *userdata, const Snapshot *s) {
 static HostScanner direct_scanner(HostDirect *h) {
         return (HostScanner) {
                 .sysfs = h->sysfs,
+                .root_fd = h->config.root_fd,
                 .previous = h->previous,
                 .known = h->known,
                 .n_known = h->n_known,

@@ -82,6 +82,10 @@ static int plan_carry_out(StepContext *c, const Plan *p, HostOutcome *o) {
         if (!c->wrote) {
                 /* found out at the last moment, by looking */
                 if (error == STEP_CHANGED || error == STEP_IN_USE) {
+                        HostMdev *m = error == STEP_IN_USE ? snapshot_find_mdev(c->s, p->uuid) : NULL;
+
+                        if (m)
+                                m->use = MDEV_USE_GUEST; /* until a scan finds that it is not */
                         *o = (HostOutcome) { .verdict = HOST_REFUSED,
                                              .plan = error == STEP_IN_USE ? PLAN_IN_USE : PLAN_CHANGED };
                         c->changed = error == STEP_CHANGED;

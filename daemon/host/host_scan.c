@@ -12,6 +12,7 @@
 #include "host/host_paths.h"
 #include "host/host_prefetch.h"
 #include "host/host_scan_internal.h"
+#include "host/host_use.h"
 
 uint64_t host_scan_now_us(void) {
         struct timespec t;
@@ -149,7 +150,7 @@ int host_scan_available(Sysfs *sysfs, Snapshot *s, uint32_t parent) {
 typedef struct MdevList {
         Snapshot *snapshot;
         uint32_t type;
-        bool ap;
+        bool ap, leaving;
 } MdevList;
 
 static int mdev_entry(void *userdata, const char *name) {
@@ -164,12 +165,16 @@ static int mdev_entry(void *userdata, const char *name) {
         if (r < 0)
                 return r;
 
-        s->mdevs[s->n_mdevs++] = (HostMdev) { .uuid = uuid, .type = l->type, .ap = l->ap };
+        s->mdevs[s->n_mdevs++] =
+                (HostMdev) { .uuid = uuid, .type = l->type, .ap = l->ap, .leaving = l->leaving };
         return 0;
 }
 
 static int mdev_compare(const void *a, const void *b) {
-        return uuid_compare(((const HostMdev *) a)->uuid, ((const HostMdev *) b)->uuid);
+        const HostMdev *x = a, *y = b;
+        int r = uuid_compare(x->uuid, y->uuid);
+
+        return r != 0 ? r : (int) x->leaving - (int) y->leaving;
 }
 
 static int copy_array(void *ret, size_t *ret_n, const void *array, size_t n, size_t size) {
@@ -212,13 +217,79 @@ static int scan_same_mdevs(Sysfs *sysfs, const Snapshot *old, Snapshot *s) {
         for (size_t i = 0; i < s->n_mdevs; i++)
                 s->mdevs[i] = (HostMdev) { .uuid = old->mdevs[i].uuid,
                                            .type = old->mdevs[i].type,
+                                           .leaving = old->mdevs[i].leaving,
                                            .ap = old->mdevs[i].ap };
         s->vfio_ap = old->vfio_ap;
         return 1;
 }
 
-static int scan_mdev_list(Sysfs *sysfs, Snapshot *s) {
+static bool is_ap_type(const Snapshot *s, const HostType *t) {
+        return strcmp(s->parents[t->parent].name, HOST_PARENT_AP) == 0 &&
+               strcmp(t->device_api, HOST_API_AP) == 0;
+}
+
+/* The kernel takes an mdev out of all lists before it waits for the guest that has it to let go; only the directory stays,
+ * without the links that one which is just being made has from the beginning. */
+static int scan_is_leaving(const HostScanner *c, const Snapshot *s, const HostMdev *m) {
+        char path[HOST_PATH_SIZE];
+        int r;
+
+        r = host_scan_mdev_path(snapshot_parent_of(s, m)->path, m->uuid, "subsystem", path, sizeof path);
+        if (r < 0)
+                return r;
+        r = c->sysfs->ops->exists(c->sysfs, path);
+        if (r >= 0)
+                return 0;
+        if (r != -ENOENT)
+                return scan_gone_is_again(r);
+        *strrchr(path, '/') = '\0';
+        r = c->sysfs->ops->exists(c->sysfs, path);
+        return r == -ENOENT ? 0 : r < 0 ? r : 1;
+}
+
+/* Which type it is of can be seen no more. */
+static void scan_leaving_type(const HostScanner *c, const Snapshot *s, HostMdev *m) {
+        const HostMdev *before = c->previous ? snapshot_find_mdev(c->previous, m->uuid) : NULL;
+        const HostType *type = NULL;
+
+        if (before)
+                type = snapshot_find_type(s, snapshot_parent_of(c->previous, before)->name,
+                                          snapshot_type_of(c->previous, before)->id);
+        if (type && type->parent == s->types[m->type].parent) {
+                m->type = (uint32_t) (type - s->types);
+                m->ap = before->ap;
+        }
+}
+
+/* Each once, in order: @s has what the types list, and after that what the directories of the parents have. */
+static int scan_sort_mdevs(const HostScanner *c, Snapshot *s) {
         size_t n = 0;
+
+        if (s->n_mdevs > 0)
+                qsort(s->mdevs, s->n_mdevs, sizeof *s->mdevs, mdev_compare);
+        for (size_t i = 0; i < s->n_mdevs; i++) {
+                HostMdev *m = &s->mdevs[i];
+
+                /* one that was removed and made again with another type while we listed is there twice, too */
+                if (n > 0 && uuid_equal(s->mdevs[n - 1].uuid, m->uuid))
+                        continue;
+                if (m->leaving) {
+                        int r = scan_is_leaving(c, s, m);
+
+                        if (r < 0)
+                                return r;
+                        if (r == 0)
+                                continue;
+                        scan_leaving_type(c, s, m);
+                }
+                s->mdevs[n++] = *m;
+        }
+        s->n_mdevs = n;
+        return 0;
+}
+
+static int scan_mdev_list(const HostScanner *c, Snapshot *s) {
+        Sysfs *sysfs = c->sysfs;
         int r;
 
         r = sysfs->ops->list(sysfs, HOST_PATH_PARENTS, parent_entry, s);
@@ -251,8 +322,7 @@ static int scan_mdev_list(Sysfs *sysfs, Snapshot *s) {
                         r = scan_type(sysfs, s, &s->types[t]);
                         if (r < 0)
                                 return r;
-                        mdevs.ap = strcmp(s->parents[p].name, HOST_PARENT_AP) == 0 &&
-                                   strcmp(s->types[t].device_api, HOST_API_AP) == 0;
+                        mdevs.ap = is_ap_type(s, &s->types[t]);
                         s->vfio_ap |= mdevs.ap;
                         r = type_path(s, &s->types[t], "devices", path, sizeof path);
                         if (r < 0)
@@ -261,17 +331,17 @@ static int scan_mdev_list(Sysfs *sysfs, Snapshot *s) {
                         if (r < 0)
                                 return scan_gone_is_again(r);
                 }
+                if (s->n_types > first) {
+                        MdevList all = { .snapshot = s, .type = (uint32_t) first, .leaving = true };
+
+                        all.ap = is_ap_type(s, &s->types[first]);
+                        r = sysfs->ops->list(sysfs, s->parents[p].path, mdev_entry, &all);
+                        if (r < 0)
+                                return scan_gone_is_again(r);
+                }
         }
 
-        if (s->n_mdevs == 0)
-                return 0;
-        qsort(s->mdevs, s->n_mdevs, sizeof *s->mdevs, mdev_compare);
-        /* one that was removed and made again with another type while we listed */
-        for (size_t i = 1; i < s->n_mdevs; i++)
-                if (!uuid_equal(s->mdevs[n].uuid, s->mdevs[i].uuid))
-                        s->mdevs[++n] = s->mdevs[i];
-        s->n_mdevs = n + 1;
-        return 0;
+        return scan_sort_mdevs(c, s);
 }
 
 static int known_compare(const void *key, const void *entry) {
@@ -438,35 +508,29 @@ static int scan_matrices_text(const HostScanner *c, Snapshot *s) {
         return 0;
 }
 
-/* A guest has the queues of an adapter all or none, but not always those of each adapter that it could have: the kernel
- * looks again at certain moments only. */
-int host_scan_use(Sysfs *sysfs, const Snapshot *s, const ApMatrix *m, MdevUse *ret) {
-        ApMask adapters, domains;
+/* Somebody had it when it was last looked at. */
+static bool was_held(const HostScanner *c, const HostMdev *m) {
+        const HostMdev *before = !m->ap && c->previous ? snapshot_find_mdev(c->previous, m->uuid) : NULL;
 
-        *ret = MDEV_USE_UNKNOWN;
-        snapshot_guest_matrix(s, m, &adapters, &domains);
-        AP_MASK_FOREACH(a, &adapters) {
-                AP_MASK_FOREACH(d, &domains) {
-                        char path[HOST_PATH_SIZE], name[APQN_STRING_SIZE], value[32];
-                        int r;
+        return before && before->use == MDEV_USE_GUEST;
+}
 
-                        (void) scan_path_join(path, sizeof path, HOST_PATH_AP_DEVICES,
-                                              apqn_format((Apqn) { (uint8_t) a, (uint8_t) d }, name),
-                                              "status");
-                        r = scan_value_read(sysfs, path, value, sizeof value);
-                        if (r == -ENOENT || r == -ENODEV) /* it went meanwhile; ask another */
-                                continue;
-                        if (r < 0)
-                                return r;
+/* Those of other kinds than vfio_ap. What waits to be removed has somebody who has it. */
+static int scan_held(const HostScanner *c, Snapshot *s) {
+        for (size_t i = 0; i < s->n_mdevs; i++) {
+                HostMdev *m = &s->mdevs[i];
+                char path[HOST_PATH_SIZE];
+                int r;
 
-                        if (strcmp(value, "in use") == 0) {
-                                *ret = MDEV_USE_GUEST;
-                                return 0;
-                        }
-                        if (strcmp(value, "assigned") == 0 || strcmp(value, "unassigned") == 0)
-                                *ret = MDEV_USE_FREE;
-                        break;
-                }
+                if (m->ap || m->leaving || !was_held(c, m))
+                        continue;
+                r = host_scan_mdev_path(snapshot_parent_of(s, m)->path, m->uuid, NULL, path, sizeof path);
+                if (r >= 0)
+                        r = host_use_group(c->sysfs, c->root_fd, path, &m->use);
+                if (r == SYSFS_NEVER)
+                        return r;
+                if (m->use == MDEV_USE_FREE) /* and not looked at any more */
+                        m->use = MDEV_USE_UNKNOWN;
         }
         return 0;
 }
@@ -479,7 +543,7 @@ static int scan_details(const HostScanner *c, Snapshot *s) {
 
                 if (!m->ap || !m->matrix_known)
                         continue;
-                r = host_scan_use(c->sysfs, s, &m->matrix, &m->use);
+                r = host_use_queues(c->sysfs, s, &m->matrix, &m->use);
                 if (r == SYSFS_NEVER)
                         return r;
                 if (ap_matrix_n_queues(&m->matrix) >= HOST_MATRIX_QUEUES_MAX)
@@ -520,7 +584,7 @@ static int scan_once(const HostScanner *scanner, HostPrefetch *ahead, HostScan d
         HostScanner with_ahead = *scanner, *c = &with_ahead;
         CLEANUP(snapshot_freep)
         Snapshot *s = snapshot_new();
-        bool risky;
+        bool risky, held = false;
         int r;
 
         if (!s)
@@ -534,7 +598,7 @@ static int scan_once(const HostScanner *scanner, HostPrefetch *ahead, HostScan d
                 return r;
         r = c->quiet_mdevs && c->previous ? scan_same_mdevs(c->sysfs, c->previous, s) : 0;
         if (r == 0)
-                r = scan_mdev_list(c->sysfs, s);
+                r = scan_mdev_list(c, s);
         if (r < 0)
                 return r;
 
@@ -554,7 +618,14 @@ static int scan_once(const HostScanner *scanner, HostPrefetch *ahead, HostScan d
                         return r;
         }
 
-        risky = s->n_mdevs > 0 && (depth == HOST_SCAN_DETAIL || (s->vfio_ap && !s->has_ap_config));
+        for (size_t i = 0; i < s->n_mdevs; i++) {
+                HostMdev *m = &s->mdevs[i];
+
+                held |= was_held(c, m);
+                if (!m->ap && (m->leaving || (c->careful && was_held(c, m))))
+                        m->use = MDEV_USE_GUEST;
+        }
+        risky = s->n_mdevs > 0 && (depth == HOST_SCAN_DETAIL || held || (s->vfio_ap && !s->has_ap_config));
         if (risky && c->careful)
                 s->detail_stuck = true;
         else if (risky) {
@@ -568,6 +639,9 @@ static int scan_once(const HostScanner *scanner, HostPrefetch *ahead, HostScan d
                         if (r < 0)
                                 return r;
                 }
+                r = held ? scan_held(c, s) : 0;
+                if (r < 0)
+                        return r;
         }
         if (depth == HOST_SCAN_DETAIL && !s->detail_stuck) {
                 r = scan_details(c, s);

@@ -15,6 +15,7 @@
 
 typedef struct HostScanner {
         Sysfs *sysfs;
+        int root_fd; /* below it dev/vfio, which is asked about what was in use in `previous` */
         /* An earlier scan, or NULL: saves reading a matrix twice that has not changed. */
         const Snapshot *previous;
         /* The AP bus has sent no event since `previous`: up to 65,536 queues are not listed, and cards
@@ -48,10 +49,6 @@ int host_scan_queues(Sysfs *sysfs, Snapshot *s);
 
 /* Reads available_instances of the types of @parent again. */
 int host_scan_available(Sysfs *sysfs, Snapshot *s, uint32_t parent);
-
-/* Whether a guest has @m, by the status of one queue that the guest would have. UNKNOWN if it has none. Can
- * hang. */
-int host_scan_use(Sysfs *sysfs, const Snapshot *s, const ApMatrix *m, MdevUse *ret);
 
 /* "devices/vfio_ap/matrix/UUID[/NAME]". -ENAMETOOLONG. */
 int host_scan_mdev_path(const char *parent_path, Uuid uuid, const char *name, char *buf, size_t size);

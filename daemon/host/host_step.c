@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "host/host_matrix.h"
 #include "host/host_paths.h"
+#include "host/host_use.h"
 
 #define QUEUE_RESET_US \
         50000 /* each moved queue is reset and waited for within the write; 25 ms were measured */
@@ -338,55 +339,32 @@ static int mdev_make(StepContext *c, const Plan *p, const char *parent_name, con
         return r == 0 ? STEP_CHANGED : r < 0 ? r : 0;
 }
 
-/* A guest that has the mdev holds its VFIO group, which opens only once. */
-static int mdev_group_busy(StepContext *c, const Plan *p) {
-        char path[HOST_PATH_SIZE], group[32], node[64];
-        CLEANUP(fd_closep)
-        int fd = -1;
-        int r;
-
-        r = mdev_path(c, p, "iommu_group", path, sizeof path);
-        if (r < 0)
-                return r;
-        r = link_name(c, path, group, sizeof group);
-        if (r == SYSFS_NEVER)
-                return r;
-        if (r < 0 || !group[0] || strspn(group, "0123456789") != strlen(group))
-                return 0;
-
-        (void) snprintf(node, sizeof node, HOST_PATH_VFIO "/%s", group);
-        r = access_begin(c, "open", node, 0);
-        if (r < 0)
-                return r;
-        fd = openat(c->execution->root_fd, node, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-
-        return fd < 0 && errno == EBUSY; /* other errors say nothing */
-}
-
 /* The write would block until the guest lets go, and would tell it to: never done while there is one. */
 static int mdev_remove(StepContext *c, const Plan *p, const ApMatrix *matrix) {
         char path[HOST_PATH_SIZE];
+        MdevUse use;
         int r, error;
 
+        r = mdev_path(c, p, NULL, path, sizeof path);
+        if (r < 0)
+                return r;
         if (matrix) {
-                MdevUse use;
-
-                r = mdev_path(c, p, NULL, path, sizeof path);
-                if (r < 0)
-                        return r;
                 r = access_begin(c, "reading the queue status", path, 0);
                 if (r < 0)
                         return r;
-                r = host_scan_use(c->sysfs, c->s, matrix, &use);
+                r = host_use_queues(c->sysfs, c->s, matrix, &use);
                 if (r < 0)
                         return r;
                 if (use == MDEV_USE_GUEST)
                         return STEP_IN_USE;
         }
-        r = mdev_group_busy(c, p);
+        r = access_begin(c, "opening the VFIO group", path, 0);
         if (r < 0)
                 return r;
-        if (r > 0)
+        r = host_use_group(c->sysfs, c->execution->root_fd, path, &use);
+        if (r < 0)
+                return r;
+        if (use == MDEV_USE_GUEST)
                 return STEP_IN_USE;
 
         r = mdev_path(c, p, "remove", path, sizeof path);

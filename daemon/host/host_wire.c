@@ -361,6 +361,7 @@ static void put_snapshot(Writer *w, const Snapshot *s) {
                 put_bytes(w, &m->uuid, sizeof m->uuid);
                 put_u32(w, m->type);
                 put_u32(w, m->use);
+                put_bool(w, m->leaving);
                 put_bool(w, m->ap);
                 put_bool(w, m->matrix_known);
                 put_bool(w, m->guest_known);
@@ -430,6 +431,7 @@ static void get_mdevs(Reader *r, Snapshot *s, int *error) {
                 get_bytes(r, &m->uuid, sizeof m->uuid);
                 m->type = get_u32(r);
                 m->use = (MdevUse) get_limited(r, MDEV_USE_GUEST);
+                m->leaving = get_bool(r);
                 m->ap = get_bool(r);
                 m->matrix_known = get_bool(r);
                 m->guest_known = get_bool(r);

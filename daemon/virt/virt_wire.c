@@ -114,9 +114,25 @@ static int add_text(json_object *array, const char *text) {
         return 0;
 }
 
+static int put_uuids(json_object *o, const char *name, const Uuid *list, size_t n) {
+        json_object *array = json_object_new_array();
+        int r = array ? 0 : -ENOMEM;
+
+        for (size_t i = 0; i < n; i++) {
+                char text[UUID_STRING_SIZE];
+
+                also(&r, r < 0 ? r : add_text(array, uuid_format(list[i], text)));
+        }
+        if (r < 0) {
+                (void) json_object_put(array);
+                return r;
+        }
+        return add(o, name, array);
+}
+
 static int put_wiring(json_object *guest, const char *name, const VirtWiring *w) {
         CLEANUP(json_putp) json_object *o = json_object_new_object();
-        json_object *mdevs = json_object_new_array(), *problems = json_object_new_array();
+        json_object *problems = json_object_new_array();
         int r = o ? 0 : -ENOMEM;
 
         also(&r, wire_add_uuid(o, "uuid", w->uuid));
@@ -131,19 +147,14 @@ static int put_wiring(json_object *guest, const char *name, const VirtWiring *w)
         also(&r, wire_add_string(o, "model", tpm_model_name(w->tpm_model)));
         also(&r, wire_add_string(o, "socket", w->tpm_socket));
         also(&r, wire_add_bool(o, "foreign", w->foreign_tpm));
-        for (size_t i = 0; mdevs && i < w->n_mdevs; i++) {
-                char text[UUID_STRING_SIZE];
-
-                also(&r, add_text(mdevs, uuid_format(w->mdevs[i], text)));
-        }
         for (char **p = w->problems; problems && p && *p; p++)
                 also(&r, add_text(problems, *p));
         if (!o) {
-                (void) json_object_put(mdevs);
                 (void) json_object_put(problems);
                 return -ENOMEM;
         }
-        also(&r, add(o, "mdevs", mdevs));
+        also(&r, put_uuids(o, "mdevs", w->mdevs, w->n_mdevs));
+        also(&r, put_uuids(o, "others", w->others, w->n_others));
         also(&r, add(o, "problems", problems));
         if (r < 0)
                 return r;
@@ -164,22 +175,22 @@ static int take_model(const json_object *o, const char *name, TpmModel *ret) {
         return *ret < _TPM_MODEL_MAX ? 0 : -EBADMSG;
 }
 
-static int take_mdevs(const json_object *o, VirtWiring *w) {
-        json_object *a = member(o, "mdevs", json_type_array);
+static int take_uuids(const json_object *o, const char *name, Uuid **ret, size_t *ret_n) {
+        json_object *a = member(o, name, json_type_array);
         size_t n = a ? json_object_array_length(a) : 0;
 
         if (!a || n > MDEVS_MAX)
                 return -EBADMSG;
         if (n == 0)
                 return 0;
-        w->mdevs = reallocarray(NULL, n, sizeof *w->mdevs);
-        if (!w->mdevs)
+        *ret = reallocarray(NULL, n, sizeof **ret);
+        if (!*ret)
                 return -ENOMEM;
-        for (; w->n_mdevs < n; w->n_mdevs++) {
-                json_object *v = json_object_array_get_idx(a, w->n_mdevs);
+        for (; *ret_n < n; (*ret_n)++) {
+                json_object *v = json_object_array_get_idx(a, *ret_n);
 
                 if (!json_object_is_type(v, json_type_string) ||
-                    uuid_parse(json_object_get_string(v), &w->mdevs[w->n_mdevs]) < 0)
+                    uuid_parse(json_object_get_string(v), &(*ret)[*ret_n]) < 0)
                         return -EBADMSG;
         }
         return 0;
@@ -225,7 +236,8 @@ static int get_wiring(const json_object *guest, const char *name, VirtWiring *w)
         also(&r, r < 0 ? r : take_string(o, "socket", false, &w->tpm_socket));
         also(&r, r < 0 ? r : take_model(o, "wish", &w->tpm_wish));
         also(&r, r < 0 ? r : take_model(o, "model", &w->tpm_model));
-        also(&r, r < 0 ? r : take_mdevs(o, w));
+        also(&r, r < 0 ? r : take_uuids(o, "mdevs", &w->mdevs, &w->n_mdevs));
+        also(&r, r < 0 ? r : take_uuids(o, "others", &w->others, &w->n_others));
         also(&r, r < 0 ? r : take_problems(o, w));
         w->foreign_tpm = wire_bool(o, "foreign");
         return r;

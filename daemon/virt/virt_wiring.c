@@ -13,6 +13,7 @@ void virt_wiring_clear(VirtWiring *w) {
         free(w->machine);
         free(w->emulator);
         free(w->mdevs);
+        free(w->others);
         free(w->matrix);
         free(w->tpm);
         free(w->tpm_socket);
@@ -27,10 +28,20 @@ static int copy(const char *s, char **ret) {
         return s && !*ret ? -ENOMEM : 0;
 }
 
+static int copy_uuids(const Uuid *list, size_t n, Uuid **ret) {
+        *ret = n > 0 ? reallocarray(NULL, n, sizeof *list) : NULL;
+        if (n > 0 && !*ret)
+                return -ENOMEM;
+        if (n > 0)
+                memcpy(*ret, list, n * sizeof *list);
+        return 0;
+}
+
 int virt_wiring_copy(const VirtWiring *w, VirtWiring *ret) {
         CLEANUP(virt_wiring_clear)
         VirtWiring c = { .uuid = w->uuid,
                          .n_mdevs = w->n_mdevs,
+                         .n_others = w->n_others,
                          .tpm_wish = w->tpm_wish,
                          .tpm_model = w->tpm_model,
                          .foreign_tpm = w->foreign_tpm };
@@ -41,12 +52,9 @@ int virt_wiring_copy(const VirtWiring *w, VirtWiring *ret) {
             copy(w->matrix, &c.matrix) < 0 || copy(w->tpm, &c.tpm) < 0 ||
             copy(w->tpm_socket, &c.tpm_socket) < 0)
                 return -ENOMEM;
-        if (w->n_mdevs > 0) {
-                c.mdevs = reallocarray(NULL, w->n_mdevs, sizeof *c.mdevs);
-                if (!c.mdevs)
-                        return -ENOMEM;
-                memcpy(c.mdevs, w->mdevs, w->n_mdevs * sizeof *c.mdevs);
-        }
+        if (copy_uuids(w->mdevs, w->n_mdevs, &c.mdevs) < 0 ||
+            copy_uuids(w->others, w->n_others, &c.others) < 0)
+                return -ENOMEM;
         for (char **p = w->problems; p && *p; p++)
                 n++;
         if (n > 0) {

@@ -252,25 +252,34 @@ static int read_metadata(Doc *d, const xmlNode *root, VirtWiring *w) {
         return 0;
 }
 
-static int read_matrices(const xmlNode *root, VirtWiring *w) {
-        XML_FOREACH_DEVICE(root, hostdev, "hostdev") {
-                const char *text = xml_mdev(hostdev);
-                Uuid *bigger, id;
+static int add_mdev(Uuid **list, size_t *n, Uuid id) {
+        Uuid *bigger;
 
-                if (!xml_is_matrix(hostdev))
+        if (*n >= MDEVS_MAX)
+                return 0;
+        bigger = reallocarray(*list, *n + 1, sizeof *bigger);
+        if (!bigger)
+                return -ENOMEM;
+        *list = bigger;
+        bigger[(*n)++] = id;
+        return 0;
+}
+
+static int read_mdevs(const xmlNode *root, VirtWiring *w) {
+        XML_FOREACH_DEVICE(root, hostdev, "hostdev") {
+                bool matrix = xml_is_matrix(hostdev);
+                Uuid id;
+                int r = 0;
+
+                if (strcmp(doc_attribute(hostdev, "type"), "mdev") != 0)
                         continue;
-                if (uuid_parse(text, &id) < 0) {
-                        if (add_problem(w, "a <hostdev> of model vfio-ap names no mdev by its UUID") < 0)
-                                return -ENOMEM;
-                        continue;
-                }
-                if (w->n_mdevs >= MDEVS_MAX)
-                        break;
-                bigger = reallocarray(w->mdevs, w->n_mdevs + 1, sizeof *bigger);
-                if (!bigger)
-                        return -ENOMEM;
-                w->mdevs = bigger;
-                w->mdevs[w->n_mdevs++] = id;
+                if (uuid_parse(xml_mdev(hostdev), &id) >= 0)
+                        r = matrix ? add_mdev(&w->mdevs, &w->n_mdevs, id)
+                                   : add_mdev(&w->others, &w->n_others, id);
+                else if (matrix)
+                        r = add_problem(w, "a <hostdev> of model vfio-ap names no mdev by its UUID");
+                if (r < 0)
+                        return r;
         }
         if (w->n_mdevs > 1)
                 return add_problem(
@@ -341,7 +350,7 @@ static int read_domain(Doc *d, VirtWiring *w) {
 
         r = read_metadata(d, root, w);
         if (r >= 0)
-                r = read_matrices(root, w);
+                r = read_mdevs(root, w);
         if (r >= 0)
                 r = read_tpms(root, w);
         return r;

@@ -34,6 +34,8 @@ typedef struct VirtWiring {
         char *arch, *type, *machine, *emulator; /* "s390x", "kvm", ...; "" where not said */
         Uuid *mdevs;                            /* hostdevs of model vfio-ap, in order */
         size_t n_mdevs;
+        Uuid *others; /* hostdevs of any other model whose source is an mdev, in order */
+        size_t n_others;
         char *matrix;       /* our metadata: the matrix it names, or NULL */
         char *tpm;          /* our metadata: the TPM it names, or NULL */
         TpmModel tpm_wish;  /* our metadata's model; NONE: not said */

@@ -22,7 +22,7 @@
 #define WIRING(uuid) \
         "{\"uuid\":\"" uuid \
         "\",\"name\":\"g\",\"arch\":\"s390x\",\"type\":\"kvm\",\"machine\":\"\",\"emulator\":\"\",\"wish\":\"\"," \
-        "\"model\":\"\",\"mdevs\":[],\"problems\":[]}"
+        "\"model\":\"\",\"mdevs\":[],\"others\":[],\"problems\":[]}"
 #define SAY_GUEST(uuid) \
         "say {\"event\":\"guest\",\"uuid\":\"" uuid \
         "\",\"name\":\"g\",\"state\":1,\"persistent\":true,\"config\":" WIRING(uuid) "}\n"

@@ -50,6 +50,31 @@ static void check_round(const char *xml) {
         assert_true(strcmp(xml, back) == 0);
 }
 
+/* Which mdevs a guest has, and which of them are matrices. */
+static void mdevs_are_told_apart(void **state) {
+#define HOSTDEV(model, n) \
+        "<hostdev mode='subsystem' type='mdev' model='" model \
+        "'><source><address uuid='00000000-0000-4000-8000-00000000000" n "'/></source></hostdev>"
+        static const char xml[] = "<domain type='kvm'><name>g</name><devices>" HOSTDEV("vfio-pci", "1")
+                HOSTDEV("vfio-ap", "2") HOSTDEV(
+                        "vfio-ccw",
+                        "3") "<hostdev mode='subsystem' type='mdev' model='vfio-pci'/>"
+                             "<hostdev mode='subsystem' type='pci'><source><address domain='0' bus='1' "
+                             "slot='2' function='3'/></source></hostdev></devices></domain>";
+        CLEANUP(virt_wiring_clear) VirtWiring w = {}, again = {};
+        char id[UUID_STRING_SIZE];
+
+        assert_int_equal(virt_xml_read(xml, sizeof xml - 1, &w, NULL), 0);
+        assert_int_equal(virt_wiring_copy(&w, &again), 0);
+        assert_null(w.problems);
+        assert_int_equal(again.n_mdevs, 1);
+        assert_string_equal(uuid_format(again.mdevs[0], id), "00000000-0000-4000-8000-000000000002");
+        assert_int_equal(again.n_others, 2);
+        assert_string_equal(uuid_format(again.others[0], id), "00000000-0000-4000-8000-000000000001");
+        assert_string_equal(uuid_format(again.others[1], id), "00000000-0000-4000-8000-000000000003");
+#undef HOSTDEV
+}
+
 static void big_documents_are_edited(void **state) {
         static const struct {
                 const char *open, *piece, *close;
@@ -163,6 +188,7 @@ static void edits_that_make_no_sense(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(mdevs_are_told_apart),
                 cmocka_unit_test(big_documents_are_edited),
                 cmocka_unit_test(hostile_documents_are_refused),
                 cmocka_unit_test(many_of_ours_are_taken_away),
