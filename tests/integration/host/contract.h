@@ -20,6 +20,8 @@ int teardown(void **state);
 void assert_done(const Answer *a);
 void run_done(Bench *b, const Plan *p);
 void start(Bench *b, unsigned n, const ApMatrix *m, bool from_host);
+/* Somebody has the AP lock, since @age_s seconds. */
+void lock_put(Bench *b, const char *content, long age_s);
 bool same_snapshot(const Snapshot *a, const Snapshot *b);
 
 /* contract_faults.c: every write fails, or hangs, one by one */
@@ -37,3 +39,9 @@ void test_starts_refused(void **state);
 void test_starts_faults(void **state);
 void test_starts_hang(void **state);
 void test_starts_hang_all(void **state);
+
+/* contract_notice.c: what others do is noticed, what nobody does is not looked for */
+void test_uevents(void **state);
+void test_quiet(void **state);
+void test_while_locked(void **state);
+void test_recent(void **state);
