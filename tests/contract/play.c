@@ -466,7 +466,9 @@ static void op_guest(const Op *o) {
                 if (r < 0)
                         put_error(r);
                 else
-                        (void) fprintf(out, "\t%s%s\n", config ? "config " : "", request ? "request " : "");
+                        (void) fprintf(out, "\t%s%s%s%s\n", config ? "config" : "",
+                                       config && request ? " " : "", request ? "request" : "",
+                                       config || request ? "" : "nothing");
                 return;
         }
         put_error(host_guest(o->word[1], strcmp(o->word[2], "on") == 0));

@@ -14,7 +14,7 @@ top=${here%/tests/contract/hosts}
 
 series=$1 player=$2
 shift 2
-expected=$top/tests/contract/expected/$series
+expected=$top/tests/fixtures/contract/$series
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -50,7 +50,7 @@ for script; do
                 part=$((part + 1))
         done {boots}< <("$files" --boots "$script")
         # FUSE has its own opinion of whether a signal ends a wait.
-        sed 's/^\tblocked [DS]$/\tblocked/' "$here/../expected/$dialect/$name" > "$work/expected"
+        sed 's/^\tblocked [DS]$/\tblocked/' "$top/tests/fixtures/contract/$dialect/$name" > "$work/expected"
         sed -i 's/^\tblocked [DS]$/\tblocked/' "$work/got"
         operations=$((operations + $(grep -cvE '^(	|section|boot|uevents)' "$work/got")))
         if ! diff -u --label expected --label got "$work/expected" "$work/got" > "$work/diff"; then
