@@ -350,8 +350,10 @@ int sim_vfio_ap_load(Sim *s) {
         sim_matrix_load(s);
         sim_emit_parent(s, "bind", p, NULL);
         sim_emit(s, "add", "/bus/matrix/drivers/vfio_ap", "drivers", NULL, NULL);
-        for (SimQueue *q = s->first; q; q = q->next)
-                sim_queue_probe(s, q);
+        for (SimQueue *q = s->first; q && s->autoprobe && !s->delayed; q = q->next)
+                if (!q->driver)
+                        (void) sim_queue_bind(s, q,
+                                              SIM_VFIO_AP); /* what the host's driver could have stays */
         sim_emit(s, "add", "/bus/ap/drivers/vfio_ap", "drivers", NULL, NULL);
         sim_bindings_check(s);
         sim_emit(s, "add", "/bus/mdev/drivers/vfio_ap_mdev", "drivers", NULL, NULL);

@@ -21,7 +21,7 @@ play_on_kernel() {
         printf '%s\n' 'cp /mnt/contract/script /tmp/script' "contract-files ${*:4} /tmp/script /sys kernel > /tmp/out" \
                 'status=$?' 'cp /tmp/out /mnt/contract/out' 'exit $status' > "$share/job"
         # A reset that takes its time shows nothing more.
-        "$top/tests/vm/ap-kernel/run.sh" -k "$1" -f -b "$work/contract-files" -s "contract=$share" \
+        "$top/tests/vm/ap-kernel/run.sh" -k "$1" -t 1800 -f -b "$work/contract-files" -s "contract=$share" \
                 -a "ap_model.reset_ms=0 $2" "$share/job" >&2 || status=$?
         [ ! -e "$share/out" ] || cat "$share/out"
         rm -rf "$share"
