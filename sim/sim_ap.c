@@ -225,6 +225,9 @@ static void scan_adapter(Sim *s, unsigned adapter) {
                 return;
 
         if (!c->exists) {
+                /* What a newer one can do it tells itself, if it can tell anything. */
+                if (c->hw_type > SIM_TYPE_NEWEST && (!c->hw_config || c->hw_chkstop))
+                        return;
                 c->exists = c->online = true;
                 c->config = c->hw_config;
                 c->chkstop = seen_chkstop(c);

@@ -13,9 +13,10 @@
 
 static const unsigned ap_functions[_SIM_MODE_MAX] = { 0x6A000000u, 0x92000000u, 0x86000000u };
 
-/* sscanf(3) with one conversion, as these stores do it: what follows the number is not looked at. */
+/* The kernel's sscanf() with one conversion, as these stores do it: what follows the number is not looked at, and it has
+ * no plus. */
 static bool scan_int(const char *data, int *ret) {
-        return sscanf(data, "%d", ret) == 1;
+        return data[strspn(data, " \t\n")] != '+' && sscanf(data, "%d", ret) == 1;
 }
 
 static bool is_7_2(const Sim *s, const SimNode *node) {
@@ -53,8 +54,8 @@ static void ap_domain_show(Sim *s, const SimNode *node, SimText *t) {
 static ssize_t ap_domain_store(Sim *s, const SimNode *node, const char *data, size_t size) {
         int d;
 
-        if (sscanf(data, "%i", &d) != 1 || d < 0 || d > (int) s->max_domain ||
-            !sim_mask_get(&s->aqmask, (unsigned) d))
+        if (data[strspn(data, " \t\n")] == '+' || sscanf(data, "%i", &d) != 1 || d < 0 ||
+            d > (int) s->max_domain || !sim_mask_get(&s->aqmask, (unsigned) d))
                 return -EINVAL;
         s->ap_domain = d;
         return (ssize_t) size;
@@ -283,7 +284,7 @@ static const SimCard *card(const Sim *s, const SimNode *node) {
 }
 
 static unsigned hwtype(const SimCard *c) {
-        return c->raw_type > 14 ? 14 : c->raw_type; /* newer than known: handled as the newest known */
+        return c->raw_type > SIM_TYPE_NEWEST ? SIM_TYPE_NEWEST : c->raw_type;
 }
 
 static bool card_bound(const Sim *s, const SimNode *node) {
@@ -361,6 +362,18 @@ static void card_online_show(Sim *s, const SimNode *node, SimText *t) {
         text_puts(t, c->online && c->config && !c->chkstop ? "1\n" : "0\n");
 }
 
+/* The adapter's queues with the host's driver, in the order in which they came to it; after @last, NULL: the first. */
+static SimQueue *next_bound(const Sim *s, unsigned adapter, const SimQueue *last) {
+        SimQueue *next = NULL;
+
+        for (SimQueue *q = s->first; q; q = q->next)
+                if (sim_queue_adapter(s, q) == adapter && q->driver == SIM_CEX4QUEUE &&
+                    (!last || q->bound_serial > last->bound_serial) &&
+                    (!next || q->bound_serial < next->bound_serial))
+                        next = q;
+        return next;
+}
+
 static ssize_t card_online_store(Sim *s, const SimNode *node, const char *data, size_t size) {
         SimCard *c = &s->cards[node->adapter];
         int v;
@@ -371,9 +384,8 @@ static ssize_t card_online_store(Sim *s, const SimNode *node, const char *data, 
                 return -ENODEV;
         c->online = v;
         sim_emit_card(s, "change", node->adapter, v ? "ONLINE=1" : "ONLINE=0");
-        for (SimQueue *q = s->first; q; q = q->next)
-                if (sim_queue_adapter(s, q) == node->adapter && q->driver == SIM_CEX4QUEUE &&
-                    q->online != c->online) {
+        for (SimQueue *q = NULL; (q = next_bound(s, node->adapter, q));)
+                if (q->online != c->online) {
                         q->online = c->online;
                         sim_emit_queue(s, "change", q, v ? "ONLINE=1" : "ONLINE=0");
                 }

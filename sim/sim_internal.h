@@ -12,6 +12,7 @@
 #define SIM_TYPES       2
 #define SIM_FAULTS_MAX  64
 #define SIM_TYPE_OLDEST 10u /* CEX4: older ones are not supported by the drivers */
+#define SIM_TYPE_NEWEST 14u /* CEX8: newer ones are handled as such */
 
 typedef struct SimMdev SimMdev;
 typedef struct SimQueue SimQueue;

@@ -39,7 +39,7 @@ void sim_emit(Sim *s, const char *action, const char *devpath, const char *subsy
 
 void sim_card_env(const Sim *s, unsigned adapter, bool modalias, SimText *t) {
         const SimCard *c = &s->cards[adapter];
-        unsigned type = c->raw_type > 14 ? 14 : c->raw_type;
+        unsigned type = c->raw_type > SIM_TYPE_NEWEST ? SIM_TYPE_NEWEST : c->raw_type;
 
         text_puts(t, "DEVTYPE=ap_card\n");
         if (c->bound)
