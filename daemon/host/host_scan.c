@@ -508,33 +508,6 @@ static int scan_matrices_text(const HostScanner *c, Snapshot *s) {
         return 0;
 }
 
-/* Somebody had it when it was last looked at. */
-static bool was_held(const HostScanner *c, const HostMdev *m) {
-        const HostMdev *before = !m->ap && c->previous ? snapshot_find_mdev(c->previous, m->uuid) : NULL;
-
-        return before && before->use == MDEV_USE_GUEST;
-}
-
-/* Those of other kinds than vfio_ap. What waits to be removed has somebody who has it. */
-static int scan_held(const HostScanner *c, Snapshot *s) {
-        for (size_t i = 0; i < s->n_mdevs; i++) {
-                HostMdev *m = &s->mdevs[i];
-                char path[HOST_PATH_SIZE];
-                int r;
-
-                if (m->ap || m->leaving || !was_held(c, m))
-                        continue;
-                r = host_scan_mdev_path(snapshot_parent_of(s, m)->path, m->uuid, NULL, path, sizeof path);
-                if (r >= 0)
-                        r = host_use_group(c->sysfs, c->root_fd, path, &m->use);
-                if (r == SYSFS_NEVER)
-                        return r;
-                if (m->use == MDEV_USE_FREE) /* and not looked at any more */
-                        m->use = MDEV_USE_UNKNOWN;
-        }
-        return 0;
-}
-
 static int scan_details(const HostScanner *c, Snapshot *s) {
         for (size_t i = 0; i < s->n_mdevs; i++) {
                 HostMdev *m = &s->mdevs[i];
@@ -584,7 +557,7 @@ static int scan_once(const HostScanner *scanner, HostPrefetch *ahead, HostScan d
         HostScanner with_ahead = *scanner, *c = &with_ahead;
         CLEANUP(snapshot_freep)
         Snapshot *s = snapshot_new();
-        bool risky, held = false;
+        bool risky, held;
         int r;
 
         if (!s)
@@ -618,13 +591,7 @@ static int scan_once(const HostScanner *scanner, HostPrefetch *ahead, HostScan d
                         return r;
         }
 
-        for (size_t i = 0; i < s->n_mdevs; i++) {
-                HostMdev *m = &s->mdevs[i];
-
-                held |= was_held(c, m);
-                if (!m->ap && (m->leaving || (c->careful && was_held(c, m))))
-                        m->use = MDEV_USE_GUEST;
-        }
+        held = host_use_expect(c, s);
         risky = s->n_mdevs > 0 && (depth == HOST_SCAN_DETAIL || held || (s->vfio_ap && !s->has_ap_config));
         if (risky && c->careful)
                 s->detail_stuck = true;
@@ -639,7 +606,7 @@ static int scan_once(const HostScanner *scanner, HostPrefetch *ahead, HostScan d
                         if (r < 0)
                                 return r;
                 }
-                r = held ? scan_held(c, s) : 0;
+                r = held ? host_use_held(c, s) : 0;
                 if (r < 0)
                         return r;
         }

@@ -69,3 +69,43 @@ int host_use_group(Sysfs *sysfs, int root_fd, const char *path, MdevUse *ret) {
                 *ret = MDEV_USE_GUEST;
         return 0;
 }
+
+/* Somebody had it when it was last looked at. */
+static bool was_held(const HostScanner *c, const HostMdev *m) {
+        const HostMdev *before = !m->ap && c->previous ? snapshot_find_mdev(c->previous, m->uuid) : NULL;
+
+        return before && before->use == MDEV_USE_GUEST;
+}
+
+bool host_use_expect(const HostScanner *c, Snapshot *s) {
+        bool any = false;
+
+        for (size_t i = 0; i < s->n_mdevs; i++) {
+                HostMdev *m = &s->mdevs[i];
+                bool held = was_held(c, m);
+
+                any |= held;
+                if (!m->ap && (m->leaving || (held && c->careful)))
+                        m->use = MDEV_USE_GUEST;
+        }
+        return any;
+}
+
+int host_use_held(const HostScanner *c, Snapshot *s) {
+        for (size_t i = 0; i < s->n_mdevs; i++) {
+                HostMdev *m = &s->mdevs[i];
+                char path[HOST_PATH_SIZE];
+                int r;
+
+                if (m->ap || m->leaving || !was_held(c, m))
+                        continue;
+                r = host_scan_mdev_path(snapshot_parent_of(s, m)->path, m->uuid, NULL, path, sizeof path);
+                if (r >= 0)
+                        r = host_use_group(c->sysfs, c->root_fd, path, &m->use);
+                if (r == SYSFS_NEVER)
+                        return r;
+                if (m->use == MDEV_USE_FREE) /* and not looked at any more */
+                        m->use = MDEV_USE_UNKNOWN;
+        }
+        return 0;
+}

@@ -5,13 +5,15 @@
 #
 # usage: guest.sh SCRIPT [PROGRAM | FILE=PATH-IN-GUEST]...
 #
-# Programs (paths, or names to be found in PATH) come along with their libraries, below /bin of the guest. The guest is emulated (TCG), never accelerated:
-# nested virtualisation hangs stock kernels on some hosts. Exit status: the script's; 77 when no guest can be run here.
+# Programs (paths, or names to be found in PATH) come along with their libraries, below /bin of the guest or wherever they are
+# wanted. The guest is emulated (TCG), never accelerated: nested virtualisation hangs stock kernels on some hosts. Exit status: the
+# script's; 77 when no guest can be run here. GUEST_SECONDS, GUEST_MEMORY (MiB): what it may need.
 set -euo pipefail
 top=$(cd "${0%/*}/../.." && pwd)
 . "$top/tests/lib/common.sh"
 
-seconds=180 # three times what a slow machine took
+seconds=${GUEST_SECONDS:-180} # three times what a slow machine took
+memory=${GUEST_MEMORY:-512}
 need qemu-system-x86_64 cpio busybox make gcc
 [ "$(uname -m)" = x86_64 ] || skip "the guest is an x86-64 one, and so its programs have to be"
 
@@ -23,23 +25,23 @@ trap 'rm -rf "$work"' EXIT
 root=$work/root
 mkdir -p "$root/bin" "$root/etc"
 
-# put PROGRAM: with all that the dynamic linker wants for it, at the same paths
+# put FILE PATH: with all that the dynamic linker wants for it, if it is a program or a library, at the same paths
 put() {
         local lib
 
-        cp -L "$1" "$root/bin/"
+        install -D "$1" "$root$2"
         { ldd "$1" 2> /dev/null || :; } | sed -n 's#^[^/]*\(/[^ ]*\).*#\1#p' | while read -r lib; do
                 [ -e "$root$lib" ] || install -D "$lib" "$root$lib"
         done
 }
 
-put "$(command -v busybox)"
+put "$(command -v busybox)" /bin/busybox
 for what; do
         case $what in
-        *=*) install -D "${what%%=*}" "$root${what#*=}" ;;
+        *=*) put "${what%%=*}" "${what#*=}" ;;
         *)
                 need "$what"
-                put "$(command -v "$what")"
+                put "$(command -v "$what")" "/bin/${what##*/}"
                 ;;
         esac
 done
@@ -50,7 +52,7 @@ install "$top/tests/vm/init" "$root/init"
 install "$script" "$root/test"
 (cd "$root" && find . -print0 | cpio --null -o -H newc --quiet) > "$work/initramfs"
 
-timeout -k 5 $seconds qemu-system-x86_64 -accel tcg,thread=multi -smp 2 -m 512 -nodefaults -no-user-config \
+timeout -k 5 $seconds qemu-system-x86_64 -accel tcg,thread=multi -smp 2 -m "$memory" -nodefaults -no-user-config \
         -display none -no-reboot -serial "file:$work/console" -kernel "$kernel/vmlinuz" -initrd "$work/initramfs" \
         -append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable" < /dev/null || {
         cat "$work/console"

@@ -45,3 +45,6 @@ void test_uevents(void **state);
 void test_quiet(void **state);
 void test_while_locked(void **state);
 void test_recent(void **state);
+
+/* contract_leaving.c */
+void test_leaving(void **state);
