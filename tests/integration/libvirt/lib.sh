@@ -40,7 +40,7 @@ has_no_mdev() {
 
 # in_use MDEV: whether the simulated host has a guest with it
 in_use() {
-        grep -x "guest $1" /sys/.sim/ctl > /dev/null
+        grep -x "guest $1 config=[0-9]* request=[0-9]*" /sys/.sim/ctl > /dev/null
 }
 
 not_in_use() {
