@@ -37,7 +37,7 @@ echo $foreign > /sys/devices/vfio_ap/matrix/mdev_supported_types/vfio_ap-passthr
 echo 4 > /sys/bus/mdev/devices/$foreign/assign_adapter
 echo 0x1b > /sys/bus/mdev/devices/$foreign/assign_domain
 expect 3 "04.001b" guestcryptctl define late --adapters 4 --domains 0x1b --start
-expect 0 '' until_true "guestcryptctl mdev-list | grep -q $foreign"
+expect 0 '' until_true "guestcryptctl mdev-list | grep $foreign"
 [ -e /sys/bus/mdev/devices/$foreign ] || fail "the foreign one is gone"
 if echo 0x0006 2> /dev/null > /sys/bus/mdev/devices/$foreign/assign_domain; then
         fail "the kernel gave a queue twice"
