@@ -19,8 +19,8 @@
 /* chzdev's lines; "%s" is a mask. */
 static const char *const form[] = {
         "ACTION==\"add\", DEVPATH==\"/bus/ap\", ATTR{bindings_complete_count}!=\"0\", GOTO=\"cfg_ap\"",
-        "ACTION==\"change\", SUBSYSTEM==\"ap\", DEVPATH==\"/devices/ap\", ENV{BINDINGS}==\"complete\", "
-        "ENV{COMPLETECOUNT}==\"1\", GOTO=\"cfg_ap\"",
+        ("ACTION==\"change\", SUBSYSTEM==\"ap\", DEVPATH==\"/devices/ap\", ENV{BINDINGS}==\"complete\", "
+         "ENV{COMPLETECOUNT}==\"1\", GOTO=\"cfg_ap\""),
         "GOTO=\"end_ap\"",
         "LABEL=\"cfg_ap\"",
         "ATTR{../../bus/ap/apmask}=\"%s\"",

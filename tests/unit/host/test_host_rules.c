@@ -149,7 +149,6 @@ static void test_random(void **state) {
         Rng rng = rng_new();
 
         for (unsigned i = 0; i < 20000; i++) {
-                CLEANUP(host_rules_clear) HostRules r = {};
                 CLEANUP(freep) char *new = NULL, *again = NULL;
                 char text[8192] = "";
                 ApMask ap = mask(SOME), aq = mask(ALL);
