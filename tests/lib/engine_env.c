@@ -312,9 +312,9 @@ void env_wait(Env *env, const bool *flag) {
 static bool is_busy(const Env *env) {
         const Engine *e = env->engine;
 
-        if (env->changed || e->n_ops > 0 || e->committing || e->executing || e->scanning || e->scan_wanted ||
-            e->mdevctl_reading || e->waiters || e->handing || e->n_autostarting > 0 || e->healing ||
-            e->guests->saving)
+        if (env->changed || e->n_ops > 0 || e->committing || e->executing || e->stirred || e->scanning ||
+            e->scan_wanted || e->mdevctl_reading || e->waiters || e->handing || e->n_autostarting > 0 ||
+            e->healing || e->guests->saving)
                 return true;
         for (size_t i = 0; i < e->n_unresolved; i++)
                 if (e->unresolved[i].busy)

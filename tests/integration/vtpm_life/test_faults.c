@@ -567,9 +567,10 @@ static void test_programs(void **state) {
         while (count_left() > 0)
                 life_pump(&life);
 
-        /* swtpm that ends at once */
+        /* swtpm that ends at once: before the device is there, or soon afterwards */
         write_program("swtpm", "#!/bin/sh\nexit 7\n");
-        assert_int_not_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
+        if (life_start(&life, uuid, TPM_MODEL_VIRTIO) == VTPM_DONE)
+                life_until(&life, uuid, VTPM_FAILED);
         assert_int_equal(access(life_run_file(&life, uuid, ""), F_OK), -1);
         assert_int_equal(setenv("PATH", tools_path, 1), 0);
         assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
