@@ -308,6 +308,10 @@ void sim_bind_all(Sim *s) {
 }
 
 bool sim_rebind(Sim *s, uint64_t *cursor) {
+        /* Whose a queue without a driver is the kernel reads through a null pointer; if it is as the masks want it, it is
+         * left alone. */
+        const bool driverless_is_host = s->profile.dialect >= SIM_LINUX_7_2;
+
         for (SimQueue *q = s->first; q; q = q->next) {
                 bool host = masked_for_host(s, q), bound = q->driver;
 
@@ -316,8 +320,7 @@ bool sim_rebind(Sim *s, uint64_t *cursor) {
                 *cursor = q->serial;
                 if (bound && !q->override && host != (q->driver == SIM_CEX4QUEUE) && !sim_queue_unbind(s, q))
                         return false;
-                /* The kernel takes one without a driver for the host's, and leaves it if that is what it is to be. */
-                if (bound || !host)
+                if (bound || host != driverless_is_host)
                         sim_queue_probe(s, q);
         }
         return true;
