@@ -74,19 +74,26 @@ static int mask_write(StepContext *c, const char *path, const ApMask *ids, char 
         return write_text(c, path, buf, allowance_us);
 }
 
+/* The adapter's queues that change sides. */
+static ApMask masks_moved(const Snapshot *s, unsigned adapter, const ApMask *apmask, const ApMask *aqmask,
+                          const ApMask *to_apmask, const ApMask *to_aqmask) {
+        const ApMask none = {};
+        const ApMask *before = ap_mask_test(apmask, (uint8_t) adapter) ? aqmask : &none;
+        const ApMask *after = ap_mask_test(to_apmask, (uint8_t) adapter) ? to_aqmask : &none;
+        ApMask gone = ap_mask_and_not(before, after), come = ap_mask_and_not(after, before);
+        ApMask moved = ap_mask_or(&gone, &come);
+
+        return ap_mask_and(&moved, &s->queue_present[adapter]);
+}
+
 /* How long moving the queues may take that change sides. */
 static uint64_t masks_allowance(const Snapshot *s, const ApMask *apmask, const ApMask *aqmask,
                                 const ApMask *to_apmask, const ApMask *to_aqmask) {
-        const ApMask none = {};
         uint64_t n = 0;
 
         for (unsigned a = 0; a < AP_IDS; a++) {
-                const ApMask *before = ap_mask_test(apmask, (uint8_t) a) ? aqmask : &none;
-                const ApMask *after = ap_mask_test(to_apmask, (uint8_t) a) ? to_aqmask : &none;
-                ApMask gone = ap_mask_and_not(before, after), come = ap_mask_and_not(after, before);
-                ApMask moved = ap_mask_or(&gone, &come);
+                ApMask moved = masks_moved(s, a, apmask, aqmask, to_apmask, to_aqmask);
 
-                moved = ap_mask_and(&moved, &s->queue_present[a]);
                 n += ap_mask_count(&moved);
         }
         return n * QUEUE_RESET_US;
@@ -121,6 +128,68 @@ static ApMask mask_towards(const ApMask *m, const ApMask *from, const ApMask *to
         return ap_mask_or(&t, &set);
 }
 
+static void queue_path(Apqn q, const char *name, char *buf, size_t size) {
+        char id[APQN_STRING_SIZE];
+
+        (void) snprintf(buf, size, HOST_PATH_AP_DEVICES "/%s/%s", apqn_format(q, id), name);
+}
+
+/* The last part of a link, "" if there is no link. */
+static int link_name(StepContext *c, const char *path, char *buf, size_t size) {
+        char target[HOST_PATH_SIZE];
+        const char *slash;
+        ssize_t n;
+
+        n = c->sysfs->ops->readlink(c->sysfs, path, target, sizeof target);
+        if (n == -ENOENT)
+                target[0] = '\0';
+        else if (n < 0)
+                return (int) n;
+
+        slash = strrchr(target, '/');
+        if (strlen(slash ? slash + 1 : target) >= size)
+                return -EBADMSG;
+        (void) snprintf(buf, size, "%s", slash ? slash + 1 : target);
+        return 0;
+}
+
+/* Gives a queue without a driver one, if there is one for it. */
+static int queue_probe(StepContext *c, Apqn q) {
+        char path[HOST_PATH_SIZE], driver[SNAPSHOT_NAME_SIZE], id[APQN_STRING_SIZE];
+        int r;
+
+        queue_path(q, "driver", path, sizeof path);
+        r = link_name(c, path, driver, sizeof driver);
+        if (r < 0 || driver[0])
+                return r;
+        r = write_text(c, HOST_PATH_AP_PROBE, apqn_format(q, id), QUEUE_RESET_US);
+        return c->stopped ? r : 0; /* the queue may have gone, or nobody wants it */
+}
+
+/* The kernel does not reliably move a queue that had no driver when its side changed (docs/vfio-ap-behaviour.md). */
+static int masks_probe(StepContext *c, const ApMask *from_apmask, const ApMask *from_aqmask,
+                       const ApMask *to_apmask, const ApMask *to_aqmask) {
+        char bindings[32];
+        unsigned bound, all;
+        ssize_t n;
+
+        n = c->sysfs->ops->read(c->sysfs, HOST_PATH_BINDINGS, bindings, sizeof bindings);
+        if (n < 0 || sscanf(bindings, "%u/%u", &bound, &all) != 2 || bound == all)
+                return 0;
+
+        for (unsigned a = 0; a < AP_IDS; a++) {
+                ApMask moved = masks_moved(c->s, a, from_apmask, from_aqmask, to_apmask, to_aqmask);
+
+                AP_MASK_FOREACH(d, &moved) {
+                        int r = queue_probe(c, (Apqn) { (uint8_t) a, (uint8_t) d });
+
+                        if (r < 0 && c->stopped)
+                                return r;
+                }
+        }
+        return 0;
+}
+
 /* Brings the bits in which @from and @to differ to @to, from however they are, and looks. */
 static int masks_change(StepContext *c, const ApMask *from_apmask, const ApMask *from_aqmask,
                         const ApMask *to_apmask, const ApMask *to_aqmask) {
@@ -133,6 +202,8 @@ static int masks_change(StepContext *c, const ApMask *from_apmask, const ApMask 
         want_apmask = mask_towards(&apmask, from_apmask, to_apmask);
         want_aqmask = mask_towards(&aqmask, from_aqmask, to_aqmask);
         r = masks_write(c, &apmask, &aqmask, &want_apmask, &want_aqmask);
+        if (r >= 0)
+                r = masks_probe(c, &apmask, &aqmask, &want_apmask, &want_aqmask);
         if (r < 0)
                 return r;
 
@@ -158,31 +229,6 @@ static int masks_do(StepContext *c, const PlanStep *step) {
 
         return masks_change(c, &step->masks.apmask_before, &step->masks.aqmask_before,
                             &step->masks.apmask_after, &step->masks.aqmask_after);
-}
-
-static void queue_path(Apqn q, const char *name, char *buf, size_t size) {
-        char id[APQN_STRING_SIZE];
-
-        (void) snprintf(buf, size, HOST_PATH_AP_DEVICES "/%s/%s", apqn_format(q, id), name);
-}
-
-/* The last part of a link, "" if there is no link. */
-static int link_name(StepContext *c, const char *path, char *buf, size_t size) {
-        char target[HOST_PATH_SIZE];
-        const char *slash;
-        ssize_t n;
-
-        n = c->sysfs->ops->readlink(c->sysfs, path, target, sizeof target);
-        if (n == -ENOENT)
-                target[0] = '\0';
-        else if (n < 0)
-                return (int) n;
-
-        slash = strrchr(target, '/');
-        if (strlen(slash ? slash + 1 : target) >= size)
-                return -EBADMSG;
-        (void) snprintf(buf, size, "%s", slash ? slash + 1 : target);
-        return 0;
 }
 
 typedef enum Override {

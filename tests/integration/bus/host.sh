@@ -131,6 +131,15 @@ ctl undefine live --stop
 expect 0 Done ctl host-release --all
 masks $full $full
 
+# ---- a queue that somebody has unbound goes with the others: masks alone leave it where it is, on each kernel another one
+echo 03.0006 > "$ap/drivers/cex4queue/unbind"
+expect 0 Done ctl host-reserve --adapters 3 --domains $all --by masks
+driver 03.0006 vfio_ap
+echo 03.0006 > "$ap/drivers/vfio_ap/unbind"
+expect 0 Done ctl host-release --all
+driver 03.0006 cex4queue
+masks $full $full
+
 # ---- single queues
 if [ "$dialect" != 7.2 ]; then
         expect 1 'no driver overrides' ctl host-reserve --adapters 5 --domains 0x47 --by overrides
