@@ -96,6 +96,28 @@ static int scan_overrides(Sysfs *sysfs, Snapshot *s, const Snapshot *previous) {
         return 0;
 }
 
+/* Overrides that are somebody else's come and go without a word of the kernel. That one comes makes no plan wrong, but
+ * one that has gone is no reason to refuse any more. */
+static int scan_alien_again(Sysfs *sysfs, Snapshot *s) {
+        for (unsigned a = 0; a < AP_IDS; a++) {
+                ApMask look = s->queue_alien[a];
+
+                AP_MASK_FOREACH(d, &look) {
+                        bool is_vfio, is_alien;
+                        int r;
+
+                        r = override_read(sysfs, (Apqn) { (uint8_t) a, (uint8_t) d }, &is_vfio, &is_alien);
+                        if (r < 0)
+                                return scan_gone_is_again(r);
+                        if (is_vfio)
+                                ap_mask_set(&s->queue_override[a], (uint8_t) d);
+                        if (!is_alien)
+                                ap_mask_clear(&s->queue_alien[a], (uint8_t) d);
+                }
+        }
+        return 0;
+}
+
 /* Two listings, not a link for each of 65,536 queues. */
 static int scan_devices(Sysfs *sysfs, Snapshot *s, ApMask *ret_cards) {
         DeviceList present = { .queues = s->queue_present }, bound = { .queues = s->queue_vfio };
@@ -347,10 +369,8 @@ int scan_ap(const HostScanner *c, Snapshot *s) {
                 r = scan_configuration(sysfs, s);
                 if (r >= 0)
                         r = scan_same_devices(same, s);
-                if (r > 0 && c->overrides)
-                        r = scan_overrides(sysfs, s, NULL);
-                else if (r > 0)
-                        return 0;
+                if (r > 0)
+                        r = c->overrides ? scan_overrides(sysfs, s, NULL) : scan_alien_again(sysfs, s);
                 if (r < 0 || s->cards)
                         return r;
         }

@@ -171,6 +171,10 @@ else
         expect 0 Done ctl host-reserve --adapters 2 --domains 0x47
         expect 0 Done ctl host-release --all
         [ "$(cat "$ap/devices/02.001b/driver_override")" = cex4queue ]
+        # It goes while nothing else happens, and no uevent tells of it.
+        for _ in 1 2 3; do
+                expect 0 '! overridden by somebody' ctl host-show
+        done
         echo > "$ap/devices/02.001b/driver_override"
         expect 0 '' ctl masks --adapters 0 --domains 0-255
         masks $one $full

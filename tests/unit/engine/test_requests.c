@@ -342,6 +342,21 @@ static void test_masks(void **state) {
         assert_false(env_has_general_problem(env, "host masks"));
 }
 
+/* One that somebody else has set makes the kernel refuse masks; it goes without a uevent. */
+static void test_masks_after_override(void **state) {
+        static const char override[] = "bus/ap/devices/02.001b/driver_override";
+        Env *env = *state;
+        ApMatrix all = matrix_of("0-255", ALL_MASKS, ""), one = matrix_of("0", ALL_MASKS, "");
+
+        env_do(env, "masks", (Uuid) {}, &all);
+        env_write(env, override, "cex4queue");
+        for (unsigned i = 0; i < 2; i++)
+                env_expect(env, "masks", (Uuid) {}, &one, VERDICT_BAD_STATE, "02.001b has a driver override");
+        env_rest(env);
+        env_write(env, override, "\n");
+        env_do(env, "masks", (Uuid) {}, &one);
+}
+
 static void test_in_use(void **state) {
         Env *env = *state;
         ApMatrix m = matrix_of("2", "6", "");
@@ -815,6 +830,7 @@ int main(void) {
                 TEST(test_from_host),
                 TEST(test_from_host_heals),
                 TEST(test_masks),
+                TEST(test_masks_after_override),
                 TEST(test_in_use),
                 TEST(test_create),
                 TEST(test_modify_of_what_cannot_be_read),
