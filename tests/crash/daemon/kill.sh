@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# kill.sh BUILD STEP JOBS [host]: kills guestcryptd at every STEP-th system call of define, start, modify, stop, undefine, of mask changes and of making
-# and removing other mdevs ("host": of reserving queues and releasing them), on simulated hosts with a bus of their own. STEP 1 is all of them. Most of
+# kill.sh BUILD STEP JOBS [host|mdevctl]: kills guestcryptd at every STEP-th system call of define, start, modify, stop, undefine, of mask changes and of making
+# and removing other mdevs ("host": of reserving queues, releasing them and keeping the masks; "mdevctl": of definitions that change hands), on simulated hosts with a bus of their own. STEP 1 is all of them. Most of
 # the time processes come and go: JOBS take turns. Which processes die is drawn: CRASH_SEED=N repeats it, and with a larger STEP the calls.
 
 set -eu

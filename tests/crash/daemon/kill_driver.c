@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* kill_driver ROOT GUESTCRYPTD STEP OFFSET [host]: kills the daemon with SIGKILL at its system calls (of all its threads and of its child on the
- * host together, counted from the request on), one after another, each STEP-th beginning with OFFSET; "host": at those of what changes the host's own queues. A new daemon is started then, and there
+/* kill_driver ROOT GUESTCRYPTD STEP OFFSET [host|mdevctl]: kills the daemon with SIGKILL at its system calls (of all its threads and of its child on the
+ * host together, counted from the request on), one after another, each STEP-th beginning with OFFSET; "host": at those of what changes the host's own queues, "mdevctl": of definitions that change hands. A new daemon is started then, and there
  * must be the old state or the new one, the new one if the client had its answer. What the state is is read from sysfs and from the definitions on
  * disk. ROOT has a simulated sys/ and is ours; DBUS_SYSTEM_BUS_ADDRESS is a private bus. */
 
@@ -25,12 +25,13 @@
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
-#define BUS_NAME "org.guestcrypt1"
-#define MATRIX   "00000000-0000-4000-8000-000000000001"
-#define MDEV     "00000000-0000-4000-8000-000000000002"
-#define TRACEES  64
-#define CALL_US  (20 * UINT64_C(1000000))
-#define READY_S  120
+#define BUS_NAME    "org.guestcrypt1"
+#define MATRIX      "00000000-0000-4000-8000-000000000001"
+#define MDEV        "00000000-0000-4000-8000-000000000002"
+#define TRACEES     64
+#define MDEVCTL_DIR "etc/mdevctl.d/matrix"
+#define CALL_US     (20 * UINT64_C(1000000))
+#define READY_S     120
 
 /* Whom the signal is for. */
 typedef enum Victim {
@@ -197,6 +198,8 @@ static char *look(void) {
         print_dir(f, "var/lib/guestcrypt/matrices", "");
         print_file(f, path_of("var/lib/guestcrypt/masks"));
         print_dir(f, "run/guestcrypt/live", "");
+        print_dir(f, MDEVCTL_DIR, "");
+        print_file(f, path_of("etc/udev/rules.d/41-ap.rules"));
         (void) fclose(f);
         return text;
 }
@@ -240,6 +243,7 @@ static void clean(void) {
         write_file("sys/bus/ap/aqmask",
                    "0xffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff");
         remove_tree("var");
+        remove_tree("etc");
         remove_tree("run/guestcrypt");
         remove_tree("run/lock");
 }
@@ -280,6 +284,7 @@ static void save(void) {
         if (mkdir(path_of("saved"), 0700) < 0)
                 die("saved");
         copy_tree("var", "saved/var");
+        copy_tree("etc", "saved/etc");
         copy_tree("run/guestcrypt", "saved/run");
 
         save_mask("sys/bus/ap/apmask", saved.apmask);
@@ -313,6 +318,7 @@ static void restore(void) {
 
         clean();
         copy_tree("saved/var", "var");
+        copy_tree("saved/etc", "etc");
         copy_tree("saved/run", "run/guestcrypt");
         write_file("sys/bus/ap/apmask", saved.apmask);
         write_file("sys/bus/ap/aqmask", saved.aqmask);
@@ -390,6 +396,7 @@ typedef struct Request {
 
 #define ROOT_OBJECT   "/org/guestcrypt1", BUS_NAME ".Manager"
 #define HOST_OBJECT   "/org/guestcrypt1", BUS_NAME ".Host"
+#define HANDS_OBJECT  "/org/guestcrypt1", BUS_NAME ".Mdevctl"
 #define MATRIX_OBJECT "/org/guestcrypt1/matrix/00000000_0000_4000_8000_000000000001", BUS_NAME ".Matrix"
 #define MDEV_OBJECT   "/org/guestcrypt1/mdev/00000000_0000_4000_8000_000000000002", BUS_NAME ".Mdev"
 
@@ -411,6 +418,9 @@ static const Request requests[] = {
         { "Release", HOST_OBJECT, "Release", "1", "71", "take-others" }, /* after Masks: in both masks */
         { "ReleaseSingle", HOST_OBJECT, "Release", "2-3", "16" },
         { "ReleaseAll", HOST_OBJECT, "Release", "0-255", "0-255" },
+        { "Persist", HOST_OBJECT, "Persist" },
+        { "Import", HANDS_OBJECT, "Import" },
+        { "Export", HANDS_OBJECT, "Export", .option = "force" }, /* mdevctl has no place for the name */
 };
 
 static const Request *find_request(const char *name) {
@@ -443,6 +453,8 @@ static int append_arguments(sd_bus_message *m, const Request *q) {
 
         if (strcmp(q->method, "DefineMatrix") == 0)
                 r = sd_bus_message_append(m, "ss", "payments-1", MATRIX);
+        else if (strcmp(q->interface, BUS_NAME ".Mdevctl") == 0)
+                r = sd_bus_message_append(m, "s", MATRIX);
         if (r >= 0 && q->parent)
                 r = ap ? sd_bus_message_append(m, "sssa(ss)", q->parent, q->type, MDEV, 2, "assign_adapter",
                                                "2", "assign_domain", "6")
@@ -671,6 +683,7 @@ static char *state_after_recovery(void) {
 typedef struct Case {
         const char *op;
         const char *before[3];
+        bool theirs; /* mdevctl has a definition of the matrix, too, before all of it */
 } Case;
 
 static const Case cases[] = {
@@ -693,12 +706,38 @@ static const Case host_cases[] = {
         { "Release", { "Masks" } },
         { "ReserveSingle", { "ReleaseAll" } },
         { "ReleaseSingle", { "ReleaseAll", "ReserveSingle" } },
+        { "Persist", { "Reserve" } },
 };
+
+static const Case mdevctl_cases[] = {
+        { "Import", .theirs = true },
+        { "Export", { "Define" } },
+        { "Export", { "DefineStart" } },
+};
+
+/* As mdevctl writes it. */
+static void define_theirs(void) {
+        static const char definition[] =
+                "{\n  \"mdev_type\": \"vfio_ap-passthrough\",\n  \"start\": \"auto\",\n"
+                "  \"attrs\": [\n    {\n      \"assign_adapter\": \"2\"\n    },\n"
+                "    {\n      \"assign_domain\": \"6\"\n    }\n  ]\n}";
+        FILE *f;
+
+        if (mkdir(path_of("etc/mdevctl.d"), 0755) < 0 || mkdir(path_of(MDEVCTL_DIR), 0755) < 0)
+                die(MDEVCTL_DIR);
+        f = fopen(path_of(MDEVCTL_DIR "/" MATRIX), "we");
+        if (!f || fputs(definition, f) < 0 || fclose(f) != 0)
+                die(MDEVCTL_DIR);
+}
 
 static void prepare(const Case *c) {
         pid_t pid;
 
         clean();
+        if (mkdir(path_of("etc"), 0755) < 0)
+                die("etc");
+        if (c->theirs)
+                define_theirs();
         pid = spawn_daemon(false);
         wait_ready();
         for (size_t i = 0; c->before[i]; i++)
@@ -776,10 +815,19 @@ static unsigned run_case(const Case *c, unsigned step, unsigned offset) {
 }
 
 int main(int argc, char *argv[]) {
+        const Case *chosen = cases;
+        size_t n = sizeof cases / sizeof *cases;
         unsigned step, offset, bad = 0;
 
         if (argc < 5)
                 return 2;
+        if (argc > 5 && strcmp(argv[5], "host") == 0) {
+                chosen = host_cases;
+                n = sizeof host_cases / sizeof *host_cases;
+        } else if (argc > 5 && strcmp(argv[5], "mdevctl") == 0) {
+                chosen = mdevctl_cases;
+                n = sizeof mdevctl_cases / sizeof *mdevctl_cases;
+        }
         root = realpath(argv[1], NULL);
         if (!root)
                 die(argv[1]);
@@ -790,11 +838,7 @@ int main(int argc, char *argv[]) {
             0) /* a dead child must not look alive to the lock, for want of an init */
                 die("subreaper");
         open_notify();
-        if (argc > 5 && strcmp(argv[5], "host") == 0)
-                for (size_t i = 0; i < sizeof host_cases / sizeof *host_cases; i++)
-                        bad += run_case(&host_cases[i], step ? step : 1, offset);
-        else
-                for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-                        bad += run_case(&cases[i], step ? step : 1, offset);
+        for (size_t i = 0; i < n; i++)
+                bad += run_case(&chosen[i], step ? step : 1, offset);
         return bad > 0;
 }

@@ -351,7 +351,8 @@ static void test_masks_after_override(void **state) {
         env_do(env, "masks", (Uuid) {}, &all);
         env_write(env, override, "cex4queue");
         for (unsigned i = 0; i < 2; i++)
-                env_expect(env, "masks", (Uuid) {}, &one, VERDICT_BAD_STATE, "02.001b has a driver override");
+                env_expect(env, "masks", (Uuid) {}, &one, VERDICT_BAD_STATE,
+                           "02.001b has a driver override");
         env_rest(env);
         env_write(env, override, "\n");
         env_do(env, "masks", (Uuid) {}, &one);
