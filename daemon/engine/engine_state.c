@@ -237,8 +237,16 @@ int state_claim_mdevctl(Engine *e) {
 
 /* ---- a new snapshot ---- */
 
-/* A scan without detail does not forget what one with detail has seen of an mdev that is as it was. On a
- * kernel that gives no safe way to read the matrix of ours, it is what we have made it. */
+/* What the machine has; what a guest gets of its matrix follows it. */
+static bool machine_equal(const Snapshot *a, const Snapshot *b) {
+        return ap_mask_equal(&a->host_adapters, &b->host_adapters) &&
+               ap_mask_equal(&a->host_domains, &b->host_domains) &&
+               ap_mask_equal(&a->host_control, &b->host_control) &&
+               memcmp(a->queue_present, b->queue_present, sizeof a->queue_present) == 0;
+}
+
+/* A scan without detail does not forget what one with detail has seen of an mdev that is as it was, on a machine that is.
+ * On a kernel that gives no safe way to read the matrix of ours, it is what we have made it. */
 static void complete_mdev(Engine *e, const Snapshot *old, const Snapshot *s, HostMdev *m) {
         const HostMdev *before = snapshot_find_mdev(old, m->uuid);
         const Matrix *matrix;
@@ -255,7 +263,9 @@ static void complete_mdev(Engine *e, const Snapshot *old, const Snapshot *s, Hos
                 return;
         if (m->ap && m->use == MDEV_USE_UNKNOWN) /* of others it is in each scan as far as it is known */
                 m->use = before->use;
-        if (before->guest_known && ap_matrix_equal(&before->matrix, &m->matrix)) {
+        if (before->guest_known && !machine_equal(old, s))
+                e->detail_wanted = true;
+        else if (before->guest_known && ap_matrix_equal(&before->matrix, &m->matrix)) {
                 m->guest_known = true;
                 m->guest_adapters = before->guest_adapters;
                 m->guest_domains = before->guest_domains;
@@ -420,11 +430,8 @@ static bool host_equal(const Snapshot *a, const Snapshot *b) {
         return a->ap == b->ap && a->vfio_ap == b->vfio_ap && a->has_override == b->has_override &&
                a->bindings_complete == b->bindings_complete && a->max_adapter == b->max_adapter &&
                a->max_domain == b->max_domain && ap_mask_equal(&a->apmask, &b->apmask) &&
-               ap_mask_equal(&a->aqmask, &b->aqmask) &&
-               ap_mask_equal(&a->host_adapters, &b->host_adapters) &&
-               ap_mask_equal(&a->host_domains, &b->host_domains) &&
-               ap_mask_equal(&a->host_control, &b->host_control) && a->detail_stuck == b->detail_stuck &&
-               memcmp(a->queue_present, b->queue_present, sizeof a->queue_present) == 0 &&
+               ap_mask_equal(&a->aqmask, &b->aqmask) && machine_equal(a, b) &&
+               a->detail_stuck == b->detail_stuck &&
                memcmp(a->queue_vfio, b->queue_vfio, sizeof a->queue_vfio) == 0 &&
                memcmp(a->queue_override, b->queue_override, sizeof a->queue_override) == 0 &&
                memcmp(a->queue_alien, b->queue_alien, sizeof a->queue_alien) == 0 &&

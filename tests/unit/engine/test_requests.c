@@ -358,6 +358,24 @@ static void test_masks_after_override(void **state) {
         env_do(env, "masks", (Uuid) {}, &one);
 }
 
+/* What a guest gets is read in detail only, which an adapter that goes brings about. */
+static void test_guest_matrix_follows_the_machine(void **state) {
+        Env *env = *state;
+        ApMatrix m = matrix_of("2,4", "6", ""), left = matrix_of("4", "6", "");
+        EngineMatrix shown;
+
+        env_do(env, "define-start", uuid_n(1), &m);
+        env_rescan(env);
+        assert_int_equal(engine_get_matrix(env->engine, uuid_n(1), &shown), 0);
+        assert_true(ap_mask_equal(&shown.guest_adapters, &m.adapters));
+
+        env_ctl(env, "card del 0x02");
+        env_ctl(env, "scan");
+        env_settle(env);
+        assert_int_equal(engine_get_matrix(env->engine, uuid_n(1), &shown), 0);
+        assert_true(ap_mask_equal(&shown.guest_adapters, &left.adapters));
+}
+
 static void test_in_use(void **state) {
         Env *env = *state;
         ApMatrix m = matrix_of("2", "6", "");
@@ -832,6 +850,7 @@ int main(void) {
                 TEST(test_from_host_heals),
                 TEST(test_masks),
                 TEST(test_masks_after_override),
+                TEST(test_guest_matrix_follows_the_machine),
                 TEST(test_in_use),
                 TEST(test_create),
                 TEST(test_modify_of_what_cannot_be_read),
