@@ -64,8 +64,8 @@ struct Bus {
         BusKind kinds[BUS_KINDS];
         size_t n_kinds;
 
-        Call *calls; /* the engine works on them */
-        Ask *asks;   /* polkit works on them */
+        Call *calls;            /* the engine works on them */
+        Ask *asks, **asks_tail; /* the bus or polkit is asked about them, in the order in which they came */
 
         Answer *answers, **answers_tail; /* in the order in which they were asked for */
         Answer *active[BUS_ANSWERS_MAX];

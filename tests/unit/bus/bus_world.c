@@ -50,6 +50,20 @@ static const sd_bus_vtable polkit_vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
+/* Names as for sender_uid(). */
+static int on_who(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *name;
+
+        assert_true(sd_bus_message_read(m, "s", &name) > 0);
+        w.n_who++;
+        if (w.who_hangs)
+                return 1;
+        if (strncmp(name, ":1.x", 4) == 0)
+                return sd_bus_error_set(error, SD_BUS_ERROR_NAME_HAS_NO_OWNER, "gone");
+
+        return sd_bus_reply_method_return(m, "u", (uint32_t) (strncmp(name, ":1.u", 4) == 0 ? USER : 0));
+}
+
 /* The bus daemon, which the client plays too: ":1.g" and what follows has gone. */
 static int on_get_owner(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         const char *name;
@@ -64,6 +78,7 @@ static int on_get_owner(sd_bus_message *m, void *userdata, sd_bus_error *error) 
 static const sd_bus_vtable driver_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_METHOD("GetNameOwner", "s", "s", on_get_owner, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD("GetConnectionUnixUser", "s", "u", on_who, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END,
 };
 

@@ -37,6 +37,9 @@ typedef struct World {
         unsigned n_asked;
         char action[64], subject[64];
         uint32_t flags;
+        /* the bus daemon, which the client plays too */
+        bool who_hangs;
+        unsigned n_who;
         /* what was heard */
         char signals[64][160];
         unsigned n_signals;

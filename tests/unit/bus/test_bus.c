@@ -514,6 +514,72 @@ static void test_interactive_flag(void **state) {
         assert_int_equal(w.flags, 1);
 }
 
+static int set_up_asking(void **state) {
+        return set_up_with(&(BusConfig) {});
+}
+
+static void send_from(const char *sender, sd_bus_message **ret_reply) {
+        sd_bus_message *m = call_of(&changing[0], sender);
+
+        assert_true(sd_bus_call_async(w.client, NULL, m, on_reply, ret_reply, 0) >= 0);
+        (void) sd_bus_message_unref(m);
+}
+
+/* The bus is asked once for each connection, and all calls that came meanwhile go on then. */
+static void test_who_calls(void **state) {
+        static const char *const senders[] = { ":1.r1", ":1.u1", ":1.r1", ":1.u1", ":1.r1" };
+        sd_bus_message *replies[ELEMENTS(senders)] = {};
+
+        for (size_t i = 0; i < ELEMENTS(senders); i++)
+                send_from(senders[i], &replies[i]);
+        for (size_t i = 0; i < ELEMENTS(senders); i++) {
+                run_until(&replies[i]);
+                assert_false(sd_bus_message_is_method_error(replies[i], NULL));
+                (void) sd_bus_message_unref(replies[i]);
+        }
+        assert_int_equal(w.n_who, 2);
+        assert_int_equal(w.n_asked, 2); /* polkit, for each call of the user */
+        assert_int_equal(fake.n_asked, ELEMENTS(senders));
+
+        (void) sd_bus_message_unref(succeeds(call_of(&changing[0], ":1.r1")));
+        assert_int_equal(fake.uid, 0);
+        (void) sd_bus_message_unref(succeeds(call_of(&changing[0], ":1.u1")));
+        assert_int_equal(fake.uid, USER);
+        assert_int_equal(w.n_who, 2);
+}
+
+/* Nobody is taken for root, nor for whoever the daemon runs as, because the bus did not say who it is. */
+static void test_nobody_calls(void **state) {
+        sd_bus_message *replies[3] = {};
+
+        for (size_t i = 0; i < ELEMENTS(replies); i++)
+                send_from(":1.x1", &replies[i]);
+        for (size_t i = 0; i < ELEMENTS(replies); i++) {
+                run_until(&replies[i]);
+                assert_string_equal(sd_bus_message_get_error(replies[i])->name, SD_BUS_ERROR_ACCESS_DENIED);
+                assert_string_equal(sd_bus_message_get_error(replies[i])->message, "The caller is gone");
+                (void) sd_bus_message_unref(replies[i]);
+        }
+        assert_int_equal(fake.n_asked + w.n_asked, 0);
+        fails(call_of(&changing[0], ":1.x1"), SD_BUS_ERROR_ACCESS_DENIED, "gone"); /* it is not remembered */
+        assert_int_equal(w.n_who, 2);
+}
+
+/* A bus that does not answer holds up nobody else, and does not make us keep whatever a client sends. */
+static void test_bus_does_not_say_who(void **state) {
+        sd_bus_message *replies[1024] = {};
+
+        add_objects();
+        w.who_hangs = true;
+        for (size_t i = 0; i < ELEMENTS(replies); i++)
+                send_from(":1.r1", &replies[i]);
+        fails(call_of(&changing[0], ":1.r1"), BUS_NAME ".Error.LimitHit", "who calls");
+        assert_int_equal(w.n_who, 1);
+        (void) sd_bus_message_unref(succeeds(call_of(&changing[5], NULL)));
+        for (size_t i = 0; i < ELEMENTS(replies); i++)
+                assert_null(replies[i]);
+}
+
 static int set_up_impatient(void **state) {
         return set_up_with(
                 &(BusConfig) { .sender_uid = sender_uid, .authz_timeout_us = 50000, .max_asks_per_uid = 3 });
@@ -731,6 +797,9 @@ int main(void) {
                 TEST(test_polkit_decides),
                 TEST(test_polkit_is_asked_to_inspect),
                 TEST(test_interactive_flag),
+                cmocka_unit_test_setup_teardown(test_who_calls, set_up_asking, tear_down),
+                cmocka_unit_test_setup_teardown(test_nobody_calls, set_up_asking, tear_down),
+                cmocka_unit_test_setup_teardown(test_bus_does_not_say_who, set_up_asking, tear_down),
                 IMPATIENT(test_hanging_polkit),
                 IMPATIENT(test_waiting_for_polkit_is_limited),
                 TEST(test_object_vanishes_while_polkit_thinks),
