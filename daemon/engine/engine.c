@@ -407,6 +407,7 @@ Engine *engine_free(Engine *e) {
         sd_event_source_disable_unref(e->begun_timer);
         sd_event_source_disable_unref(e->stir_timer);
         sd_event_source_disable_unref(e->gather_idle);
+        sd_event_source_disable_unref(e->gather_linger);
         sd_event_source_disable_unref(e->gather_timer);
         guests_drain(e);
         op_drain(e);

@@ -5,6 +5,8 @@
  * common is done when nothing has come for a moment, or after enough time. Clients that wait for each answer
  * would only lose that moment: where there is never more than one request, none is waited for. */
 
+#include <errno.h>
+
 #include "base/cleanup.h"
 #include "engine/engine_internal.h"
 
@@ -16,17 +18,13 @@ void gather_end(Engine *e) {
         e->gather_singles = e->gathered > 1 ? 0 : e->gather_singles + 1;
         e->gathered = 0;
         e->gather_idle = sd_event_source_disable_unref(e->gather_idle);
+        e->gather_linger = sd_event_source_disable_unref(e->gather_linger);
         e->gather_timer = sd_event_source_disable_unref(e->gather_timer);
         if (e->look_wanted) {
                 e->look_wanted = false;
                 engine_look(e);
         }
         op_commit(e);
-}
-
-static int on_idle(sd_event_source *s, void *userdata) {
-        gather_end(userdata);
-        return 0;
 }
 
 static int on_lingered(sd_event_source *s, uint64_t usec, void *userdata) {
@@ -39,26 +37,36 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *userdata) {
         return 0;
 }
 
+/* Nothing more lies ready. */
+static int on_idle(sd_event_source *s, void *userdata) {
+        Engine *e = userdata;
+        int r = -ECANCELED;
+
+        if (e->gather_singles < SINGLES_MAX)
+                r = sd_event_add_time_relative(e->event, &e->gather_linger, CLOCK_MONOTONIC, LINGER_US, 1,
+                                               on_lingered, e);
+        if (r >= 0)
+                r = sd_event_source_set_priority(e->gather_linger, SD_EVENT_PRIORITY_NORMAL + 1);
+        if (r < 0)
+                gather_end(e);
+        return 0;
+}
+
 static void gather(Engine *e) {
-        bool linger = e->gather_singles < SINGLES_MAX;
         int r;
 
         e->gathered++;
         if (e->gather_idle) {
-                if (linger)
-                        (void) sd_event_source_set_time_relative(e->gather_idle, LINGER_US);
-                return;
-        }
-        if (linger)
-                r = sd_event_add_time_relative(e->event, &e->gather_idle, CLOCK_MONOTONIC, LINGER_US, 1,
-                                               on_lingered, e);
-        else
+                e->gather_linger = sd_event_source_disable_unref(e->gather_linger);
+                r = sd_event_source_set_enabled(e->gather_idle, SD_EVENT_ONESHOT);
+        } else {
                 r = sd_event_add_defer(e->event, &e->gather_idle, on_idle, e);
-        if (r >= 0)
-                r = sd_event_source_set_priority(e->gather_idle, SD_EVENT_PRIORITY_NORMAL + 1);
-        if (r >= 0)
-                r = sd_event_add_time_relative(e->event, &e->gather_timer, CLOCK_MONOTONIC, GATHER_US, 1,
-                                               on_timer, e);
+                if (r >= 0)
+                        r = sd_event_source_set_priority(e->gather_idle, SD_EVENT_PRIORITY_NORMAL + 1);
+                if (r >= 0)
+                        r = sd_event_add_time_relative(e->event, &e->gather_timer, CLOCK_MONOTONIC,
+                                                       GATHER_US, 1, on_timer, e);
+        }
         if (r < 0)
                 gather_end(e);
 }

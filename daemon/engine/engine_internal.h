@@ -184,7 +184,7 @@ struct Engine {
         bool mdevctl_reading, mdevctl_wanted;
         uint64_t n_scans, n_scanned; /* begun; of these ended */
         Waiter *waiters;
-        sd_event_source *gather_idle, *gather_timer;
+        sd_event_source *gather_idle, *gather_linger, *gather_timer;
         unsigned gathered, gather_singles; /* requests by now; gatherings of one, in a row */
         bool look_wanted;
         sd_event_source *rescan_timer, *stir_timer, *show_timer, *begun_timer, *mdevctl_watch;
