@@ -37,17 +37,15 @@ static uint32_t crc32_add(uint32_t crc, const char *data, size_t size) {
 }
 
 static void put_escaped(FILE *f, const char *s) {
-        for (; *s; s++)
-                switch (*s) {
-                case '\n':
-                        fputs("\\n", f);
-                        break;
-                case '\\':
-                        fputs("\\\\", f);
-                        break;
-                default:
-                        fputc(*s, f);
-                }
+        for (;;) {
+                size_t n = strcspn(s, "\n\\");
+
+                fwrite(s, 1, n, f);
+                if (!s[n])
+                        return;
+                fputs(s[n] == '\n' ? "\\n" : "\\\\", f);
+                s += n + 1;
+        }
 }
 
 static int unescape(const char *s, char **ret) {
