@@ -64,6 +64,22 @@ int file_write_all(int fd, const char *data, size_t size) {
         return 0;
 }
 
+int file_write_all_at(int fd, const char *data, size_t size, off_t offset) {
+        while (size > 0) {
+                ssize_t n = pwrite(fd, data, size, offset);
+
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0)
+                        return -errno;
+                data += n;
+                size -= (size_t) n;
+                offset += n;
+        }
+
+        return 0;
+}
+
 int file_write_synced(int dir_fd, const char *name, const char *data, size_t size) {
         CLEANUP(fd_closep) int fd = -1;
         int r;

@@ -13,6 +13,8 @@ int file_read_at(int dir_fd, const char *name, size_t max, char **ret, size_t *r
 
 /* Writes all of @data. 0 or -errno. */
 int file_write_all(int fd, const char *data, size_t size);
+/* The same at @offset, wherever the descriptor stands. */
+int file_write_all_at(int fd, const char *data, size_t size, off_t offset);
 
 /* Creates or truncates @name with mode 0600, writes and fsyncs it. 0 means: its bytes are on stable
  * storage (its name not yet). */

@@ -216,21 +216,29 @@ static int replay(void *userdata, JournalItem *items, size_t n) {
         return 0;
 }
 
+static bool is_zeros(const char *data, size_t size) {
+        return size == 0 || (data[0] == '\0' && memcmp(data, data + 1, size - 1) == 0);
+}
+
 /* Opens the journal to go on after its last valid batch. What was replayed is made durable: it may come from
  * a daemon that was killed before its fdatasync. */
-static int continue_journal(Store *s, const JournalDamage *damage) {
+static int continue_journal(Store *s, const JournalDamage *damage, const char *data, size_t size) {
         CLEANUP(fd_closep) int fd = -1;
 
-        fd = openat(s->dir_fd, STORE_JOURNAL, O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+        fd = openat(s->dir_fd, STORE_JOURNAL, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
         if (fd < 0)
                 return -errno;
-        if (ftruncate(fd, (off_t) damage->end) < 0)
-                return -errno;
+        if (!is_zeros(data + damage->end, size - damage->end)) {
+                size = damage->end;
+                if (ftruncate(fd, (off_t) size) < 0)
+                        return -errno;
+        }
         if (fdatasync(fd) < 0)
                 return -EIO;
 
         s->journal_fd = TAKE_FD(fd);
         s->journal_size = damage->end;
+        s->journal_ahead = size;
         return 0;
 }
 
@@ -268,7 +276,7 @@ int store_load_journal(Store *s, StoreContent *c) {
                 s->dirty = true;
         }
         if (s->error == 0 && damage.end > 0)
-                s->error = continue_journal(s, &damage);
+                s->error = continue_journal(s, &damage, data, size);
 
         return 0;
 }

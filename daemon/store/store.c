@@ -374,24 +374,38 @@ static int format_fresh(const Store *s, char **ret, size_t *ret_size) {
         return 0;
 }
 
+/* Writes zeros behind the first @size bytes, and returns where they end. SIZE_MAX: there is no room for them; the file grows with
+ * each append. */
+static size_t write_ahead(int fd, size_t size) {
+        CLEANUP(freep) char *zeros = calloc(1, STORE_JOURNAL_AHEAD);
+
+        if (zeros && file_write_all_at(fd, zeros, STORE_JOURNAL_AHEAD, (off_t) size) >= 0)
+                return size + STORE_JOURNAL_AHEAD;
+
+        (void) ftruncate(fd, (off_t) size);
+        return SIZE_MAX;
+}
+
 /* Puts a fresh journal in the place of the old one. All that it forgets must be durable elsewhere. */
 static int start_journal(Store *s) {
         CLEANUP(fd_closep) int fd = -1;
         CLEANUP(freep) char *text = NULL;
-        size_t size;
+        size_t size, ahead = 0;
         int r;
 
         r = format_fresh(s, &text, &size);
         if (r < 0)
                 return r;
 
-        fd = openat(s->dir_fd, "." STORE_JOURNAL ".new",
-                    O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+        fd = openat(s->dir_fd, "." STORE_JOURNAL ".new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+                    0600);
         if (fd < 0)
                 return -errno;
         r = file_write_all(fd, text, size);
-        if (r >= 0)
+        if (r >= 0) {
+                ahead = write_ahead(fd, size);
                 r = ret_errno(fsync(fd));
+        }
         if (r >= 0)
                 r = ret_errno(renameat(s->dir_fd, "." STORE_JOURNAL ".new", s->dir_fd, STORE_JOURNAL));
         if (r < 0) {
@@ -402,6 +416,7 @@ static int start_journal(Store *s) {
         s->journal_fd = fd_close(s->journal_fd);
         s->journal_fd = TAKE_FD(fd);
         s->journal_size = size;
+        s->journal_ahead = ahead;
         s->checkpoint_at = STORE_JOURNAL_MAX;
         s->dirty = false;
 
@@ -510,19 +525,23 @@ static int item_from_entry(const StoreEntry *e, JournalItem *ret) {
 
 /* All or nothing, and durable. */
 static int append(Store *s, const char *data, size_t size) {
+        size_t end = s->journal_size + size;
         int r;
 
-        r = file_write_all(s->journal_fd, data, size);
+        r = file_write_all_at(s->journal_fd, data, size, (off_t) s->journal_size);
         if (r >= 0) {
+                if (end > s->journal_ahead)
+                        s->journal_ahead = write_ahead(s->journal_fd, end);
                 r = ret_errno(fdatasync(s->journal_fd));
                 if (r >= 0) {
-                        s->journal_size += size;
+                        s->journal_size = end;
                         return 0;
                 }
                 /* what the page cache says from now on need not be what the disk has */
                 s->error = -EIO;
         }
 
+        s->journal_ahead = s->journal_size;
         if (ftruncate(s->journal_fd, (off_t) s->journal_size) < 0)
                 s->error = -EIO;
         else if (s->error < 0)

@@ -21,6 +21,10 @@
 /* Above this nothing is appended any more while no checkpoint succeeds. */
 #define STORE_JOURNAL_LIMIT (16 * STORE_JOURNAL_MAX)
 
+/* So much of a journal is written before it is used. What changes bytes only, neither size nor blocks, is synced sooner, since the
+ * file system needs no commit of its own for that. */
+#define STORE_JOURNAL_AHEAD (128 * 1024)
+
 /* A definition since the last checkpoint. */
 typedef struct Pending {
         Uuid uuid;
@@ -42,6 +46,7 @@ struct Store {
         int dir_fd, lock_fd, matrices_fd, journal_fd; /* -1 where there is none */
         int error;            /* why nothing can be written, negative; 0: all is well */
         size_t journal_size;  /* its valid part */
+        size_t journal_ahead; /* so far it is there: behind its valid part are zeros. SIZE_MAX: no matter */
         size_t checkpoint_at; /* size at which store_commit() does a checkpoint */
         bool dirty;           /* the journal holds more than the state after a checkpoint */
 

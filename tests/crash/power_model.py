@@ -11,7 +11,12 @@ import subprocess
 
 # one trace of all processes, in order; -y says which file a descriptor is, whoever opened it
 STRACE = ["strace", "-f", "-y", "-xx", "-s", "1000000", "-A"]
-CALLS = "openat,write,ftruncate,fsync,fdatasync,renameat,renameat2,unlinkat,mkdirat"
+CALLS = "openat,write,pwrite64,ftruncate,fsync,fdatasync,renameat,renameat2,unlinkat,mkdirat"
+
+
+def file_of(data, size=None):
+    """A file's content: its bytes but for the zeros at its end, of which the journal has many, and its size."""
+    return data.rstrip(b"\0"), len(data) if size is None else size
 
 
 class Disk:
@@ -30,7 +35,7 @@ class Disk:
                 self.load(full, new)
             else:
                 with open(full, "rb") as f:
-                    self.content[new] = f.read()
+                    self.content[new] = file_of(f.read())
 
     def copy(self):
         other = Disk()
@@ -40,19 +45,23 @@ class Disk:
     def apply(self, op, torn=None):
         kind, inode, *args = op
         if kind == "write":
-            data, offset = args
+            (data, length), offset = args
             if torn == "half":
-                data = data[: len(data) // 2]
+                length //= 2
+                data = data[:length]
             elif torn == "zeros":
-                data = bytes(len(data))
-            old = self.content.get(inode, b"").ljust(offset, b"\0")
-            self.content[inode] = old[:offset] + data + old[offset + len(data):]
+                data = b""
+            old, size = self.content.get(inode, file_of(b""))
+            new, end = old[:offset].ljust(offset, b"\0") + data, offset + length
+            if len(old) > end:
+                new = new.ljust(end, b"\0") + old[end:]
+            self.content[inode] = file_of(new, max(size, end))
         elif kind == "truncate":
-            self.content[inode] = self.content.get(inode, b"")[: args[0]].ljust(args[0], b"\0")
+            self.content[inode] = file_of(self.content.get(inode, file_of(b""))[0][: args[0]], args[0])
         else:
             names = self.content.setdefault(inode, {})
             if kind == "create":
-                self.content.setdefault(args[1], b"")
+                self.content.setdefault(args[1], file_of(b""))
                 names[args[0]] = args[1]
             elif kind == "mkdir":
                 self.content.setdefault(args[1], {})
@@ -70,7 +79,8 @@ class Disk:
                 self.build(full, child)
             else:
                 with open(full, "wb") as f:
-                    f.write(self.content[child])
+                    f.write(self.content[child][0])
+                    f.truncate(self.content[child][1])
 
     def key(self, inode=0):
         c = self.content[inode]
@@ -155,7 +165,7 @@ def read_trace(trace, root, disk, mark):
             inode = live.content[parent].get(last)
             if inode is None:
                 add("create", parent, last, new_inode())
-            elif b"O_TRUNC" in args[2] and live.content[inode]:
+            elif b"O_TRUNC" in args[2] and live.content[inode][1] > 0:
                 add("truncate", inode, 0)
         elif name == "mkdirat":
             parent, last = place(fd[0], text[1])
@@ -175,9 +185,11 @@ def read_trace(trace, root, disk, mark):
             inode = find(fd[0]) if fd[0] else None
             if inode is None:
                 continue
-            if name == "write": # our files are appended to, or written from their beginning in order
-                add("write", inode, text[1][:result], len(live.content[inode]))
-            elif name == "ftruncate" and len(live.content[inode]) != int(args[1]):
+            if name == "write": # such files are appended to, or written from their beginning in order
+                add("write", inode, file_of(text[1][:result]), live.content[inode][1])
+            elif name == "pwrite64":
+                add("write", inode, file_of(text[1][:result]), int(args[3]))
+            elif name == "ftruncate" and live.content[inode][1] != int(args[1]):
                 add("truncate", inode, int(args[1]))
             elif name in ("fsync", "fdatasync"):
                 ops.append(("sync", inode, os.path.basename(fd[0])))

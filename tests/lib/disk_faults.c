@@ -117,6 +117,12 @@ ssize_t __wrap_write(int fd, const void *data, size_t size) {
         return strikes(fd) ? -1 : __real_write(fd, data, size);
 }
 
+ssize_t __real_pwrite64(int fd, const void *data, size_t size, off_t offset);
+ssize_t __wrap_pwrite64(int fd, const void *data, size_t size, off_t offset);
+ssize_t __wrap_pwrite64(int fd, const void *data, size_t size, off_t offset) {
+        return strikes(fd) ? -1 : __real_pwrite64(fd, data, size, offset);
+}
+
 int __real_openat64(int fd, const char *name, int flags, ...);
 int __wrap_openat64(int fd, const char *name, int flags, ...);
 int __wrap_openat64(int fd, const char *name, int flags, ...) {

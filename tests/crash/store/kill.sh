@@ -49,7 +49,7 @@ for verb in put checkpoint; do
                         verdict "$before, $verb: killed at $c #$i"
 
                         case $c in
-                        write) errors="ENOSPC EIO";;
+                        write | pwrite64) errors="ENOSPC EIO";;
                         fdatasync | fsync) errors=EIO;;
                         renameat | unlinkat | ftruncate | sync_file_range | close) errors=EIO;;
                         openat) errors=EMFILE;;

@@ -127,10 +127,13 @@ static void limit_files(rlim_t size) {
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &l), 0);
 }
 
+/* Of its text: what is there ahead of it is used before the file grows. */
 static size_t journal_size(Env *env) {
-        struct stat st;
+        CLEANUP(freep) char *text = NULL;
 
-        return fstatat(env->root_fd, ENV_STATE "/journal", &st, 0) < 0 ? 0 : (size_t) st.st_size;
+        return file_read_at(env->root_fd, ENV_STATE "/journal", SIZE_MAX / 4, &text, NULL) < 0
+                       ? 0
+                       : strlen(text);
 }
 
 static void full_one(const Scenario *s, size_t room, bool restart, const Outcome *was, const Outcome *is,
@@ -329,9 +332,9 @@ static void test_small_disk(void **state) {
         fill(ballast);
 
         before = env_host_text(env);
-        do { /* the journal's last page has some room */
+        do { /* the journal has some room */
                 env_request(env, n % 2 ? "no-autostart" : "autostart", uuid_n(1), NULL, &reply);
-                assert_true(n++ < 100);
+                assert_true(n++ < 1000);
         } while (reply.r == 0);
         assert_reply(&reply, VERDICT_BACKEND, "state directory", __FILE__, __LINE__);
         env_expect(env, "define-start", uuid_n(2), &b, VERDICT_BACKEND, "state directory");

@@ -64,21 +64,27 @@ static void test_every_type(void **state) {
 }
 
 /* Whatever prefix of an append is there, it is all of the earlier batches and nothing of the last, without a
- * complaint. */
+ * complaint; whether the file ends there, or zeros follow that were written ahead. */
 static void test_every_cut(void **state) {
-        CLEANUP(freep) char *first = batch_of(1, 1), *second = batch_of(2, 3), *journal = NULL;
+        CLEANUP(freep)
+        char *first = batch_of(1, 1), *second = batch_of(2, 3), *journal = NULL, *ahead = NULL;
         size_t header = strlen(JOURNAL_HEADER), one = header + strlen(first), all = one + strlen(second);
         JournalDamage damage;
         Log log = {};
 
         assert_true(asprintf(&journal, JOURNAL_HEADER "%s%s", first, second) > 0);
+        ahead = calloc(1, all + 64);
+        assert_non_null(ahead);
         for (size_t size = header; size <= all; size++) {
-                parse(journal, size, &log, &damage);
-                assert_string_equal(log.text, size < one   ? ""
-                                              : size < all ? "3:1: |"
-                                                           : "3:1: |3:2: 3:3: 3:4: |");
-                assert_int_equal(damage.end, size < one ? header : size < all ? one : all);
-                assert_int_equal(damage.n_lines, 0);
+                memcpy(ahead, journal, size);
+                for (unsigned zeros = 0; zeros < 2; zeros++) {
+                        parse(zeros ? ahead : journal, zeros ? all + 64 : size, &log, &damage);
+                        assert_string_equal(log.text, size < one   ? ""
+                                                      : size < all ? "3:1: |"
+                                                                   : "3:1: |3:2: 3:3: 3:4: |");
+                        assert_int_equal(damage.end, size < one ? header : size < all ? one : all);
+                        assert_int_equal(damage.n_lines, 0);
+                }
         }
 }
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <limits.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -447,17 +448,46 @@ static void test_names_swapped(void **state) {
 
 /* The journal */
 
-static void append_to(const StateDir *d, const char *name, const char *text) {
-        CLEANUP(fd_closep) int fd = openat(d->fd, name, O_WRONLY | O_APPEND | O_CLOEXEC);
-
-        assert_int_equal(file_write_all(fd, text, strlen(text)), 0);
-}
-
 static off_t size_of(const StateDir *d, const char *name) {
         struct stat st;
 
         assert_int_equal(fstatat(d->fd, name, &st, 0), 0);
         return st.st_size;
+}
+
+/* The journal's text; what is behind it has to be zeros. */
+static char *journal_text(const StateDir *d) {
+        char *text = NULL;
+        size_t size;
+
+        assert_int_equal(file_read_at(d->fd, "journal", SIZE_MAX / 4, &text, &size), 0);
+        for (size_t i = strlen(text); i < size; i++)
+                assert_int_equal(text[i], 0);
+        return text;
+}
+
+static size_t journal_length(const StateDir *d) {
+        CLEANUP(freep) char *text = journal_text(d);
+
+        return strlen(text);
+}
+
+/* Puts @text behind the journal's first @lines lines; UINT_MAX: behind all. The file keeps its size if that is larger. */
+static void insert_in_journal(const StateDir *d, unsigned lines, const char *text) {
+        CLEANUP(fd_closep) int fd = openat(d->fd, "journal", O_WRONLY | O_CLOEXEC);
+        CLEANUP(freep) char *before = journal_text(d), *after = NULL;
+        char *at = before;
+
+        for (unsigned i = 0; i < lines && *at; i++)
+                at += strcspn(at, "\n") + 1;
+        assert_true(asprintf(&after, "%.*s%s%s", (int) (at - before), before, text, at) > 0);
+        assert_int_equal(file_write_all_at(fd, after, strlen(after), 0), 0);
+}
+
+static void cut_journal(const StateDir *d) {
+        CLEANUP(fd_closep) int fd = openat(d->fd, "journal", O_WRONLY | O_CLOEXEC);
+
+        assert_int_equal(ftruncate(fd, (off_t) journal_length(d)), 0);
 }
 
 static void test_torn_tail(void **state) {
@@ -467,7 +497,7 @@ static void test_torn_tail(void **state) {
 
         assert_int_equal(commit_one(s, put_of(1, 1, 0)), 0);
         s = store_free(s);
-        append_to(d, "journal", "12345678 5 1/1 end 1 cut off");
+        insert_in_journal(d, UINT_MAX, "12345678 5 1/1 end 1 cut off");
 
         s = open_store(d, &c2);
         assert_int_equal(c2.n_bad, 0);
@@ -487,12 +517,10 @@ static void test_damaged_middle(void **state) {
         CLEANUP(store_freep_test) Store *s = open_store(d, &c);
         off_t old_size;
 
-        for (unsigned i = 1; i <= 3; i++) {
+        for (unsigned i = 1; i <= 3; i++)
                 assert_int_equal(commit_one(s, intent_of(i, "purpose")), 0);
-                if (i == 1)
-                        append_to(d, "journal", "rubbish\nmore of it\n");
-        }
         s = store_free(s);
+        insert_in_journal(d, 3, "rubbish\nmore of it\n");
         old_size = size_of(d, "journal");
 
         s = open_store(d, &c2);
@@ -518,9 +546,9 @@ static void test_bad_record_in_journal(void **state) {
         size_t size;
 
         assert_int_equal(journal_format(&item, 1, &batch, &size), 0);
-        append_to(d, "journal", batch);
         assert_int_equal(commit_one(s, put_of(1, 1, 0)), 0);
         s = store_free(s);
+        insert_in_journal(d, 2, batch);
 
         s = open_store(d, &c2);
         assert_int_equal(c2.n_records, 1);
@@ -574,7 +602,8 @@ static void test_grows_and_shrinks(void **state) {
                 off_t before = size_of(d, "journal");
 
                 assert_int_equal(commit_one(s, intent_of(op, text)), 0);
-                assert_true(size_of(d, "journal") <= STORE_JOURNAL_MAX + 200000);
+                assert_true(journal_length(d) <= STORE_JOURNAL_MAX + 200000);
+                assert_true(size_of(d, "journal") <= STORE_JOURNAL_MAX + 200000 + STORE_JOURNAL_AHEAD);
                 if (op != 59)
                         assert_int_equal(commit_one(s, (StoreEntry) { .type = STORE_END, .op = op }), 0);
                 shrunk = shrunk || size_of(d, "journal") < before;
@@ -586,6 +615,110 @@ static void test_grows_and_shrinks(void **state) {
         assert_int_equal(c2.n_records, 1);
         assert_int_equal(c2.n_intents, 1);
         assert_string_equal(c2.intents[0].text, text);
+}
+
+/* The journal is there before it is used: a commit changes bytes only. */
+static void test_written_ahead(void **state) {
+        StateDir *d = *state;
+        CLEANUP(freep) char *text = malloc(50001);
+        CLEANUP(store_content_clear) StoreContent c = {}, c2 = {}, c3 = {};
+        CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+        size_t length = journal_length(d), filled;
+        off_t size = size_of(d, "journal");
+        struct rlimit old, small;
+
+        memset(text, 'x', 50000);
+        text[50000] = '\0';
+        assert_int_equal(size, length + STORE_JOURNAL_AHEAD);
+        for (unsigned i = 1; i <= 2; i++) {
+                assert_int_equal(commit_one(s, intent_of(i, text)), 0);
+                assert_int_equal(size_of(d, "journal"), size);
+        }
+        filled = journal_length(d);
+        assert_true(filled > length + 100000);
+        assert_int_equal(commit_one(s, intent_of(3, text)), 0);
+        length = journal_length(d);
+        assert_int_equal(size_of(d, "journal"), length + STORE_JOURNAL_AHEAD);
+        s = store_free(s);
+
+        /* the next one begins a journal of its own, since this one has something; and the one after it goes on with that */
+        for (unsigned i = 0; i < 2; i++) {
+                StoreContent *content = i == 0 ? &c2 : &c3;
+                struct stat st, was = {};
+
+                assert_true(i == 0 || fstatat(d->fd, "journal", &was, 0) == 0);
+                s = open_store(d, content);
+                assert_int_equal(content->n_intents, 3);
+                assert_int_equal(fstatat(d->fd, "journal", &st, 0), 0);
+                assert_int_equal(st.st_size, journal_length(d) + STORE_JOURNAL_AHEAD);
+                assert_true(i == 0 || st.st_ino == was.st_ino);
+                s = store_free(s);
+        }
+
+        /* one without, as older versions made them, gets it with the first commit */
+        cut_journal(d);
+        store_content_clear(&c3);
+        s = open_store(d, &c3);
+        assert_int_equal(size_of(d, "journal"), journal_length(d));
+        assert_int_equal(commit_one(s, intent_of(4, "purpose")), 0);
+        assert_int_equal(size_of(d, "journal"), journal_length(d) + STORE_JOURNAL_AHEAD);
+        s = store_free(s);
+
+        /* where there is no room for it, it grows as it is used */
+        store_content_clear(&c3);
+        s = open_store(d, &c3);
+        s = store_free(s);
+        cut_journal(d);
+        store_content_clear(&c3);
+        s = open_store(d, &c3);
+        length = journal_length(d);
+        assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+        small = (struct rlimit) { length + 1000, old.rlim_max };
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+        for (unsigned i = 5; i <= 7; i++) {
+                assert_int_equal(commit_one(s, intent_of(i, "purpose")), 0);
+                assert_true(journal_length(d) > length);
+                length = journal_length(d);
+                assert_int_equal(size_of(d, "journal"), length);
+        }
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+        s = store_free(s);
+
+        store_content_clear(&c3);
+        s = open_store(d, &c3);
+        assert_int_equal(c3.n_intents, 7);
+        assert_int_equal(c3.n_bad, 0);
+}
+
+/* What a power cut leaves of an append: some of its pages, in any order. */
+static void test_torn_ahead(void **state) {
+        static const char *const whole = "garbage of a page that came\nsecond line\n";
+        StateDir *d = *state;
+
+        for (unsigned hole = 0; hole < 2; hole++) {
+                CLEANUP(store_content_clear) StoreContent c = {}, c2 = {}, c3 = {};
+                CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+                CLEANUP(fd_closep) int fd = -1;
+                off_t size;
+
+                assert_int_equal(commit_one(s, put_of(1, hole, 0)), 0);
+                s = store_free(s);
+                size = size_of(d, "journal");
+                fd = openat(d->fd, "journal", O_WRONLY | O_CLOEXEC);
+                assert_int_equal(file_write_all_at(fd, whole, strlen(whole),
+                                                   (off_t) journal_length(d) + (hole ? 4096 : 0)),
+                                 0);
+                assert_int_equal(size_of(d, "journal"), size);
+
+                s = open_store(d, &c2);
+                assert_int_equal(c2.n_bad, 0);
+                assert_int_equal(c2.n_records, 1 + hole);
+                assert_int_equal(commit_one(s, put_of(2, hole, 0)), 0);
+                s = store_free(s);
+                s = open_store(d, &c3);
+                assert_int_equal(c3.n_bad, 0);
+                assert_int_equal(c3.n_records, 2);
+        }
 }
 
 /* Masks */
@@ -659,8 +792,8 @@ static void test_short_write(void **state) {
         for (unsigned room = 0; r < 0; room += 50, n_failed++) {
                 CLEANUP(store_content_clear) StoreContent c = {}, again = {};
                 CLEANUP(store_freep_test) Store *s = open_store(d, &c);
-                off_t size = size_of(d, "journal");
-                struct rlimit small = { (rlim_t) size + room, old.rlim_max };
+                size_t size = journal_length(d);
+                struct rlimit small = { size + room, old.rlim_max };
 
                 assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
                 r = commit_one(s, put_of(1, 1, 0));
@@ -692,16 +825,11 @@ static void test_poison(void **state) {
         for (unsigned i = 0; i < 2; i++) {
                 CLEANUP(store_content_clear) StoreContent c = {}, again = {};
                 CLEANUP(store_freep_test) Store *s = open_store(d, &c);
-                CLEANUP(fd_closep) int in = -1, out = -1;
-                int pipe_fds[2];
+                CLEANUP(fd_closep) int fd = -1;
 
                 assert_int_equal(commit_one(s, put_of(1, i, 5)), 0);
-                if (i == 0) {
-                        assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
-                        in = pipe_fds[0], out = pipe_fds[1];
-                } else
-                        out = open("/dev/full", O_WRONLY | O_CLOEXEC);
-                swap_journal(s, out);
+                fd = open(i == 0 ? "/dev/null" : "/dev/full", O_WRONLY | O_CLOEXEC);
+                swap_journal(s, fd);
 
                 assert_int_equal(commit_one(s, put_of(2, 1, 6)), i == 0 ? -EINVAL : -ENOSPC);
                 assert_int_equal(commit_one(s, put_of(2, 1, 6)), -EIO);
@@ -800,6 +928,8 @@ int main(void) {
                 STORE_TEST(test_bad_record_in_journal),
                 STORE_TEST(test_journal_of_other_kinds),
                 STORE_TEST(test_grows_and_shrinks),
+                STORE_TEST(test_written_ahead),
+                STORE_TEST(test_torn_ahead),
                 STORE_TEST(test_bad_masks),
                 STORE_TEST(test_versions),
                 STORE_TEST(test_short_write),
