@@ -23,7 +23,9 @@ struct CommitJob {
         Store *store;
         int marks_fd;
         bool reopen, checkpoint;
-        bool files; /* only these, which are late: answers do not wait for them */
+        bool finals; /* among what it commits */
+        bool marked; /* the operations' own marks were set, whatever came of the entries */
+        bool files;  /* only these, which are late: answers do not wait for them */
         StoreEntry *entries;
         size_t n_entries, allocated_entries;
         Mark *marks;
@@ -167,6 +169,13 @@ static int job_set_marks(CommitJob *job, size_t from, size_t to) {
         return result;
 }
 
+static void job_set_own_marks(void *userdata) {
+        CommitJob *job = userdata;
+
+        job->marks_result = job_set_marks(job, job->n_first_marks, job->n_marks);
+        job->marked = true;
+}
+
 static int commit_run(Work *w) {
         CommitJob *job = CONTAINER_OF(w, CommitJob, work);
         int r = 0;
@@ -179,12 +188,15 @@ static int commit_run(Work *w) {
         (void) job_set_marks(job, 0, job->n_first_marks);
         if (job->reopen)
                 r = store_reopen(job->store);
+        /* A daemon that is killed meanwhile leaves the intents to the next one with their marks, as one that is killed
+         * after it does, and a loss of power takes the marks. But what a final entry says has to be durable first. */
         if (r >= 0 && job->n_entries > 0)
-                r = store_commit(job->store, job->entries, job->n_entries);
+                r = store_commit_with(job->store, job->entries, job->n_entries,
+                                      job->finals ? NULL : job_set_own_marks, job);
         if (r >= 0 && job->checkpoint)
                 r = store_checkpoint(job->store);
-        if (r >= 0)
-                job->marks_result = job_set_marks(job, job->n_first_marks, job->n_marks);
+        if (r >= 0 && !job->marked)
+                job_set_own_marks(job);
         return r;
 }
 
@@ -246,9 +258,11 @@ static void commit_done(Work *w, int r) {
         for (Op *op; (op = op_pop(&job->ops));)
                 if (e->closing)
                         (void) op_free(op);
-                else if (!stored || r >= 0)
+                else if (!stored || r >= 0) {
+                        if (!stored && job->marked)
+                                op_take_back_mark(e, op);
                         op_stored(e, op, r);
-                else if (op->phase == OP_FINAL && op->kind != INTENT_STOP) /* the mark is late, no more */
+                } else if (op->phase == OP_FINAL && op->kind != INTENT_STOP) /* the mark is late, no more */
                         op_stored(e, op, 0);
                 else {
                         op_end_intent(e, op);
@@ -362,8 +376,10 @@ void op_commit(Engine *e) {
 
                 if (r < 0)
                         op_finish(e, op, r, NULL);
-                else
+                else {
+                        job->finals |= op->phase == OP_FINAL;
                         op_push(&job->ops, op);
+                }
         }
         commit_submit(e, job);
 }

@@ -11,7 +11,7 @@
 #include "engine/engine_internal.h"
 
 #define GATHER_US   (5 * UINT64_C(1000)) /* whoever sends all the time does not keep others waiting */
-#define LINGER_US   UINT64_C(100)        /* from one request to the next, by way of the bus */
+#define LINGER_US   UINT64_C(50)         /* from one request to the next, by way of the bus */
 #define SINGLES_MAX 3
 
 void gather_end(Engine *e) {

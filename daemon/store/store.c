@@ -524,7 +524,7 @@ static int item_from_entry(const StoreEntry *e, JournalItem *ret) {
 }
 
 /* All or nothing, and durable. */
-static int append(Store *s, const char *data, size_t size) {
+static int append(Store *s, const char *data, size_t size, store_meanwhile_t meanwhile, void *userdata) {
         size_t end = s->journal_size + size;
         int r;
 
@@ -532,6 +532,10 @@ static int append(Store *s, const char *data, size_t size) {
         if (r >= 0) {
                 if (end > s->journal_ahead)
                         s->journal_ahead = write_ahead(s->journal_fd, end);
+                if (meanwhile) {
+                        (void) sync_file_range(s->journal_fd, 0, 0, SYNC_FILE_RANGE_WRITE); /* it begins */
+                        meanwhile(userdata);
+                }
                 r = ret_errno(fdatasync(s->journal_fd));
                 if (r >= 0) {
                         s->journal_size = end;
@@ -549,7 +553,8 @@ static int append(Store *s, const char *data, size_t size) {
         return r;
 }
 
-static int commit_items(Store *s, JournalItem *items, size_t n) {
+static int commit_items(Store *s, JournalItem *items, size_t n, store_meanwhile_t meanwhile,
+                        void *userdata) {
         CLEANUP(freep) char *text = NULL;
         size_t size;
         int r;
@@ -560,7 +565,7 @@ static int commit_items(Store *s, JournalItem *items, size_t n) {
         r = journal_format(items, n, &text, &size);
         if (r < 0)
                 return r;
-        r = append(s, text, size);
+        r = append(s, text, size, meanwhile, userdata);
         if (r < 0)
                 return r;
 
@@ -569,6 +574,11 @@ static int commit_items(Store *s, JournalItem *items, size_t n) {
 }
 
 int store_commit(Store *s, const StoreEntry *entries, size_t n) {
+        return store_commit_with(s, entries, n, NULL, NULL);
+}
+
+int store_commit_with(Store *s, const StoreEntry *entries, size_t n, store_meanwhile_t meanwhile,
+                      void *userdata) {
         CLEANUP(items_freep) JournalItem *items = NULL;
         size_t n_items;
         int r = 0;
@@ -589,7 +599,7 @@ int store_commit(Store *s, const StoreEntry *entries, size_t n) {
         for (n_items = 0; n_items < n && r >= 0; n_items++)
                 r = item_from_entry(&entries[n_items], &items[n_items]);
         if (r >= 0)
-                r = commit_items(s, items, n);
+                r = commit_items(s, items, n, meanwhile, userdata);
         for (size_t i = 0; i < n; i++)
                 free(items[i].text);
         if (r < 0)

@@ -127,6 +127,11 @@ int store_open(int dir_fd, Store **ret, StoreContent *ret_content, bool *ret_wri
  * (record without valid name, guest or uuid; intent without operation number). That names are unique is the
  * caller's to see to. */
 int store_commit(Store *s, const StoreEntry *entries, size_t n);
+/* The same; @meanwhile, if not NULL, is run when the entries are written, while the disk makes them durable. That may fail: then they
+ * are taken back, and what it did is the caller's to take back. */
+typedef void (*store_meanwhile_t)(void *userdata);
+int store_commit_with(Store *s, const StoreEntry *entries, size_t n, store_meanwhile_t meanwhile,
+                      void *userdata);
 
 /* Brings at most @max files below matrices/ up to date, which is for people to see; not durably. 1: there are
  * more, 0: there are none, < 0: the rest is retried at the next checkpoint. */
