@@ -61,9 +61,11 @@ uint64_t loop_now(void) {
         return (uint64_t) t.tv_sec * UINT64_C(1000000000) + (uint64_t) t.tv_nsec;
 }
 
-/* Milliseconds, rounded up, until the next timer: at most @timeout_ms, if that is not negative. */
-static int wait_time(const Loop *l, int timeout_ms) {
+/* Milliseconds, rounded up, until the next timer: at most @timeout_ms, if that is not negative. *@ret_due: its time has come. */
+static int wait_time(const Loop *l, int timeout_ms, bool *ret_due) {
         uint64_t next = UINT64_MAX, now, ms;
+
+        *ret_due = false;
 
         for (const LoopTimer *t = l->timers; t; t = t->next)
                 if (t->at > 0)
@@ -72,6 +74,7 @@ static int wait_time(const Loop *l, int timeout_ms) {
                 return timeout_ms;
 
         now = loop_now();
+        *ret_due = next <= now;
         ms = next <= now ? 0 : MIN((next - now + NS_PER_MS - 1) / NS_PER_MS, (uint64_t) INT_MAX);
         return timeout_ms < 0 ? (int) ms : MIN((int) ms, timeout_ms);
 }
@@ -92,9 +95,11 @@ static void run_timers(Loop *l) {
 }
 
 int loop_once(Loop *l, int timeout_ms) {
+        bool due;
         int n;
 
-        n = epoll_wait(l->fd, l->batch, LOOP_BATCH, wait_time(l, timeout_ms));
+        timeout_ms = wait_time(l, timeout_ms, &due);
+        n = epoll_wait(l->fd, l->batch, LOOP_BATCH, timeout_ms);
         if (n < 0 && errno != EINTR)
                 return -errno;
 
@@ -107,7 +112,8 @@ int loop_once(Loop *l, int timeout_ms) {
         }
         l->n_batch = 0;
 
-        run_timers(l);
+        if (due || n == 0) /* else none was when the sleep began, and the clock is not asked again */
+                run_timers(l);
         if (l->turned)
                 l->turned(l->turned_userdata);
         return 0;

@@ -24,6 +24,10 @@ typedef struct LoopTimer {
 
 #define LOOP_BATCH 16
 
+/* What comes in, or the end of it, is told once: each sleep would otherwise begin with a look at the descriptor. Whoever leaves something
+ * there, or is told of more than input, has it told again with loop_change(). */
+#define LOOP_EDGE (EPOLLIN | EPOLLRDHUP | EPOLLET)
+
 struct Loop {
         int fd;
         bool stop;

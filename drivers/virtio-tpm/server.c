@@ -41,7 +41,7 @@ static int flush(Server *v) {
 
         r = wire_send(&v->wire);
         if (r > 0)
-                (void) loop_change(v->loop, &v->client, EPOLLIN);
+                (void) loop_change(v->loop, &v->client, LOOP_EDGE);
         if (r < 0)
                 drop_client(v, r);
         return r;
@@ -61,7 +61,7 @@ static int send_answer(Server *v) {
         return r;
 }
 
-/* One message: then the others have their turn, and the loop finds out whether there is another at no more cost than we would. */
+/* One message: then the others have their turn. */
 static void on_client(void *userdata, uint32_t events) {
         Server *v = userdata;
         int r;
@@ -69,7 +69,7 @@ static void on_client(void *userdata, uint32_t events) {
         if (flush(v) <= 0)
                 return;
         if (v->again)
-                (void) loop_change(v->loop, &v->client, EPOLLIN);
+                (void) loop_change(v->loop, &v->client, LOOP_EDGE);
 
         r = wire_receive(&v->wire);
         if (r == 0)
@@ -80,10 +80,13 @@ static void on_client(void *userdata, uint32_t events) {
                 if (r >= 0)
                         r = wire_done(&v->wire);
         }
-        if (r < 0)
+        if (r < 0) {
                 drop_client(v, r);
-        else
-                (void) send_answer(v);
+                return;
+        }
+        if (!v->wire.drained || (events & ~(uint32_t) EPOLLIN) != 0)
+                (void) loop_change(v->loop, &v->client, LOOP_EDGE);
+        (void) send_answer(v);
 }
 
 static bool process_ended(int pid_fd) {
@@ -122,7 +125,7 @@ int server_accept(Server *v, int fd) {
                 return -EACCES;
         }
 
-        r = loop_watch(v->loop, &v->client, fd, EPOLLIN);
+        r = loop_watch(v->loop, &v->client, fd, LOOP_EDGE);
         if (r < 0)
                 return r;
 
@@ -191,7 +194,7 @@ int server_resume(Server *v, int client_fd, int machine_fd) {
         if (client_fd < 0)
                 return 0;
 
-        r = loop_watch(v->loop, &v->client, client_fd, w->tx_size > 0 ? EPOLLOUT : EPOLLIN);
+        r = loop_watch(v->loop, &v->client, client_fd, w->tx_size > 0 ? EPOLLOUT : LOOP_EDGE);
         if (r < 0) {
                 fd_close(client_fd);
                 return r;

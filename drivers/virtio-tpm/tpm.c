@@ -134,7 +134,7 @@ static int data_send(Tpm *t, const uint8_t *command, size_t size) {
 }
 
 static int watch_data(Tpm *t) {
-        return loop_watch(t->loop, &t->data, t->data_fd, EPOLLIN);
+        return loop_watch(t->loop, &t->data, t->data_fd, LOOP_EDGE);
 }
 
 /* It is watched once swtpm has taken its end: until then a hang-up means nothing. */
@@ -359,6 +359,16 @@ static void response_done(Tpm *t) {
                 t->ops->ready(t->userdata);
 }
 
+/* The number of bytes, 0 at the end, or -errno. */
+static ssize_t data_receive(Tpm *t, void *to, size_t size) {
+        ssize_t n;
+
+        do
+                n = recv(t->data_fd, to, size, MSG_DONTWAIT);
+        while (n < 0 && errno == EINTR);
+        return n < 0 ? -errno : n;
+}
+
 static void on_data(void *userdata, uint32_t events) {
         Tpm *t = userdata;
         TpmState *s = t->s;
@@ -367,17 +377,16 @@ static void on_data(void *userdata, uint32_t events) {
         ssize_t n;
 
         if (!s->busy) {
-                n = recv(t->data_fd, &extra, 1, MSG_DONTWAIT);
-                if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                n = data_receive(t, &extra, 1);
+                if (n == -EAGAIN)
                         return;
                 fail(t, n > 0 ? "swtpm sent what nobody asked for" : "swtpm hung up its data channel");
                 return;
         }
 
         /* into the record at once: it is cleared, so that a process that ends right here leaves a response to be seen there */
-        n = recv(t->data_fd, s->response + s->response_size, sizeof s->response - s->response_size,
-                 MSG_DONTWAIT);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        n = data_receive(t, s->response + s->response_size, sizeof s->response - s->response_size);
+        if (n == -EAGAIN)
                 return;
         if (n <= 0) {
                 fail(t, "swtpm hung up its data channel");
@@ -385,10 +394,14 @@ static void on_data(void *userdata, uint32_t events) {
         }
 
         s->response_size += (uint32_t) n;
-        if (s->response_size < VIRTIO_TPM_HEADER_SIZE)
-                return;
+        if (s->response_size >= VIRTIO_TPM_HEADER_SIZE)
+                want = codec_response_size(s->response);
 
-        want = codec_response_size(s->response);
+        /* more than the usual case, a response that is here as a whole and not the longest: there may be something behind it */
+        if (s->response_size != (uint32_t) want || s->response_size == sizeof s->response ||
+            (events & ~(uint32_t) EPOLLIN) != 0)
+                (void) loop_change(t->loop, &t->data, LOOP_EDGE);
+
         if (want < 0 || s->response_size > (uint32_t) want)
                 fail(t, "swtpm's response has no possible size");
         else if (s->response_size == (uint32_t) want)

@@ -31,9 +31,11 @@ static ssize_t receive_some(Wire *w, size_t at, size_t want, int flags) {
         int r = 0, fd;
         ssize_t n;
 
-        n = recvmsg(w->fd, &m, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        do
+                n = recvmsg(w->fd, &m, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        while (n < 0 && errno == EINTR);
         if (n < 0)
-                return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+                return errno == EAGAIN ? 0 : -errno;
 
         for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
                 size_t count = c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS
@@ -82,6 +84,8 @@ static int receive_whole(Wire *w) {
                 return 0;
         }
 
+        /* a look into the socket ends behind bytes that came with descriptors */
+        w->drained = whole == n && n < (ssize_t) sizeof s->rx && w->n_fds == 0;
         s->rx_fds = w->n_fds;
         s->rx_size = (uint32_t) whole;
         RECORD();
@@ -96,6 +100,7 @@ int wire_receive(Wire *w) {
         ssize_t n;
         int r;
 
+        w->drained = false;
         if (s->rx_size == 0) {
                 r = receive_whole(w);
                 if (r != 0)

@@ -29,6 +29,7 @@ typedef struct Wire {
                         *header); /* of a message, with header; negative errno: there is no such message */
         int fds[WIRE_FDS_MAX];    /* taken ones are -1 */
         unsigned n_fds;
+        bool drained; /* nothing was behind the message when it was received; without: perhaps there was */
 } Wire;
 
 /* Finds out what an earlier process, which may have ended anywhere, left of a message. True: the next message to be received may have

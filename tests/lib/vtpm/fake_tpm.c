@@ -143,6 +143,8 @@ static void respond(FakeTpm *t) {
         t->answered = end;
         if (end == size)
                 t->pending = false;
+        if (t->fault == FAKE_TPM_LAST_WORD)
+                hang_up(&t->data_fd);
 }
 
 static void step_data(FakeTpm *t) {

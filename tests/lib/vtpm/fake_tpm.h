@@ -16,6 +16,7 @@ typedef enum FakeTpmFault {
         FAKE_TPM_LONG_SIZE,  /* one that says 4097 */
         FAKE_TPM_TRAILING,   /* a byte more than the header says */
         FAKE_TPM_DATA_HANGUP,
+        FAKE_TPM_LAST_WORD, /* a good response, and a hang-up behind it */
         FAKE_TPM_CTRL_HANGUP,
         FAKE_TPM_CTRL_REFUSES,
         FAKE_TPM_CTRL_SILENT,

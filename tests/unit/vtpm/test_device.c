@@ -285,6 +285,29 @@ static void test_long_response(void **state) {
         harness_done(&h);
 }
 
+/* What comes together with a good response is noticed, too, though nothing tells of it a second time. */
+static void test_behind_response(void **state) {
+        static uint8_t response[VIRTIO_TPM_MESSAGE_MAX];
+
+        for (unsigned vhost = 0; vhost < FRONTS; vhost++) {
+                begin(vhost);
+                h.tpm.fault = FAKE_TPM_LAST_WORD;
+                expect_good();
+                harness_pump(&h);
+                assert_string_equal(tpm_step_name(&h.service.tpm), "failed");
+                harness_done(&h);
+
+                begin(vhost);
+                h.tpm.fault = FAKE_TPM_TRAILING;
+                h.tpm.response_size = VIRTIO_TPM_MESSAGE_MAX;
+                assert_int_equal(vmm_command(&h.vmm, get_random, 12, response, sizeof response, HARNESS_MS),
+                                 VIRTIO_TPM_MESSAGE_MAX);
+                harness_pump(&h);
+                assert_string_equal(tpm_step_name(&h.service.tpm), "failed");
+                harness_done(&h);
+        }
+}
+
 /* Messages are answered while the TPM thinks, and past the deadline the guest is told; later answers are thrown away. */
 static void test_deadline(void **state) {
         const ServiceOptions options = { .front = FRONT_VFIO_USER,
@@ -571,25 +594,16 @@ static void test_unmap_in_flight(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_power_on),
-                cmocka_unit_test(test_keep_platform),
-                cmocka_unit_test(test_denied),
-                cmocka_unit_test(test_driver_resets),
-                cmocka_unit_test(test_reset_in_flight),
-                cmocka_unit_test(test_machine_reset),
-                cmocka_unit_test(test_reconnect),
-                cmocka_unit_test(test_disconnect_in_flight),
-                cmocka_unit_test(test_tpm_faults),
-                cmocka_unit_test(test_tpm_start_faults),
-                cmocka_unit_test(test_pieces),
-                cmocka_unit_test(test_long_response),
-                cmocka_unit_test(test_deadline),
-                cmocka_unit_test(test_restart),
-                cmocka_unit_test(test_restart_losses),
-                cmocka_unit_test(test_other_version),
-                cmocka_unit_test(test_stop),
-                cmocka_unit_test(test_drain),
-                cmocka_unit_test(test_unmap_in_flight),
+                cmocka_unit_test(test_power_on),        cmocka_unit_test(test_keep_platform),
+                cmocka_unit_test(test_denied),          cmocka_unit_test(test_driver_resets),
+                cmocka_unit_test(test_reset_in_flight), cmocka_unit_test(test_machine_reset),
+                cmocka_unit_test(test_reconnect),       cmocka_unit_test(test_disconnect_in_flight),
+                cmocka_unit_test(test_tpm_faults),      cmocka_unit_test(test_tpm_start_faults),
+                cmocka_unit_test(test_pieces),          cmocka_unit_test(test_long_response),
+                cmocka_unit_test(test_behind_response), cmocka_unit_test(test_deadline),
+                cmocka_unit_test(test_restart),         cmocka_unit_test(test_restart_losses),
+                cmocka_unit_test(test_other_version),   cmocka_unit_test(test_stop),
+                cmocka_unit_test(test_drain),           cmocka_unit_test(test_unmap_in_flight),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -486,6 +486,39 @@ static void test_ring_places(void **state) {
                          28);
 }
 
+/* Messages that lie in the socket together are all handled, with descriptors between them and the end behind them. */
+static void test_together(void **state) {
+        struct {
+                uint16_t id, command;
+                uint32_t size, flags, error;
+                uint32_t argsz, info[3];
+        } ask = { 0, 4, 32, 0, 0, 16, {} }, reply;
+        uint32_t head, length;
+
+        assert_int_equal(vmm_start(&h.vmm), 0);
+        h.vmm.posted = true;
+        for (unsigned round = 0; round < 2; round++) {
+                vmm_submit(&h.vmm, get_random, sizeof get_random, 64);
+                for (unsigned i = 0; i < 4; i++) {
+                        ask.id = (uint16_t) (0x1000 + i);
+                        assert_int_equal(vmm_send(&h.vmm, &ask, sizeof ask, &h.vmm.memory_fd, i % 2 == 0),
+                                         0);
+                }
+                if (round > 0)
+                        assert_int_equal(shutdown(h.vmm.fd, SHUT_WR), 0);
+                for (unsigned i = 0; i < 4; i++) {
+                        assert_int_equal(vmm_receive(&h.vmm, &reply, sizeof reply), 0);
+                        assert_int_equal(reply.id, 0x1000 + i);
+                }
+                if (round == 0) {
+                        assert_int_equal(vmm_wait_used(&h.vmm, HARNESS_MS, &head, &length), 1);
+                        assert_int_equal(length, 28);
+                }
+        }
+        harness_pump(&h);
+        assert_int_equal(h.service.server.client_fd, -1);
+}
+
 /* A VMM that does not read its answers is not waited for, and gets all of them later. */
 static void test_slow_reader(void **state) {
         struct {
@@ -697,6 +730,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_status, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_ring_places, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_bus_master, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_together, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_slow_reader, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_again, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
