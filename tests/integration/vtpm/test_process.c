@@ -239,6 +239,7 @@ static void test_manager_hangs(void **state) {
         assert_int_equal(kill(process.store, SIGCONT), 0);
         while (count_descriptors() != before)
                 (void) poll(NULL, 0, 1);
+        (void) vmm_get(&process.vmm, 0, 0x14, 1); /* it has noted so, too */
         assert_int_equal(kill(process.store, SIGUSR2), 0);
         assert_true(process_ready(&process, MS));
         assert_true(has_memory());
