@@ -20,7 +20,7 @@ libvirt_new_usr() {
                 done
         fi
         mount -t overlay -o "lowerdir=$new:$DEVHOST_LIBVIRT_ROOT/usr" overlay $d/usr
-        mount --bind "$top/tools/devhost.d/emulator-s390x" $d/$emulator
+        mount --bind "$DEVHOST_BUILD/sim/guestcrypt-sim-emulator" $d/$emulator
 }
 
 # Whoever looks at an emulator of this host gets the newer one.

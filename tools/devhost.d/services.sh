@@ -67,7 +67,7 @@ daemon_end() {
 # Of the emulators only one for each architecture with TPMs or matrices is left, since libvirt needs seconds to find out what
 # each can do. That it remembers in the cache, from one simulated host to the next.
 emulators_prepare() {
-        local name known wrapper=$top/tools/devhost.d/emulator-s390x
+        local name known wrapper=$DEVHOST_BUILD/sim/guestcrypt-sim-emulator
 
         [ ! -e /usr/bin/qemu-system-s390x.real ] || return 0
         known=$(echo "${DEVHOST_LIBVIRT_ROOT-}" && dpkg-query -W -f '${Package} ${Version}\n' 'libvirt-daemon*' 'qemu-system-*' && stat -c %z "$wrapper")

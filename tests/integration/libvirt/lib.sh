@@ -56,9 +56,14 @@ guest_is() {
         [ "$(virsh domstate "$1")" = "$2" ]
 }
 
+# hostdev MDEV: such a device
+hostdev() {
+        echo "<hostdev mode='subsystem' type='mdev' model='vfio-ap'><source><address uuid='$1'/></source></hostdev>"
+}
+
 # with_mdev GUEST-XML MDEV: the document with such a device
 with_mdev() {
-        sed "s#<memballoon model='none'/>#&<hostdev mode='subsystem' type='mdev' model='vfio-ap'><source><address uuid='$2'/></source></hostdev>#" "$1"
+        sed "s#<memballoon model='none'/>#&$(hostdev "$2")#" "$1"
 }
 
 # matrix NAME ADAPTER: defines it, with domain 0x47; prints its UUID

@@ -157,10 +157,16 @@ should is_down payments-1 "$m1"
 expect 0 '' virsh start payments-1
 should runs payments-1 "$m1"
 
-says saved and restored
+says QEMU does not save a guest with a matrix, which goes on
+expect 1 'non-migratable' virsh managedsave payments-1
+should runs payments-1 "$m1"
+
+says saved without, restored, and it has its matrix again
+expect 0 '' guestcryptctl guest-detach-matrix payments-1
 expect 0 '' virsh managedsave payments-1
 should is_down payments-1 "$m1"
 expect 0 '' virsh start payments-1
+expect 0 '' guestcryptctl guest-attach-matrix payments-1 m1
 should runs payments-1 "$m1"
 
 # ping: the time that 100 calls take, each by a busctl of its own: "MEDIAN us, MAXIMUM us"
