@@ -225,14 +225,18 @@ int guest_may_have_matrix(Engine *e, const Guest *g, const char *name, const Mat
         const Guest *holder = hold_of_matrix(e, m->rec.uuid);
 
         if (holder && holder != g)
-                return refuse(reterr, VERDICT_IN_USE, 0,
-                              "matrix '%s' is held by guest '%s', which %s; shut that down first",
-                              m->rec.name, holder->name,
-                              holder->hold.phase == HOLD_RUNNING ? "runs with it" : "is being started");
+                return refuse(
+                        reterr, VERDICT_IN_USE, 0,
+                        "matrix '%s' is held by guest '%s', which %s; detach it there, or shut that down, first",
+                        m->rec.name, holder->name,
+                        holder->hold.phase == HOLD_RUNNING ? "runs with it" : "is being started");
         if (m->rec.guest && !guest_is(g, m->rec.guest) && strcmp(m->rec.guest, name) != 0)
-                return refuse(reterr, VERDICT_IN_USE, 0,
-                              "matrix '%s' is meant for guest '%s'; detach it there first", m->rec.name,
-                              m->rec.guest);
+                return refuse(
+                        reterr, VERDICT_IN_USE, 0, "matrix '%s' is meant for guest '%s'%s", m->rec.name,
+                        m->rec.guest,
+                        !e->guests->listed || guest_named(e, m->rec.guest)
+                                ? "; detach it there first"
+                                : ", which libvirt does not have; define that guest, or the matrix anew");
         return 0;
 }
 
@@ -380,7 +384,8 @@ static void begin_attach(GuestOp *op) {
                 guest_op_refuse(op, r, &refusal);
                 return guest_op_end(op);
         }
-        if (!m->rec.guest)
+        /* one that is not kept has it while it runs, and nobody could take it from it after that */
+        if (!m->rec.guest && op->guest->persistent)
                 return change_meant(op, op->guest->name, ATTACH_MEANT);
         op->phase = ATTACH_MEANT;
         guest_stir(op->guest);
@@ -408,11 +413,21 @@ static void on_held(void *userdata, int r) {
 }
 
 static void hold_it(GuestOp *op) {
+        CLEANUP(refusal_clear) Refusal refusal = {};
         Guest *g = op->guest;
         Engine *e = g->engine;
+        const Matrix *m;
+        int r;
 
         if (hold_is_stopping(e, op->what, (Uuid) {}))
                 return;
+        /* another guest may have taken it meanwhile */
+        m = state_find(e, op->what);
+        r = m ? guest_may_have_matrix(e, g, g->name, m, &refusal) : 0;
+        if (r != 0) {
+                guest_op_refuse(op, r, &refusal);
+                return undo_attach(op);
+        }
         op->phase = ATTACH_HELD;
         if (!g->active || g->ended || !op->live || g->hold.phase == HOLD_RELEASING ||
             uuid_equal(g->hold.matrix, op->what))
@@ -527,14 +542,6 @@ static void detached(GuestOp *op) {
 
 /* ---- taking it out of the hold, and the record ---- */
 
-static void drop_from_hold(Guest *g) {
-        g->hold.matrix = (Uuid) {};
-        g->hold.matrix_started = false;
-        if (uuid_is_null(g->hold.tpm))
-                g->hold = (Hold) { .guest = g->uuid };
-        hold_save(g, NULL, NULL);
-}
-
 static void on_unheld(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
         GuestOp *op = userdata;
         Guest *g = op->guest;
@@ -545,7 +552,7 @@ static void on_unheld(void *userdata, int r, const Refusal *refusal, Uuid uuid) 
                 guest_op_note(op, "matrix is stopped when '%s' ends: %s", g->name,
                               refusal ? refusal->text : strerror(-r));
         else if (uuid_equal(g->hold.matrix, uuid) && g->hold.phase != HOLD_RELEASING)
-                drop_from_hold(g);
+                hold_drop_matrix(g);
         op->phase = ATTACH_UNMEAN;
         guest_stir(g);
 }

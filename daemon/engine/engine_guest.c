@@ -632,6 +632,7 @@ static int guest_take(Guest *g, const VirtGuest *v) {
 
         free(g->name);
         g->name = name;
+        g->plugged = v->active && g->active && (g->plugged || (g->live.n_mdevs == 0 && live.n_mdevs > 0));
         g->state = v->state;
         g->persistent = v->persistent;
         g->active = v->active;

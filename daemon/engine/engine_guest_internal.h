@@ -52,6 +52,7 @@ struct Guest {
         bool checking, check_later; /* libvirt is asked whether it has really ended */
         uint64_t checked;           /* hold_changes when it was asked */
         unsigned grace;             /* ticks in which it is not asked */
+        bool plugged;               /* it got a matrix while it ran */
         bool ended;                 /* said the hook; libvirt has not told so yet */
 
         HookOp *hooks; /* one after the other */
@@ -147,6 +148,8 @@ const char *guest_mdev_name(const Engine *e, Uuid mdev, char buf[static UUID_STR
 
 /* ---- engine_guest_text.c ---- */
 
+/* Whose name a definition bears; NULL: libvirt has none. */
+const Guest *guest_named(Engine *e, const char *name);
 /* The lines about @g; strv_free(). NULL: out of memory. */
 char **guest_problems(Engine *e, Guest *g);
 
@@ -161,6 +164,8 @@ void hold_begin(Guest *g, const Hold *h);
 void hold_save(Guest *g, hold_saved_t saved, void *userdata);
 /* The guest has ended: what was started for it is stopped. */
 void hold_release(Guest *g);
+/* It runs on, without the matrix. */
+void hold_drop_matrix(Guest *g);
 /* No more to be done about it now: there is none, or what is left cannot be stopped. */
 bool hold_is_settled(const Guest *g);
 /* One of them is being stopped after another guest, or something else is done with it: to be waited for. */

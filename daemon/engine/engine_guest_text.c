@@ -9,8 +9,7 @@
 #include "base/cleanup.h"
 #include "engine/engine_guest_internal.h"
 
-/* Whose name a definition bears. */
-static const Guest *find_named(Engine *e, const char *name) {
+const Guest *guest_named(Engine *e, const char *name) {
         for (size_t i = 0; i < e->guests->n; i++)
                 if (e->guests->by_uuid[i]->known && guest_is(e->guests->by_uuid[i], name))
                         return e->guests->by_uuid[i];
@@ -232,7 +231,7 @@ int guests_matrix_problems(Engine *e, const Matrix *m, char ***lines) {
         if (r < 0 || !gs->listed)
                 return r;
 
-        meant = find_named(e, m->rec.guest);
+        meant = guest_named(e, m->rec.guest);
         if (!meant)
                 return strv_addf(lines, "is meant for guest '%s', which libvirt does not have",
                                  m->rec.guest);
@@ -250,13 +249,16 @@ int guests_matrix_problems(Engine *e, const Matrix *m, char ***lines) {
 int guests_need_not_held(Engine *e, Uuid uuid, Uuid but, const char *what, const char *name,
                          Refusal *reterr) {
         const Guest *g = e->guests->n > 0 ? hold_of_matrix(e, uuid) : NULL;
+        const char *how = "is running with";
 
         if (!g || uuid_equal(g->uuid, but))
                 return 0;
+        if (g->hold.phase != HOLD_RUNNING)
+                how = "is being started with";
+        else if (g->active && !guest_wiring_has(&g->live, uuid)) /* it was unplugged */
+                how = "runs, and is configured with";
         return refuse(reterr, VERDICT_IN_USE, 0, "guest '%s' %s %s '%s'; shut it down or detach it first",
-                      guest_name(g),
-                      g->hold.phase == HOLD_RUNNING ? "is running with" : "is being started with", what,
-                      name);
+                      guest_name(g), how, what, name);
 }
 
 int guests_need_not_named(Engine *e, const Matrix *m, Refusal *reterr) {

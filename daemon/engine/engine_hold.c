@@ -237,13 +237,28 @@ static bool is_live(const Engine *e, Uuid matrix) {
         return snapshot_find_mdev(e->snapshot, matrix);
 }
 
+void hold_drop_matrix(Guest *g) {
+        Matrix *m = state_find(g->engine, g->hold.matrix);
+
+        g->hold.matrix = (Uuid) {};
+        if (g->hold.phase == HOLD_RELEASING) /* release_run() goes on */
+                return;
+        g->hold.matrix_started = g->stop_later = false;
+        free(TAKE(g->stop_error));
+        if (uuid_is_null(g->hold.tpm))
+                g->hold = (Hold) { .guest = g->uuid };
+        hold_save(g, NULL, NULL);
+        if (m) /* is meant for a guest that has it, or not any more */
+                state_show(g->engine, m);
+}
+
 static void on_matrix_stopped(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
         Guest *g = userdata;
         const Matrix *m = state_find(g->engine, uuid);
 
         g->stopping_matrix = false;
         if (r == 0 || (!is_live(g->engine, uuid) && !(m && m->op)))
-                g->hold.matrix = (Uuid) {};
+                hold_drop_matrix(g);
         else
                 stop_failed(g, refusal ? refusal->text : text_error(r));
         guests_stir_all(g->engine); /* somebody may wait for it */
@@ -388,7 +403,57 @@ void hold_adopt(Guest *g, const VirtWiring *w, bool seen) {
         hold_save(g, NULL, NULL);
 }
 
-/* ---- has it ended? ---- */
+/* ---- has it ended, or lost its matrix? ---- */
+
+static bool is_named(Engine *e, const VirtWiring *w, Uuid matrix) {
+        const Matrix *m = w->matrix ? guest_declared_matrix(e, w->matrix) : NULL;
+
+        return guest_wiring_has(w, matrix) || (m && uuid_equal(m->rec.uuid, matrix));
+}
+
+/* It runs, and somebody has taken the matrix out of it: neither has it any more nor will it have it at its next start. What
+ * is only unplugged it may get again. */
+static bool is_unplugged(const Guest *g) {
+        return g->engine->scanned && g->hold.phase == HOLD_RUNNING && g->active && !g->stopping_matrix &&
+               !g->stop_later && !uuid_is_null(g->hold.matrix) &&
+               !is_named(g->engine, &g->config, g->hold.matrix) &&
+               !is_named(g->engine, &g->live, g->hold.matrix);
+}
+
+/* Somebody may have given it to another guest, in the same way. */
+static Guest *runs_with(Engine *e, Uuid matrix) {
+        size_t n;
+        const GuestRef *ref = guests_naming(e, &e->guests->mdevs, matrix, &n);
+
+        for (size_t i = 0; i < n; i++)
+                if (ref[i].guest->active && guest_wiring_has(&ref[i].guest->live, matrix))
+                        return ref[i].guest;
+        return NULL;
+}
+
+static void take_out(Guest *g) {
+        Engine *e = g->engine;
+        Uuid matrix = g->hold.matrix;
+        bool started = g->hold.matrix_started;
+        Guest *other = runs_with(e, matrix);
+        const Matrix *m = state_find(e, matrix);
+        char text[UUID_STRING_SIZE];
+
+        if (m && m->op) /* again when that has ended */
+                return;
+        log_notice("Matrix '%s' was taken out of guest '%s', which runs%s", guest_mdev_name(e, matrix, text),
+                   g->name, other || !started ? "" : ", stopping it");
+        if (!other && started && m && is_live(e, matrix))
+                return stop_matrix(g);
+        hold_drop_matrix(g);
+        if (!other)
+                return;
+        hold_adopt(other, &other->live, true);
+        if (uuid_equal(other->hold.matrix, matrix)) {
+                other->hold.matrix_started = started;
+                hold_save(other, NULL, NULL);
+        }
+}
 
 /* It could have been started again since. */
 static void on_checked(void *userdata, int r, const VirtOutcome *outcome) {
@@ -403,14 +468,16 @@ static void on_checked(void *userdata, int r, const VirtOutcome *outcome) {
                 log_notice("Guest '%s' has ended without our hook being told, giving up what it held",
                            g->name);
                 hold_release(g);
-        }
+        } else if (g->checked == g->hold_changes && !g->hooks && !g->op && is_unplugged(g))
+                take_out(g);
         guest_stir(g);
 }
 
-static void check_ended(Guest *g) {
+/* libvirt is asked once more before anything is given up. */
+static void check(Guest *g) {
         Guests *gs = g->engine->guests;
 
-        if (g->checking || g->active || g->hooks || g->op || !gs->up || !gs->listed)
+        if (g->checking || (g->active && !is_unplugged(g)) || g->hooks || g->op || !gs->up || !gs->listed)
                 return;
         if (g->grace > 0 || g->check_later)
                 return guests_again(g->engine);
@@ -444,7 +511,7 @@ void hold_run(Guest *g) {
         if (g->hold.phase == HOLD_RELEASING)
                 release_run(g);
         else if (g->active && !g->ended && !g->hooks && !g->op && names_ours(e, &g->live))
-                hold_adopt(g, &g->live, false);
+                hold_adopt(g, &g->live, g->plugged);
         if (g->hold.phase == HOLD_PREPARED && g->active && !g->ended && !g->hooks) {
                 set_phase(g, HOLD_RUNNING);
                 hold_save(g, NULL, NULL);
@@ -452,7 +519,7 @@ void hold_run(Guest *g) {
         if (g->active)
                 g->grace = 0;
         if (is_held(&g->hold))
-                check_ended(g);
+                check(g);
         if (g->hold_dirty)
                 save_some(e);
 }

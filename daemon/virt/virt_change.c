@@ -289,6 +289,28 @@ static int plug_in(Change *c, const VirtWiring *w) {
         return 0;
 }
 
+/* What the running guest's own metadata wish for, too: nothing else would take that away before its end. Without the
+ * "added" of a TPM, which counts in the definition only. */
+static int forget_live_wish(Change *c, const VirtWiring *w) {
+        CLEANUP(freep) char *left = NULL;
+
+        if (!w->matrix || (w->tpm && strpbrk(w->tpm, "<>&'\"")))
+                return 0;
+        if (w->tpm && asprintf(&left, "<devices><tpm name='%s'%s%s%s/></devices>", w->tpm,
+                               w->tpm_wish != TPM_MODEL_NONE ? " model='" : "",
+                               w->tpm_wish != TPM_MODEL_NONE ? tpm_model_name(w->tpm_wish) : "",
+                               w->tpm_wish != TPM_MODEL_NONE ? "'" : "") < 0) {
+                left = NULL;
+                return answer_errno(c, -ENOMEM);
+        }
+        begin(c);
+        if (virDomainSetMetadata(c->domain, VIR_DOMAIN_METADATA_ELEMENT, left, left ? "guestcrypt" : NULL,
+                                 VIRT_METADATA_URI, VIR_DOMAIN_AFFECT_LIVE) < 0)
+                return answer_libvirt(c);
+        c->out.live_changed = true;
+        return 0;
+}
+
 static int plug_out(Change *c, const VirtWiring *w) {
         CLEANUP(virt_wiring_clear) VirtWiring left = {};
         CLEANUP(freep) char *xml = NULL;
@@ -297,8 +319,9 @@ static int plug_out(Change *c, const VirtWiring *w) {
 
         if (uuid_is_null(id) && w->n_mdevs > 0)
                 id = w->mdevs[0];
-        if (!has_mdev(w, id))
-                return 0;
+        r = forget_live_wish(c, w);
+        if (r != 0 || !has_mdev(w, id))
+                return r;
         if (device_xml(id, &xml) < 0)
                 return answer_errno(c, -ENOMEM);
         begin(c);

@@ -19,6 +19,7 @@
 #define RETRY_IDLE_MS   300000 /* where the directory of its socket is watched */
 #define KEEPALIVE_S     30     /* each is a wakeup; a call that hangs has a deadline of its own */
 #define KEEPALIVE_COUNT 1
+#define LATE_MS         1000 /* after the event of a device */
 
 /* One that the daemon has been told of. */
 typedef struct Known {
@@ -26,6 +27,11 @@ typedef struct Known {
         char *told; /* the message */
         bool seen;
 } Known;
+
+typedef struct UuidList {
+        Uuid *list;
+        size_t n, capacity;
+} UuidList;
 
 struct Conn {
         char *uri;
@@ -38,9 +44,8 @@ struct Conn {
         int callbacks[5];
         Known *known;
         size_t n_known, capacity;
-        Uuid *dirty; /* to be read when the loop comes round */
-        size_t n_dirty, dirty_capacity;
-        int dirty_timer;
+        UuidList dirty, late; /* to be read when the loop comes round, or once more after that */
+        int dirty_timer, late_timer;
         char error[400];
 };
 
@@ -321,37 +326,50 @@ static int list(Conn *c) {
 
 /* ---- events: hints, after which a guest is read anew, from the loop and not from within a callback ---- */
 
+static void uuid_list_add(UuidList *l, Uuid id) {
+        for (size_t i = 0; i < l->n; i++)
+                if (uuid_equal(l->list[i], id))
+                        return;
+        if (l->n == l->capacity) {
+                size_t capacity = 2 * l->capacity + 16;
+                Uuid *bigger = reallocarray(l->list, capacity, sizeof *bigger);
+
+                if (!bigger)
+                        _exit(1);
+                l->list = bigger;
+                l->capacity = capacity;
+        }
+        l->list[l->n++] = id;
+}
+
 static void mark_dirty(Conn *c, virDomainPtr d) {
         Uuid id;
 
         if (virDomainGetUUID(d, id.b) < 0)
                 return;
-        for (size_t i = 0; i < c->n_dirty; i++)
-                if (uuid_equal(c->dirty[i], id))
-                        return;
-        if (c->n_dirty == c->dirty_capacity) {
-                size_t capacity = 2 * c->dirty_capacity + 16;
-                Uuid *bigger = reallocarray(c->dirty, capacity, sizeof *bigger);
-
-                if (!bigger)
-                        _exit(1);
-                c->dirty = bigger;
-                c->dirty_capacity = capacity;
-        }
-        c->dirty[c->n_dirty++] = id;
+        uuid_list_add(&c->dirty, id);
         virEventUpdateTimeout(c->dirty_timer, 0);
 }
 
 static void on_dirty(int timer, void *userdata) {
         Conn *c = userdata;
 
-        if (c->n_dirty == 0 || !conn_libvirt(c)) {
-                c->n_dirty = 0;
+        if (c->dirty.n == 0 || !conn_libvirt(c)) {
+                c->dirty.n = 0;
                 virEventUpdateTimeout(timer, -1);
                 return;
         }
         /* one a turn, so that the daemon's calls come between */
-        (void) conn_refresh(c, c->dirty[--c->n_dirty], false);
+        (void) conn_refresh(c, c->dirty.list[--c->dirty.n], false);
+}
+
+static void on_late(int timer, void *userdata) {
+        Conn *c = userdata;
+
+        virEventUpdateTimeout(timer, -1);
+        while (c->late.n > 0)
+                uuid_list_add(&c->dirty, c->late.list[--c->late.n]);
+        virEventUpdateTimeout(c->dirty_timer, 0);
 }
 
 static int on_lifecycle(virConnectPtr l, virDomainPtr d, int event, int detail, void *userdata) {
@@ -370,8 +388,16 @@ static void on_metadata(virConnectPtr l, virDomainPtr d, int type, const char *u
         mark_dirty(userdata, d);
 }
 
+/* What is changed in the definition by the same call is changed after this event, and without one of its own. */
 static void on_device(virConnectPtr l, virDomainPtr d, const char *alias, void *userdata) {
-        mark_dirty(userdata, d);
+        Conn *c = userdata;
+        Uuid id;
+
+        mark_dirty(c, d);
+        if (virDomainGetUUID(d, id.b) < 0)
+                return;
+        uuid_list_add(&c->late, id);
+        virEventUpdateTimeout(c->late_timer, LATE_MS);
 }
 
 /* ---- the connection ---- */
@@ -501,7 +527,8 @@ Conn *conn_free(Conn *c) {
         for (size_t i = 0; i < c->n_known; i++)
                 free(c->known[i].told);
         free(c->known);
-        free(c->dirty);
+        free(c->dirty.list);
+        free(c->late.list);
         (void) fd_close(c->inotify_fd);
         free(c->uri);
         free(c);
@@ -519,7 +546,8 @@ int conn_new(const char *uri, int fd, Conn **ret) {
         c->uri = strdup(uri);
         c->timer = virEventAddTimeout(0, on_connect, c, NULL);
         c->dirty_timer = virEventAddTimeout(-1, on_dirty, c, NULL);
-        if (!c->uri || c->timer < 0 || c->dirty_timer < 0) {
+        c->late_timer = virEventAddTimeout(-1, on_late, c, NULL);
+        if (!c->uri || c->timer < 0 || c->dirty_timer < 0 || c->late_timer < 0) {
                 (void) conn_free(c);
                 return -ENOMEM;
         }

@@ -353,6 +353,19 @@ void fake_virt_run(FakeVirt *v, Uuid uuid, bool active) {
         changed(v, uuid);
 }
 
+void fake_virt_plug(FakeVirt *v, Uuid uuid, const Uuid *mdev, bool config) {
+        FakeGuest *f = fake_virt_find(v, uuid);
+
+        for (size_t i = 0; i < f->g.live.n_mdevs; i++)
+                v->plugged(v->plug_userdata, f->g.live.mdevs[i], false);
+        if (mdev)
+                v->plugged(v->plug_userdata, *mdev, true);
+        wiring_set_mdev(&f->g.live, mdev);
+        if (config)
+                wiring_set_mdev(&f->g.config, mdev);
+        changed(v, uuid);
+}
+
 void fake_virt_reboot(FakeVirt *v, Uuid uuid) {
         if (v->events && v->up)
                 v->events->reboot(v->userdata, uuid);

@@ -56,6 +56,8 @@ void fake_virt_define(FakeVirt *v, Uuid uuid, const char *name, const VirtWiring
 void fake_virt_rename(FakeVirt *v, Uuid uuid, const char *name);
 /* Runs, with its configuration; or does not any more. */
 void fake_virt_run(FakeVirt *v, Uuid uuid, bool active);
+/* By somebody's hand: @mdev into what runs, NULL: out of it what it has; and @config: of its configuration as well. */
+void fake_virt_plug(FakeVirt *v, Uuid uuid, const Uuid *mdev, bool config);
 void fake_virt_reboot(FakeVirt *v, Uuid uuid);
 /* Tells what there is of @uuid. */
 void fake_virt_tell(FakeVirt *v, Uuid uuid);

@@ -66,9 +66,9 @@ with_mdev() {
         sed "s#<memballoon model='none'/>#&$(hostdev "$2")#" "$1"
 }
 
-# matrix NAME ADAPTER: defines it, with domain 0x47; prints its UUID
+# matrix NAME ADAPTER OPTION...: defines it, with domain 0x47; prints its UUID
 matrix() {
-        guestcryptctl define "$1" --adapters "$2" --domains 0x47 > /dev/null
+        guestcryptctl define "$1" --adapters "$2" --domains 0x47 "${@:3}" > /dev/null
         guestcryptctl --json show "$1" | jq -r .uuid
 }
 

@@ -293,6 +293,124 @@ static void test_attach_live(void **state) {
         assert_false(world_is_live(w, 1));
 }
 
+/* virsh attach-device and detach-device: no hook is called, and nobody asks us. */
+static void test_by_hand(void **state) {
+        World *w = *state;
+        Uuid m1 = uuid_n(1);
+
+        assert_true(world_run(w, 1, NULL));
+        assert_true(world_run(w, 2, NULL));
+        world_expect(w, "attach-matrix", 1, 1, 0, NULL);
+
+        /* out of what runs only: it may come back, and has it at its next start */
+        fake_virt_plug(&w->virt, guest_n(1), NULL, false);
+        assert_string_equal(guest(w, 1).live_matrix, "");
+        assert_string_equal(guest(w, 1).matrix, "m001");
+        assert_true(world_is_live(w, 1));
+        env_expect(w->env, "stop", m1, NULL, VERDICT_IN_USE, "g1|is configured with|m001");
+        world_expect(w, "attach-matrix", 2, 1, VERDICT_IN_USE, "m001|g1|detach it there");
+        fake_virt_plug(&w->virt, guest_n(1), &m1, false);
+        assert_string_equal(guest(w, 1).live_matrix, "m001");
+        assert_no_guest_problems(w, 1);
+        env_expect(w->env, "stop", m1, NULL, VERDICT_IN_USE, "g1|is running with|m001");
+
+        /* out of both: what was started for it is stopped */
+        fake_virt_plug(&w->virt, guest_n(1), NULL, true);
+        assert_string_equal(guest(w, 1).matrix, "");
+        assert_false(world_is_live(w, 1));
+        assert_null(world_hold(w, 1));
+        assert_no_guest_problems(w, 1);
+        assert_true(env_has_problem(w->env, m1, "attach it, or detach it"));
+
+        /* what somebody else had started is not; nor is it one that our hook should have been called for */
+        env_do(w->env, "start", m1, NULL);
+        fake_virt_plug(&w->virt, guest_n(1), &m1, false);
+        assert_string_equal(guest(w, 1).live_matrix, "m001");
+        assert_no_guest_problems(w, 1);
+        env_expect(w->env, "stop", m1, NULL, VERDICT_IN_USE, "g1|is running with|m001");
+        fake_virt_plug(&w->virt, guest_n(1), NULL, false);
+        world_settle(w);
+        assert_true(world_is_live(w, 1));
+        assert_null(world_hold(w, 1));
+
+        /* meant for another: that is said, and nobody else gets it */
+        fake_virt_plug(&w->virt, guest_n(2), &m1, false);
+        assert_true(world_guest_has_problem(w, 2, "meant for guest 'g1'"));
+        world_expect(w, "attach-matrix", 1, 1, VERDICT_IN_USE, "m001|g2");
+        world_end(w, 2);
+        assert_true(world_is_live(w, 1));
+        world_expect(w, "detach-matrix", 1, 0, 0, NULL);
+        env_do(w->env, "stop", m1, NULL);
+}
+
+/* From one guest to another by hand, with nobody looking: who has it stops it at its end. */
+static void test_by_hand_over(void **state) {
+        World *w = *state;
+        Uuid m1 = uuid_n(1);
+
+        for (int away = 0; away < 2; away++) {
+                assert_true(world_run(w, 1, NULL));
+                assert_true(world_run(w, 2, NULL));
+                world_expect(w, "attach-matrix", 1, 1, 0, NULL);
+                if (away)
+                        world_crash(w);
+                w->virt.silent = true;
+                fake_virt_plug(&w->virt, guest_n(1), NULL, true);
+                fake_virt_plug(&w->virt, guest_n(2), &m1, false);
+                w->virt.silent = false;
+                if (away)
+                        world_start(w);
+                else {
+                        fake_virt_tell(&w->virt, guest_n(2));
+                        fake_virt_tell(&w->virt, guest_n(1));
+                }
+                world_settle(w);
+                assert_true(world_is_live(w, 1));
+                assert_null(world_hold(w, 1));
+                world_end(w, 1);
+                assert_true(world_is_live(w, 1));
+                world_end(w, 2);
+                assert_false(world_is_live(w, 1));
+                world_expect(w, "detach-matrix", 1, 0, 0, NULL);
+        }
+}
+
+/* Taken out while nobody looked: what the host has is seen before anything is given up. */
+static void test_by_hand_away(void **state) {
+        World *w = *state;
+
+        assert_true(world_run(w, 1, NULL));
+        world_expect(w, "attach-matrix", 1, 1, 0, NULL);
+        world_crash(w);
+        w->virt.silent = true;
+        fake_virt_plug(&w->virt, guest_n(1), NULL, true);
+        w->virt.silent = false;
+        world_start(w);
+        world_settle(w);
+        assert_false(world_is_live(w, 1));
+        assert_null(world_hold(w, 1));
+}
+
+/* It cannot be stopped at once after it was taken out: said, and tried again. */
+static void test_by_hand_stuck(void **state) {
+        World *w = *state;
+
+        assert_true(world_run(w, 1, NULL));
+        world_expect(w, "attach-matrix", 1, 1, 0, NULL);
+        env_ctl(w->env, "fault write remove EIO");
+        fake_virt_plug(&w->virt, guest_n(1), NULL, true);
+        world_settle(w);
+        assert_true(world_guest_has_problem(w, 1, "is stopped as soon as that can be"));
+        assert_true(world_is_live(w, 1));
+        env_ctl(w->env, "clear");
+        guests_again(w->env->engine);
+        while (world_is_live(w, 1))
+                (void) env_turn(w->env, 1000000);
+        world_settle(w);
+        assert_no_guest_problems(w, 1);
+        assert_null(world_hold(w, 1));
+}
+
 /* What was started by somebody else goes on. */
 static void test_found_started(void **state) {
         World *w = *state;
@@ -445,10 +563,10 @@ static void test_crash_attach_live(void **state) {
                 turn_times(w, n);
                 ended = noted.done;
                 world_crash(w);
+                started |= world_is_live(w, 1) && fake_virt_find(&w->virt, guest_n(1))->g.live.n_mdevs == 0;
                 world_start(w);
-                started |= world_is_live(w, 1) && !guest(w, 1).live_matrix[0];
-                if (guest(w, 1).live_matrix[0])
-                        assert_true(world_is_live(w, 1));
+                /* what was started for a guest that did not get it, nor will, is stopped */
+                assert_int_equal(guest(w, 1).live_matrix[0] != 0, world_is_live(w, 1));
                 if (n % 2 == 0) /* whoever ends it: what was started for it does not stay */
                         world_end(w, 1);
                 if (world_meant(w, 1)[0])
@@ -500,6 +618,30 @@ static void test_races(void **state) {
         assert_int_equal(guest(w, 2).matrix[0] != 0, b.reply.r == 0);
         assert_no_guest_problems(w, 1);
         assert_no_guest_problems(w, 2);
+}
+
+/* The same of guests that are not kept, so that it is meant for neither. */
+static void test_races_of_transients(void **state) {
+        World *w = *state;
+        Noted a, b;
+
+        for (unsigned n = 1; n <= 2; n++) {
+                assert_true(world_run(w, n, NULL));
+                world_define(w, n, NULL);
+        }
+        world_settle(w);
+        world_begin(w, "attach-matrix", 1, 1, &a);
+        world_begin(w, "attach-matrix", 2, 1, &b);
+        env_wait(w->env, &a.done);
+        env_wait(w->env, &b.done);
+        world_settle(w);
+        assert_int_equal((a.reply.r == 0) + (b.reply.r == VERDICT_IN_USE), 2);
+        assert_string_equal(world_meant(w, 1), "");
+        assert_string_equal(guest(w, 1).live_matrix, "m001");
+        assert_null(world_hold(w, 2));
+        world_end(w, 1);
+        assert_false(world_is_live(w, 1));
+        world_expect(w, "attach-matrix", 2, 1, 0, NULL);
 }
 
 static void test_undefine_during_attach(void **state) {
@@ -598,6 +740,10 @@ int main(void) {
                 TEST(test_lacks),
                 TEST(test_attach),
                 TEST(test_attach_live),
+                TEST(test_by_hand),
+                TEST(test_by_hand_over),
+                TEST(test_by_hand_away),
+                TEST(test_by_hand_stuck),
                 TEST(test_found_started),
                 TEST(test_refusals_of_libvirt),
                 TEST(test_unknown),
@@ -606,6 +752,7 @@ int main(void) {
                 TEST(test_crash_attach_live),
                 TEST(test_crash_detach_live),
                 TEST(test_races),
+                TEST(test_races_of_transients),
                 TEST(test_undefine_during_attach),
                 TEST(test_renamed),
                 TEST(test_renamed_meanwhile),

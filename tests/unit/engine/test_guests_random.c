@@ -26,7 +26,7 @@ typedef struct Play {
         bool wishing[GUESTS + 1];
         Reply stops[8];
         bool stopping[8];
-        unsigned n_ran, n_refused, n_crashes, n_removed;
+        unsigned n_ran, n_refused, n_crashes, n_removed, n_by_hand;
 } Play;
 
 static unsigned roll(Play *p, unsigned n) {
@@ -84,6 +84,12 @@ static void define(Play *p, unsigned n) {
                 world_define(p->w, n, &wires);
 }
 
+static void let_go(Play *p, FakeGuest *f) {
+        for (size_t i = 0; i < f->g.live.n_mdevs; i++)
+                p->w->virt.plugged(p->w, f->g.live.mdevs[i], false);
+        f->g.live.n_mdevs = 0;
+}
+
 static void kill_guest(Play *p, unsigned n, bool told) {
         FakeGuest *f = fake_virt_find(&p->w->virt, guest_n(n));
 
@@ -92,9 +98,7 @@ static void kill_guest(Play *p, unsigned n, bool told) {
                 p->life[n] = LIFE_OFF;
                 return;
         }
-        for (size_t i = 0; i < f->g.live.n_mdevs; i++) /* QEMU first, then the hook, then the event */
-                p->w->virt.plugged(p->w, f->g.live.mdevs[i], false);
-        f->g.live.n_mdevs = 0;
+        let_go(p, f); /* QEMU first, then the hook, then the event */
         free(TAKE(f->g.live.tpm_socket));
         f->g.live.tpm_model = TPM_MODEL_NONE;
         world_hook_begin(p->w, n, "release", &p->hooks[n]);
@@ -146,6 +150,8 @@ static void live(Play *p, unsigned n) {
                 if (!p->hooks[n].done)
                         return;
                 assert_int_equal(p->hooks[n].r, 0);
+                if (f)
+                        let_go(p, f); /* what was plugged in when it had just ended */
                 fake_virt_run(&w->virt, guest_n(n), false);
                 p->life[n] = LIFE_OFF;
         }
@@ -162,6 +168,28 @@ static void wish(Play *p, unsigned n) {
         world_begin(p->w, what[i], n, 1 + roll(p, i == 4 ? TPMS : MATRICES), &p->wishes[n]);
 }
 
+/* Into and out of what runs, asking nobody but libvirt, which lets one guest have an mdev. */
+static void by_hand(Play *p, unsigned n) {
+        const FakeGuest *f = fake_virt_find(&p->w->virt, guest_n(n));
+        unsigned m = 1 + roll(p, MATRICES);
+        Uuid mdev = uuid_n(m);
+
+        if (p->life[n] != LIFE_ON || !f || !f->g.active)
+                return;
+        if (f->g.live.n_mdevs > 0)
+                return fake_virt_plug(&p->w->virt, guest_n(n), NULL, f->g.persistent && !roll(p, 2));
+        for (unsigned i = 1; i <= GUESTS; i++) {
+                const FakeGuest *other = fake_virt_find(&p->w->virt, guest_n(i));
+
+                if (other && other->g.active && guest_wiring_has(&other->g.live, mdev))
+                        return;
+        }
+        if (!world_is_live(p->w, m))
+                return;
+        p->n_by_hand++;
+        fake_virt_plug(&p->w->virt, guest_n(n), &mdev, f->g.persistent && !roll(p, 2));
+}
+
 static void crash(Play *p) {
         p->n_crashes++;
         world_crash(p->w);
@@ -173,6 +201,10 @@ static void crash(Play *p) {
                 if (p->life[n] == LIFE_PREPARING && unanswered)
                         p->life[n] = LIFE_OFF; /* the hook refuses; that release is lost, too */
                 else if (p->life[n] == LIFE_RELEASING) {
+                        FakeGuest *f = fake_virt_find(&p->w->virt, guest_n(n));
+
+                        if (f)
+                                let_go(p, f);
                         fake_virt_run(&p->w->virt, guest_n(n), false);
                         p->life[n] = LIFE_OFF;
                 }
@@ -204,6 +236,8 @@ static void step(Play *p) {
                 env_begin(w->env, "stop", uuid_n(1 + roll(p, MATRICES)), NULL, &p->stops[n]);
         } else if (what < 93)
                 crash(p);
+        else if (what < 97)
+                by_hand(p, n);
         for (unsigned i = roll(p, 8); i > 0; i--)
                 (void) env_turn(w->env, roll(p, 2) ? 1000 : 0);
 }
@@ -239,6 +273,11 @@ static void end(Play *p) {
                         left |= world_is_live(w, m);
                 for (unsigned t = 1; t <= TPMS; t++)
                         left |= fake_vtpm_find(&w->vtpm, tpm_n(t))->state == VTPM_RUNNING;
+                for (unsigned n = 1; n <= GUESTS; n++) {
+                        const Guest *g = guest_find(w->env->engine, guest_n(n));
+
+                        left |= g && g->hold.phase != HOLD_NONE;
+                }
         }
         world_settle(w);
         for (unsigned m = 1; m <= MATRICES; m++)
@@ -270,8 +309,9 @@ static unsigned play(uint64_t seed) {
                 assert_no_two(&p);
         }
         end(&p);
-        print_message("seed %llu: %u guests ran, %u refused, %u crashes, %u mdevs removed\n",
-                      (unsigned long long) seed, p.n_ran, p.n_refused, p.n_crashes, p.n_removed);
+        print_message(
+                "seed %llu: %u guests ran, %u refused, %u crashes, %u mdevs removed, %u plugged in by hand\n",
+                (unsigned long long) seed, p.n_ran, p.n_refused, p.n_crashes, p.n_removed, p.n_by_hand);
         (void) world_free(p.w);
         return p.n_ran;
 }
