@@ -461,6 +461,10 @@ static void guest_run(Guest *g) {
                 show_meant(g);
                 g->due = false; /* that was us */
         }
+        if (g->name_due && g->engine->settled) { /* nothing is changed before the host is known */
+                g->name_due = false;
+                guest_follow_name(g);
+        }
         hold_run(g);
         hook_run(g);
         guest_op_run(g);
@@ -638,8 +642,7 @@ static int guest_take(Guest *g, const VirtGuest *v) {
         g->active = v->active;
         g->ended &= v->active;
         guest_rewire(g, &config, &live);
-        g->known = true;
-        guest_follow_name(g);
+        g->known = g->name_due = true;
         return 0;
 }
 

@@ -35,6 +35,7 @@ struct Guest {
         bool known;     /* libvirt has told of it */
         bool announced; /* the bus has been told */
         bool due;       /* to be looked at */
+        bool name_due;  /* libvirt has told its name: whether what it has follows is to be seen */
         VirtState state;
         bool persistent, active;
         VirtWiring config, live;

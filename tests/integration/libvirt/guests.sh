@@ -187,3 +187,20 @@ in_use "$m1"
 expect 0 '' virsh destroy payments-1
 until_no_mdev "$m1"
 expect 0 '' virsh destroy plain
+
+# Renamed while the daemon is down, and another has the old name then: whom a matrix is meant for follows the guest.
+daemon_end TERM
+expect 0 '' virsh domrename payments-1 renamed
+expect 0 '' virsh domrename plain payments-1
+daemon_start
+is_meant_for() {
+        guestcryptctl show m1 | grep "^guest  *$1, " > /dev/null
+}
+until_true 20 is_meant_for renamed || die "$(guestcryptctl show m1)"
+expect 0 '' virsh start payments-1
+has_no_mdev "$m1" || die "the matrix has gone to another guest of the same name"
+expect 0 '' virsh start renamed
+in_use "$m1"
+[ "$(guestcryptctl --json guest-show renamed | jq -c .problems)" = '[]' ] || die "$(guestcryptctl guest-show renamed)"
+expect 0 '' virsh destroy renamed
+until_no_mdev "$m1"
