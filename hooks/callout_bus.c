@@ -4,93 +4,35 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <systemd/sd-bus.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "hooks/callout.h"
+#include "hooks/hook_bus.h"
 
-#define BUS_NAME  "org.guestcrypt1"
-#define BUS_ROOT  "/org/guestcrypt1"
 #define INTERFACE BUS_NAME ".Mdevctl"
-
-static void bus_closep(sd_bus **bus) {
-        (void) sd_bus_close_unref(*bus);
-}
-
-static void message_unrefp(sd_bus_message **m) {
-        (void) sd_bus_message_unref(*m);
-}
-
-static void slot_unrefp(sd_bus_slot **slot) {
-        (void) sd_bus_slot_unref(*slot);
-}
-
-static uint64_t now_us(void) {
-        struct timespec t;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
-}
-
-static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        *(sd_bus_message **) userdata = sd_bus_message_ref(m);
-        return 1;
-}
 
 static int absent(char **reterr_text, const char *why) {
         *reterr_text = strdup(why);
         return *reterr_text ? -EHOSTDOWN : -ENOMEM;
 }
 
-/* An error that does not come from the daemon itself. */
-static bool is_absence(const char *name) {
-        static const char *const prefixes[] = {
-                SD_BUS_ERROR_SERVICE_UNKNOWN, SD_BUS_ERROR_NAME_HAS_NO_OWNER,
-                SD_BUS_ERROR_NO_REPLY,        SD_BUS_ERROR_TIMEOUT,
-                SD_BUS_ERROR_DISCONNECTED,    "org.freedesktop.DBus.Error.Spawn.",
-                "org.freedesktop.systemd1.",
-        };
-
-        for (size_t i = 0; i < ELEMENTS(prefixes); i++)
-                if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
-                        return true;
-        return false;
-}
-
-/* sd_bus_call() would wait without limit for a bus that takes connections and says nothing. */
 static int exchange(sd_bus *bus, sd_bus_message *m, sd_bus_message **ret, char **reterr_text) {
         CLEANUP(message_unrefp) sd_bus_message *reply = NULL;
-        CLEANUP(slot_unrefp) sd_bus_slot *slot = NULL;
-        uint64_t end = now_us() + CALLOUT_DEADLINE_US;
-        const sd_bus_error *error;
+        bool is_absent = false;
         const char *text;
         int r;
 
-        r = sd_bus_call_async(bus, &slot, m, on_reply, &reply, CALLOUT_DEADLINE_US);
-        while (r >= 0 && !reply) {
-                uint64_t now = now_us();
-
-                r = sd_bus_process(bus, NULL);
-                if (r != 0)
-                        continue;
-                if (now >= end)
-                        return absent(reterr_text, "the bus does not answer in time");
-                r = sd_bus_wait(bus, end - now);
-                if (r == -EINTR)
-                        r = 0;
-        }
-        if (!reply)
-                return absent(reterr_text, strerror(-r));
-        if (!sd_bus_message_is_method_error(reply, NULL)) {
+        r = hook_bus_call(bus, m, CALLOUT_DEADLINE_US, &reply);
+        if (r < 0)
+                return absent(reterr_text,
+                              r == -ETIMEDOUT ? "the bus does not answer in time" : strerror(-r));
+        text = hook_bus_error(reply, &is_absent);
+        if (!text) {
                 *ret = TAKE(reply);
                 return 0;
         }
-
-        error = sd_bus_message_get_error(reply);
-        text = error->message && *error->message ? error->message : error->name;
-        if (is_absence(error->name))
+        if (is_absent)
                 return absent(reterr_text, text);
         *reterr_text = strdup(text);
         return *reterr_text ? CALLOUT_REFUSED : -ENOMEM;

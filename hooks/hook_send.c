@@ -2,34 +2,12 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
-#include <systemd/sd-bus.h>
-#include <time.h>
 
 #include "base/cleanup.h"
 #include "hooks/hook.h"
+#include "hooks/hook_bus.h"
 
-#define BUS_NAME  "org.guestcrypt1"
-#define BUS_ROOT  "/org/guestcrypt1"
 #define INTERFACE BUS_NAME ".Hook"
-
-static void bus_closep(sd_bus **bus) {
-        (void) sd_bus_close_unref(*bus);
-}
-
-static void bus_unrefp(sd_bus_message **m) {
-        (void) sd_bus_message_unref(*m);
-}
-
-static void slot_unrefp(sd_bus_slot **slot) {
-        (void) sd_bus_slot_unref(*slot);
-}
-
-static uint64_t now_us(void) {
-        struct timespec t;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
-}
 
 static int put_string(sd_bus_message *m, const char *key, const char *value) {
         return value && *value ? sd_bus_message_append(m, "{sv}", key, "s", value) : 0;
@@ -57,7 +35,7 @@ static int put_mdevs(sd_bus_message *m, const VirtWiring *w) {
 }
 
 static int event_message(sd_bus *bus, const Hook *h, const VirtWiring *w, sd_bus_message **ret) {
-        CLEANUP(bus_unrefp) sd_bus_message *m = NULL;
+        CLEANUP(message_unrefp) sd_bus_message *m = NULL;
         char id[UUID_STRING_SIZE];
         int r;
 
@@ -88,39 +66,6 @@ static int event_message(sd_bus *bus, const Hook *h, const VirtWiring *w, sd_bus
         return 0;
 }
 
-static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        *(sd_bus_message **) userdata = sd_bus_message_ref(m);
-        return 1;
-}
-
-/* sd_bus_call() would wait without limit for a bus that takes connections and says nothing. */
-static int call(sd_bus *bus, sd_bus_message *m, uint64_t timeout_us, sd_bus_message **ret) {
-        CLEANUP(bus_unrefp) sd_bus_message *reply = NULL;
-        CLEANUP(slot_unrefp) sd_bus_slot *slot = NULL;
-        uint64_t end = now_us() + timeout_us;
-        int r;
-
-        r = sd_bus_call_async(bus, &slot, m, on_reply, &reply, timeout_us);
-        while (r >= 0 && !reply) {
-                uint64_t now;
-
-                r = sd_bus_process(bus, NULL);
-                if (r != 0)
-                        continue;
-                now = now_us();
-                if (now >= end)
-                        return -ETIMEDOUT;
-                r = sd_bus_wait(bus, end - now);
-                if (r == -EINTR)
-                        r = 0;
-        }
-        if (!reply)
-                return r;
-
-        *ret = TAKE(reply);
-        return 0;
-}
-
 static int refuse(char **reterr_text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static int refuse(char **reterr_text, const char *format, ...) {
         va_list ap;
@@ -140,26 +85,10 @@ static int unreachable(const Hook *h, const char *why, char **reterr_text) {
                 why, h->guest);
 }
 
-/* An error that does not come from the daemon itself. */
-static bool is_absence(const char *name) {
-        static const char *const prefixes[] = {
-                SD_BUS_ERROR_SERVICE_UNKNOWN, SD_BUS_ERROR_NAME_HAS_NO_OWNER,
-                SD_BUS_ERROR_NO_REPLY,        SD_BUS_ERROR_TIMEOUT,
-                SD_BUS_ERROR_DISCONNECTED,    "org.freedesktop.DBus.Error.Spawn.",
-                "org.freedesktop.systemd1.",
-        };
-
-        for (size_t i = 0; i < ELEMENTS(prefixes); i++)
-                if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
-                        return true;
-
-        return false;
-}
-
 int hook_send(const Hook *h, const VirtWiring *needs, char **reterr_text) {
         CLEANUP(bus_closep) sd_bus *bus = NULL;
-        CLEANUP(bus_unrefp) sd_bus_message *m = NULL, *reply = NULL;
-        const sd_bus_error *error;
+        CLEANUP(message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
+        bool is_absent = false;
         const char *text;
         bool tpm = needs->tpm || needs->tpm_model != TPM_MODEL_NONE;
         uint64_t timeout_us = tpm ? h->operation->tpm_deadline_us : h->operation->deadline_us;
@@ -174,17 +103,15 @@ int hook_send(const Hook *h, const VirtWiring *needs, char **reterr_text) {
                                     : refuse(reterr_text, "what guest '%s' asks for cannot be sent: %s",
                                              h->guest, strerror(-r));
 
-        r = call(bus, m, timeout_us, &reply);
+        r = hook_bus_call(bus, m, timeout_us, &reply);
         if (r == -ETIMEDOUT)
                 return unreachable(h, "the bus does not answer in time", reterr_text);
         if (r < 0)
                 return unreachable(h, strerror(-r), reterr_text);
-        if (!sd_bus_message_is_method_error(reply, NULL))
+        text = hook_bus_error(reply, &is_absent);
+        if (!text)
                 return HOOK_OK;
-
-        error = sd_bus_message_get_error(reply);
-        text = error->message && *error->message ? error->message : error->name;
-        if (is_absence(error->name))
+        if (is_absent)
                 return unreachable(h, text, reterr_text);
         return refuse(reterr_text, "%s", text);
 }
