@@ -561,7 +561,10 @@ char **state_problems(Engine *e, const Matrix *m) {
                                 r = strv_addf(&lines, "%s", e->unresolved[i].text);
         if (r >= 0 && m->autostart_error && m->mark == MARK_PENDING)
                 r = strv_addf(&lines, "autostart failed: %s", m->autostart_error);
-        if (r >= 0 && !m->op && !m->unresolved && e->scanned)
+        if (r >= 0 && !m->op && !m->unresolved && mdev && mdev->leaving)
+                r = strv_addf(&lines,
+                              "is being removed by somebody else, which waits for the guest that has it");
+        else if (r >= 0 && !m->op && !m->unresolved && e->scanned)
                 switch (reconcile_one(&wanted, e->snapshot)) {
                 case DRIFT_LOST:
                         r = strv_addf(&lines, "was removed by somebody else; Reconcile starts it again");

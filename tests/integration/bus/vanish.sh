@@ -75,6 +75,23 @@ nothing_left
 expect 0 'state +defined' ctl show payments-1
 expect 0 'is undefined' ctl undefine payments-1
 
+# removed by somebody else while a guest has it: said as long as it lasts, and afterwards
+expect 0 'and started' ctl define payments-1 --uuid $uuid --adapters 4 --domains 6 --start
+echo "guest $uuid on" > "$ctl"
+echo 1 > "$b/root/sys/devices/vfio_ap/matrix/$uuid/remove" &
+remover=$!
+until_true 10 pends remove || die "the removal does not wait for the guest"
+ctl reload
+expect 0 "^$uuid .* removing " ctl mdev-list
+expect 0 'is being removed by somebody else, which waits for the guest' ctl show payments-1
+echo "guest $uuid off" > "$ctl"
+wait $remover || die "the removal has failed"
+ctl reload
+expect 0 'state +lost' ctl show payments-1
+expect 0 'was removed by somebody else' ctl show payments-1
+expect 0 'is undefined' ctl undefine payments-1
+nothing_left
+
 # a parent of another kind
 vanish create 'parent del mtty' 'parent add mtty' 'mtty|creating' mdev-create mtty mtty-1 --uuid $uuid
 nothing_left
