@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# root.sh - an ext4 image with a Debian for s390x: systemd, udev, D-Bus, mdevctl, s390-tools, libvirt's library
+# root.sh - an ext4 image with a Debian for s390x: systemd, udev, D-Bus, mdevctl, s390-tools, libvirt's node devices
 #
 # usage: root.sh [PACKAGE,...]      prints the image's path; it is made once and cached. With more packages.
 #
@@ -15,7 +15,8 @@ top=${here%/tests/vm/ap-kernel}
 
 suite=sid more=${1:-}
 packages=bash,coreutils,util-linux,mount,grep,sed,findutils,procps,passwd,kmod,iproute2,jq,strace,udev,systemd,dbus
-packages+=,dbus-daemon,dbus-bin,libsystemd0,libxml2-16,s390-tools,mdevctl,libvirt0${more:+,$more}
+packages+=,dbus-daemon,dbus-bin,libsystemd0,libxml2-16,s390-tools,mdevctl,libvirt-daemon-driver-nodedev
+packages+=,libvirt-clients,mawk${more:+,$more}
 
 write_etc() {
         cat > "$1/etc/passwd" <<-'P'
@@ -59,8 +60,12 @@ make_root() {
         write_etc "$root" || return 1
         # Of no use here, and slow.
         for unit in ldconfig systemd-hwdb-update systemd-journal-catalog-update systemd-update-done systemd-firstboot \
-                systemd-random-seed; do
+                systemd-random-seed systemd-sysusers systemd-remount-fs systemd-modules-load systemd-sysctl \
+                systemd-udev-load-credentials systemd-journal-flush modprobe@; do
                 ln -sf /dev/null "$root/etc/systemd/system/$unit.service"
+        done
+        for unit in sys-fs-fuse-connections dev-mqueue dev-hugepages sys-kernel-tracing tmp; do
+                ln -sf /dev/null "$root/etc/systemd/system/$unit.mount"
         done
         truncate -s 700M "$1/image" && mke2fs -q -t ext4 -O ^has_journal -d "$root" "$1/image" && rm -rf "$root"
 }

@@ -7,7 +7,8 @@
 #
 #   -k 7.2|6.12    the kernel (7.2)
 #   -b FILE        this program is in the guest, too, as /bin/NAME; built for s390x, without -r and -S statically linked
-#   -s TAG=DIR     DIR of this machine is /mnt/TAG in the guest, for reading and writing
+#   -s TAG=DIR     DIR of this machine is /mnt/TAG in the guest, for reading and writing; what is in that with the tag
+#                  "root" is copied over the root file system before the guest boots from it
 #   -a 'ARGUMENTS' more for the kernel's command line, see README.md
 #   -r             the script runs with bash in the Debian root file system of root.sh
 #   -S             the same, as a service of systemd, with udevd and a system bus
