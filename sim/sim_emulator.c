@@ -20,11 +20,18 @@
 typedef struct Emulator {
         EmulatorBus bus;
         char **arguments; /* the real one's */
-        int monitor_fd;   /* libvirt's, where it listens; -1: none */
-        int listen_fd;    /* the same for the real one */
+        size_t n_arguments;
+        int monitor_fd; /* libvirt's, where it listens; -1: none */
+        int listen_fd;  /* the same for the real one */
         struct sockaddr_un address;
         socklen_t address_size;
 } Emulator;
+
+static void clear(Emulator *e) {
+        for (size_t i = 0; i < e->n_arguments; i++)
+                free(e->arguments[i]);
+        free(e->arguments);
+}
 
 static int die(const char *what, const char *why) {
         (void) fprintf(stderr, "qemu-system-s390x: %s: %s\n", what, why);
@@ -77,15 +84,22 @@ static int take_monitor(Emulator *e, const char *chardev, char **ret) {
         return asprintf(ret, MONITOR "%d%s", e->listen_fd, chardev + n) < 0 ? -ENOMEM : 0;
 }
 
+/* Takes it, also if it is NULL for want of memory. */
+static int add(Emulator *e, char *argument) {
+        if (!argument)
+                return -ENOMEM;
+        e->arguments[e->n_arguments++] = argument;
+        return 0;
+}
+
 /* Takes out what the real one cannot have. 0, or an exit status. */
 static int take_over(Emulator *e, int argc, char *argv[]) {
         const char *device = NULL;
         CLEANUP(freep) char *error = NULL;
-        size_t n = 0;
         int r;
 
-        e->arguments[n++] = (char *) EMULATOR_REAL;
-        for (int i = 1; i < argc; i++) {
+        r = add(e, strdup(EMULATOR_REAL));
+        for (int i = 1; r >= 0 && i < argc; i++) {
                 const char *option = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
                 json_object *o = strcmp(option, "-device") == 0 ? json_tokener_parse(value) : NULL;
                 bool is_vfio_ap = emulator_is_vfio_ap(o);
@@ -98,20 +112,22 @@ static int take_over(Emulator *e, int argc, char *argv[]) {
                         i++;
                         continue;
                 }
-                e->arguments[n++] = argv[i];
-                if (strcmp(option, "-cpu") == 0 && *value) {
-                        e->arguments[n] = strip_cpu(value, &e->bus.exists);
-                        if (!e->arguments[n++])
-                                return die(option, strerror(ENOMEM));
+                r = add(e, strdup(option));
+                if (r >= 0 && strcmp(option, "-cpu") == 0 && *value) {
+                        r = add(e, strip_cpu(value, &e->bus.exists));
                         i++;
-                } else if (strcmp(option, "-chardev") == 0 &&
+                } else if (r >= 0 && strcmp(option, "-chardev") == 0 &&
                            strncmp(value, MONITOR, strlen(MONITOR)) == 0) {
-                        r = take_monitor(e, value, &e->arguments[n++]);
-                        if (r < 0)
-                                return die(value, strerror(-r));
+                        char *chardev = NULL;
+
+                        r = take_monitor(e, value, &chardev);
+                        if (r >= 0)
+                                r = add(e, chardev);
                         i++;
                 }
         }
+        if (r < 0)
+                return die("start", strerror(-r));
         if (device) {
                 CLEANUP(freep) char *what = NULL;
                 json_object *o = json_tokener_parse(device);
@@ -141,7 +157,7 @@ static void let_go(int a, int b) {
 }
 
 int main(int argc, char *argv[]) {
-        Emulator e = { .monitor_fd = -1, .listen_fd = -1 };
+        CLEANUP(clear) Emulator e = { .monitor_fd = -1, .listen_fd = -1 };
         int gone_fd, r;
         pid_t pid;
 
