@@ -416,10 +416,17 @@ static void degrade(Tpm *t, const char *why) {
         vtpm_set_state(t, VTPM_DEGRADED, why);
 }
 
+static int on_recover_timer(sd_event_source *s, uint64_t usec, void *userdata);
+
 static void on_recovered(void *userdata, int r, const char *answer) {
         Op *op = userdata;
 
         op->talk = NULL;
+        /* one that a daemon before us has started may not listen yet */
+        if (r != 0 && r != -ETIME && op->t->device_up && op->tries++ < SETTLE_TRIES) {
+                wait_a_moment(op, on_recover_timer);
+                return;
+        }
         if (r == -ETIME)
                 degrade(op->t, "the device does not answer");
         else if (r != 0)
@@ -434,6 +441,13 @@ static void on_recovered(void *userdata, int r, const char *answer) {
         else
                 vtpm_set_state(op->t, VTPM_RUNNING, NULL);
         vtpm_op_finish(op, VTPM_DONE, "%s", "");
+}
+
+static int on_recover_timer(sd_event_source *s, uint64_t usec, void *userdata) {
+        Op *op = userdata;
+
+        ask(op, "status", -1, on_recovered);
+        return 0;
 }
 
 static int on_hand_over_timer(sd_event_source *s, uint64_t usec, void *userdata);

@@ -34,6 +34,7 @@
 
 static const char *launcher;
 static char *tools_path;
+static const char *device_dir;
 static Life life;
 
 static int setup(void **state) {
@@ -95,6 +96,13 @@ static unsigned count_sockets(void) {
                 n += strncmp(e->d_name, "tpm-notify-", 11) == 0;
         (void) closedir(d);
         return n;
+}
+
+static void write_program(const char *name, const char *text) {
+        const char *path = life_path(&life, "bin/%s", name);
+
+        life_write(path, text, strlen(text));
+        assert_int_equal(chmod(path, 0755), 0);
 }
 
 /* ---- processes that die ---- */
@@ -338,9 +346,12 @@ static void check_after_death(Uuid uuid) {
                 life_pump(&life);
         if (life.vtpm->ops->get(life.vtpm, uuid, &v) < 0) {
                 /* perhaps it appears yet, when the job has ended that makes it */
-                int r = life_define(&life,
-                                    &(VtpmSpec) { .name = "one", .uuid = uuid, .no_certificates = true });
+                const VtpmSpec spec = { .name = "one", .uuid = uuid, .no_certificates = true };
+                int r;
 
+                do /* and takes the directory in which it worked with it, perhaps under ours */
+                        r = life_define(&life, &spec);
+                while (r == VTPM_UNAVAILABLE);
                 assert_true(r == VTPM_DONE || r == VTPM_EXISTS);
                 while (life.vtpm->ops->get(life.vtpm, uuid, &v) < 0)
                         life_pump(&life);
@@ -381,6 +392,52 @@ static void test_manager_killed(void **state) {
                 assert_true(done && steps > 2);
                 (void) fprintf(stderr, "deed %d: killed at %u places\n", (int) deed, steps - 1);
         }
+}
+
+/* Its device has been started, but does not listen before the next manager has looked. */
+static void test_manager_killed_early(void **state) {
+        Uuid uuid = define_plain("one");
+        const char *gate = life_path(&life, "gate");
+        CLEANUP(freep) char *script = NULL, *path = NULL;
+        CLEANUP(fd_closep) int fd = -1;
+        int status;
+        pid_t pid;
+        Vmm vmm;
+
+        assert_int_equal(mkfifo(gate, 0600), 0);
+        assert_int_equal(mkdir(life_path(&life, "bin"), 0755), 0);
+        assert_true(asprintf(&script, "#!/bin/sh\nread _ < %s\nexec %s/guestcrypt-tpm \"$@\"\n", gate,
+                             device_dir) > 0);
+        write_program("guestcrypt-tpm", script);
+        assert_true(asprintf(&path, "%s:%s", life_path(&life, "bin"), tools_path) > 0);
+        assert_int_equal(setenv("PATH", path, 1), 0);
+
+        life_close(&life);
+        pid = fork();
+        if (pid == 0) {
+                Life other = { .root_fd = life.root_fd };
+
+                (void) strcpy(other.root, life.root);
+                if (sd_event_new(&other.event) < 0 || life_open(&other) < 0)
+                        _exit(2);
+                other.waits = 1;
+                (void) other.vtpm->ops->start(other.vtpm, uuid, TPM_MODEL_VIRTIO, life_answer, &other);
+                while (access(life_run_file(&life, uuid, "device.pid"), F_OK) < 0)
+                        (void) sd_event_run(other.event, 10000);
+                (void) kill(getpid(), SIGKILL);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFSIGNALED(status));
+
+        assert_int_equal(life_open(&life), 0);
+        fd = open(life_path(&life, "gate"), O_WRONLY | O_CLOEXEC);
+        assert_true(fd >= 0);
+        assert_int_equal(write(fd, "\n", 1), 1);
+        assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
+        guest_open(&vmm, &life, uuid);
+        assert_int_equal(guest_random(&vmm), 0);
+        vmm_done(&vmm);
+        assert_int_equal(setenv("PATH", tools_path, 1), 0);
 }
 
 /* Two that know nothing of each other: one wins. */
@@ -526,13 +583,6 @@ static void test_bad_records(void **state) {
         assert_int_equal(access(life_path(&life, VTPM_STATE_DIR "/tpms/readme"), F_OK), 0);
 }
 
-static void write_program(const char *name, const char *text) {
-        const char *path = life_path(&life, "bin/%s", name);
-
-        life_write(path, text, strlen(text));
-        assert_int_equal(chmod(path, 0755), 0);
-}
-
 static void test_programs(void **state) {
         Uuid uuid = define_plain("one");
         char *path;
@@ -585,6 +635,7 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_restart_limit, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_adoption, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_manager_killed, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_manager_killed_early, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_two_managers, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_hung_swtpm, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_disk, setup, teardown),
@@ -595,6 +646,7 @@ int main(int argc, char **argv) {
         if (!life_possible() || !life_enclose())
                 return 77;
         launcher = argv[1];
+        device_dir = argv[2];
         if (asprintf(&tools_path, "%s:%s", argv[2], getenv("PATH")) < 0)
                 return EXIT_FAILURE;
         (void) setenv("PATH", tools_path, 1);
