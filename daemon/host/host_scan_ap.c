@@ -64,58 +64,52 @@ static int override_read(Sysfs *s, Apqn q, bool *ret_vfio, bool *ret_alien) {
         return 0;
 }
 
+/* Those of the adapter's queues in @look. */
+static int scan_row(Sysfs *sysfs, Snapshot *s, unsigned adapter, ApMask look) {
+        ApMask *vfio_ap = &s->queue_override[adapter], *alien = &s->queue_alien[adapter];
+
+        AP_MASK_FOREACH(d, &look) {
+                bool is_vfio, is_alien;
+                int r;
+
+                r = override_read(sysfs, (Apqn) { (uint8_t) adapter, (uint8_t) d }, &is_vfio, &is_alien);
+                if (r < 0)
+                        return scan_gone_is_again(r);
+                (is_vfio ? ap_mask_set : ap_mask_clear)(vfio_ap, (uint8_t) d);
+                (is_alien ? ap_mask_set : ap_mask_clear)(alien, (uint8_t) d);
+        }
+        return 0;
+}
+
 /* Overrides exist only while both masks are full; then a queue bound to vfio_ap has got there by its own. @previous, if
  * not all are read: where there was one, which may be @s itself. */
 static int scan_overrides(Sysfs *sysfs, Snapshot *s, const Snapshot *previous) {
         bool some = s->has_override && snapshot_masks_are_full(s);
+        int r = 0;
 
-        for (unsigned a = 0; a < AP_IDS; a++) {
-                ApMask look = s->queue_present[a], vfio_ap = {}, alien = {};
+        for (unsigned a = 0; a < AP_IDS && r >= 0; a++) {
+                ApMask look = s->queue_present[a];
 
                 if (previous) {
                         look = ap_mask_or(&s->queue_vfio[a], &previous->queue_override[a]);
                         look = ap_mask_or(&look, &previous->queue_alien[a]);
                         look = ap_mask_and(&look, &s->queue_present[a]);
                 }
-                for (unsigned d = some ? ap_mask_next(&look, 0) : AP_IDS; d < AP_IDS;
-                     d = ap_mask_next(&look, d + 1)) {
-                        bool is_vfio, is_alien;
-                        int r;
-
-                        r = override_read(sysfs, (Apqn) { (uint8_t) a, (uint8_t) d }, &is_vfio, &is_alien);
-                        if (r < 0)
-                                return scan_gone_is_again(r);
-                        if (is_vfio)
-                                ap_mask_set(&vfio_ap, (uint8_t) d);
-                        if (is_alien)
-                                ap_mask_set(&alien, (uint8_t) d);
-                }
-                s->queue_override[a] = vfio_ap;
-                s->queue_alien[a] = alien;
+                s->queue_override[a] = s->queue_alien[a] = (ApMask) {};
+                if (some)
+                        r = scan_row(sysfs, s, a, look);
         }
-        return 0;
+        return r;
 }
 
 /* Overrides that are somebody else's come and go without a word of the kernel. That one comes makes no plan wrong, but
  * one that has gone is no reason to refuse any more. */
 static int scan_alien_again(Sysfs *sysfs, Snapshot *s) {
-        for (unsigned a = 0; a < AP_IDS; a++) {
-                ApMask look = s->queue_alien[a];
+        int r = 0;
 
-                AP_MASK_FOREACH(d, &look) {
-                        bool is_vfio, is_alien;
-                        int r;
-
-                        r = override_read(sysfs, (Apqn) { (uint8_t) a, (uint8_t) d }, &is_vfio, &is_alien);
-                        if (r < 0)
-                                return scan_gone_is_again(r);
-                        if (is_vfio)
-                                ap_mask_set(&s->queue_override[a], (uint8_t) d);
-                        if (!is_alien)
-                                ap_mask_clear(&s->queue_alien[a], (uint8_t) d);
-                }
-        }
-        return 0;
+        for (unsigned a = 0; a < AP_IDS && r >= 0; a++)
+                r = scan_row(sysfs, s, a, s->queue_alien[a]);
+        return r;
 }
 
 /* Two listings, not a link for each of 65,536 queues. */
