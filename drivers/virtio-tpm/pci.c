@@ -71,10 +71,6 @@ uint64_t pci_region_size(uint32_t region) {
         }
 }
 
-bool pci_is_doorbell(uint32_t region, uint64_t offset) {
-        return region == PCI_REGION_BAR && offset == AT_NOTIFY;
-}
-
 static void put_virtio_cap(uint8_t *c, uint8_t at, uint8_t next, uint8_t size, uint8_t type, uint32_t offset,
                            uint32_t length) {
         c[at] = PCI_CAP_ID_VNDR;
@@ -437,7 +433,7 @@ int pci_write(Pci *p, uint32_t region, uint64_t offset, const uint8_t *from, siz
                 return 0;
         }
 
-        if (pci_is_doorbell(region, offset)) {
+        if (offset == AT_NOTIFY) {
                 pci_memory_changed(p);
                 return 0;
         }

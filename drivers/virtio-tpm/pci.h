@@ -4,7 +4,6 @@
 /* pci - the device as a modern virtio-pci function: configuration space, one BAR of virtio registers, one for MSI-X. Registers are
  * little-endian bytes whatever the host is. Regions are numbered as in VFIO. */
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,9 +40,6 @@ void pci_reset(Pci *p);
 
 /* 0 for regions that are not there. */
 uint64_t pci_region_size(uint32_t region);
-
-/* Whether a write there does nothing but have the ring looked at. */
-bool pci_is_doorbell(uint32_t region, uint64_t offset);
 
 /* -EINVAL: not within the region. Bytes that are no register read as 0; writes to them are ignored. */
 int pci_read(Pci *p, uint32_t region, uint64_t offset, uint8_t *to, size_t size);

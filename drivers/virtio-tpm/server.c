@@ -13,7 +13,6 @@
 
 static void close_client(Server *v) {
         loop_forget(v->loop, &v->client);
-        wire_end(&v->wire);
         v->client_fd = fd_close(v->client_fd);
         v->s->connected = 0;
         wire_consume(&v->wire);
@@ -131,7 +130,6 @@ int server_accept(Server *v, int fd) {
                 return r;
 
         v->client_fd = v->wire.fd = TAKE_FD(taken);
-        wire_begin(&v->wire);
         v->s->connected = 1;
         v->device->s->counters.connections++;
         (void) notify_store("client", fd);
@@ -157,11 +155,9 @@ void server_init(Server *v, ServerState *s, Loop *loop, Device *device, const Fr
         v->device = device;
         v->front = front;
         v->listen_fd = v->client_fd = v->machine_fd = -1;
-        v->wire = (Wire) { .s = &s->wire,
-                           .fd = -1,
-                           .header_size = front->header_size,
-                           .whole_size = front->whole_size,
-                           .repeatable = front->repeatable };
+        v->wire = (Wire) {
+                .s = &s->wire, .fd = -1, .header_size = front->header_size, .whole_size = front->whole_size
+        };
         v->listener = (LoopSource) { .fd = -1, .ready = on_listener, .userdata = v };
         v->client = (LoopSource) { .fd = -1, .ready = on_client, .userdata = v };
 }
@@ -169,7 +165,6 @@ void server_init(Server *v, ServerState *s, Loop *loop, Device *device, const Fr
 void server_done(Server *v) {
         loop_forget(v->loop, &v->listener);
         loop_forget(v->loop, &v->client);
-        wire_end(&v->wire);
         v->listen_fd = fd_close(v->listen_fd);
         v->client_fd = fd_close(v->client_fd);
         v->machine_fd = fd_close(v->machine_fd);

@@ -81,19 +81,6 @@ static int64_t whole_size(const uint8_t *header) {
         return h.size < sizeof h ? -EPROTO : (int64_t) h.size;
 }
 
-/* A doorbell to which no reply is wanted: the ring itself tells what there is, however often it is looked at. */
-static bool repeatable(const uint8_t *message) {
-        RegionIo io;
-        Header h;
-
-        memcpy(&h, message, sizeof h);
-        if (h.command != COMMAND_REGION_WRITE || !(h.flags & NO_REPLY) || h.size < sizeof h + sizeof io)
-                return false;
-
-        memcpy(&io, message + sizeof h, sizeof io);
-        return pci_is_doorbell(io.region, io.offset);
-}
-
 static int do_version(VfioUser *v, Request *q) {
         Version version;
 
@@ -394,7 +381,6 @@ void vfio_user_init(VfioUser *v, VfioUserState *s, Memory *memory, Device *devic
         v->front = (Front) { .name = "vfio-user",
                              .header_size = sizeof(Header),
                              .whole_size = whole_size,
-                             .repeatable = repeatable,
                              .handle = handle,
                              .closed = closed,
                              .userdata = v };

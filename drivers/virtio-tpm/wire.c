@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
-#include "base/file.h"
 
 /* What stands above is in the record before what stands below, at whatever instruction the process ends. */
 #define RECORD() __asm__ volatile("" ::: "memory")
@@ -67,34 +66,7 @@ static int64_t whole_size(Wire *w) {
                                                                                             : whole;
 }
 
-/* Where the next look into the socket begins; -1: always at its first byte, and what was looked at is looked at again. */
-static int look_from(const Wire *w, int offset) {
-        return ret_errno(setsockopt(w->fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset));
-}
-
-/* What is left in the socket, and @size bytes behind it. */
-static int take_out(Wire *w, size_t size) {
-        static uint8_t bytes[WIRE_LEFT_MAX + WIRE_MESSAGE_MAX];
-        ssize_t n;
-
-        size += w->left;
-        if (size == 0)
-                return 0;
-
-        n = recv(w->fd, bytes, size, MSG_DONTWAIT);
-        if (n < 0)
-                return -errno;
-        if (n != (ssize_t) size)
-                return -EPROTO;
-        w->left = 0;
-        return 0;
-}
-
-static bool is_repeatable(const Wire *w) {
-        return w->leaves && w->repeatable(w->s->rx);
-}
-
-/* The usual case, a message that is there as a whole. 1, 0 if there is nothing, -EAGAIN if there is less, or -errno. */
+/* The usual case, a message that is there as a whole. 1, 0 if it is not, or -errno. */
 static int receive_whole(Wire *w) {
         WireState *s = w->s;
         int64_t whole;
@@ -109,12 +81,11 @@ static int receive_whole(Wire *w) {
                 return (int) whole;
         if (whole > n) {
                 close_fds(w); /* they come again with the bytes */
-                return -EAGAIN;
+                return 0;
         }
 
         /* a look into the socket ends behind bytes that came with descriptors */
         w->drained = whole == n && n < (ssize_t) sizeof s->rx && w->n_fds == 0;
-        w->strayed = w->leaves && whole < n;
         s->rx_fds = w->n_fds;
         s->rx_size = (uint32_t) whole;
         RECORD();
@@ -126,19 +97,14 @@ static int receive_whole(Wire *w) {
 int wire_receive(Wire *w) {
         WireState *s = w->s;
         int64_t whole;
-        int r, taken;
         ssize_t n;
+        int r;
 
-        w->drained = w->strayed = false;
+        w->drained = false;
         if (s->rx_size == 0) {
                 r = receive_whole(w);
-                if (r == 0 || (r < 0 && r != -EAGAIN) || (r > 0 && is_repeatable(w)))
+                if (r != 0)
                         return r;
-
-                /* any other is the first one in the socket when it is handled: a process after us looks for it there */
-                taken = take_out(w, 0);
-                if (taken < 0 || r > 0)
-                        return taken < 0 ? taken : r;
         }
 
         /* in pieces: they have to be taken out, or they would keep us busy */
@@ -168,25 +134,10 @@ static bool is_in_socket(const Wire *w) {
                memcmp(bytes, s->rx, s->rx_size) == 0;
 }
 
-void wire_begin(Wire *w) {
-        w->left = 0;
-        w->leaves = w->repeatable && look_from(w, 0) >= 0;
-}
-
-void wire_end(Wire *w) {
-        if (!w->leaves)
-                return;
-
-        (void) take_out(w, 0);
-        (void) look_from(w, -1);
-        w->leaves = false;
-}
-
 bool wire_recover(Wire *w) {
         WireState *s = w->s;
         bool again = false;
 
-        (void) look_from(w, -1);
         if (s->peeked && s->rx_size > 0 && is_in_socket(w)) {
                 if (s->tx_size == 0)
                         again = true; /* it comes again, with its descriptors */
@@ -200,7 +151,6 @@ bool wire_recover(Wire *w) {
         /* one that was taken out in pieces stands there as a whole: it was perhaps handled, but not answered */
         if (s->rx_size > 0 && s->tx_size > 0)
                 s->rx_size = s->rx_fds = 0;
-        wire_begin(w);
         return again || s->rx_size > 0;
 }
 
@@ -215,12 +165,13 @@ int wire_done(Wire *w) {
         WireState *s = w->s;
         int r = 0;
 
-        if (w->drained && w->left + s->rx_size <= WIRE_LEFT_MAX && is_repeatable(w))
-                w->left += s->rx_size;
-        else if (s->peeked) {
-                r = take_out(w, s->rx_size);
-                if (r >= 0 && w->strayed)
-                        r = look_from(w, 0);
+        if (s->peeked) {
+                ssize_t n = recv(w->fd, s->rx, s->rx_size, MSG_DONTWAIT);
+
+                if (n < 0)
+                        r = -errno;
+                else if (n != (ssize_t) s->rx_size)
+                        r = -EPROTO;
         }
         wire_consume(w);
         return r;

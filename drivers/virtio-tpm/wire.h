@@ -4,9 +4,7 @@
 /* wire - messages with descriptors on a stream socket: a header that says how long the rest is.
  *
  * Message and answer lie in memory that outlives the process. Never reads beyond a message, and takes one out of the socket only after
- * it has been handled: a process that is killed loses none, nor the descriptors that came with it. Of those that may be handled again,
- * some are left there until there are others to be taken out with them: it costs as much to take out one. A process after us finds
- * them as new ones. */
+ * it has been handled: a process that is killed loses none, nor the descriptors that came with it. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,9 +12,6 @@
 
 #define WIRE_MESSAGE_MAX (17 * 1024)
 #define WIRE_FDS_MAX     8 /* of one message, in both protocols */
-
-/* Of doorbells of vfio-user, of 34 bytes: for one more there is room in the least buffer of a sender that Linux has. */
-#define WIRE_LEFT_MAX (3 * 34)
 
 typedef struct WireState {
         uint32_t rx_size, rx_fds; /* how many descriptors came with it */
@@ -32,25 +27,13 @@ typedef struct Wire {
         int64_t (*whole_size)(
                 const uint8_t
                         *header); /* of a message, with header; negative errno: there is no such message */
-        bool (*repeatable)(
-                const uint8_t
-                        *message); /* may be handled more than once, and is not answered; NULL: none is */
-        int fds[WIRE_FDS_MAX];     /* taken ones are -1 */
+        int fds[WIRE_FDS_MAX];    /* taken ones are -1 */
         unsigned n_fds;
         bool drained; /* nothing was behind the message when it was received; without: perhaps there was */
-        bool leaves;  /* the kernel knows to look behind what is left in the socket */
-        bool strayed; /* and has looked farther than to the end of the message */
-        size_t left;  /* bytes of handled messages there */
 } Wire;
 
-/* A new connection, in @w->fd. */
-void wire_begin(Wire *w);
-
-/* It is to be closed, or another process goes on with it. */
-void wire_end(Wire *w);
-
-/* Instead of wire_begin(): finds out what an earlier process, which may have ended anywhere, left of a message. True: the next message to
- * be received may have been handled before, as far as it came. */
+/* Finds out what an earlier process, which may have ended anywhere, left of a message. True: the next message to be received may have
+ * been handled before, as far as it came. */
 bool wire_recover(Wire *w);
 
 /* 1: a message is in s->rx; 0: not yet; -errno: the connection is of no more use (-EPIPE: it was closed). */
@@ -59,7 +42,7 @@ int wire_receive(Wire *w);
 /* The message in rx is answered by @size bytes in s->tx, which are to be sent once it is done. */
 void wire_answer(Wire *w, size_t size);
 
-/* The message was handled: takes it out of the socket, or leaves it there, and forgets it. 0 or -errno. */
+/* The message was handled: takes it out of the socket, and forgets it. 0 or -errno. */
 int wire_done(Wire *w);
 
 /* Forgets the message and closes those of its descriptors that nobody took. */
