@@ -17,8 +17,9 @@ mapfile -t files < <(find daemon cli hooks drivers sim tests -name '*.[ch]' ! -p
 if [ "${1-}" = --fix ]; then
         "$format" -i --style=file "${files[@]}"
 else
-        wrong=$(printf '%s\0' "${files[@]}" | FORMAT=$format xargs -0 -n 1 -P "$(nproc)" \
-                bash -c '"$FORMAT" --style=file "$1" | cmp -s - "$1" || echo "$1"' bash)
+        # A process for each file takes four times as long.
+        wrong=$(printf '%s\0' "${files[@]}" | xargs -0 -n 32 -P "$(nproc)" "$format" --style=file --dry-run 2>&1 |
+                sed -n 's/:[0-9]*:[0-9]*: warning: .*//p' | uniq)
         [ -n "$wrong" ] || exit 0
         sort <<< "$wrong"
         echo "These are not as .clang-format wants them; tests/style/format.sh --fix makes them so."
