@@ -3,15 +3,7 @@
 
 #include "bus/bus_internal.h"
 
-struct Call {
-        Bus *bus;
-        sd_bus_message *message;
-        CallReply reply;
-        bool counted; /* by us: the engine counts its operations itself */
-        Call *next, **link;
-};
-
-Call *bus_call_new(Bus *b, sd_bus_message *m, CallReply reply) {
+Call *bus_call_new(Bus *b, sd_bus_message *m, uid_t uid, CallReply reply) {
         Call *c = malloc(sizeof *c);
 
         if (!c)
@@ -19,6 +11,8 @@ Call *bus_call_new(Bus *b, sd_bus_message *m, CallReply reply) {
 
         *c = (Call) { .bus = b,
                       .message = sd_bus_message_ref(m),
+                      .caller = { .uid = uid, .id = bus_sender(m) },
+                      .object = bus_path_uuid_of(sd_bus_message_get_path(m)),
                       .reply = reply,
                       .next = b->calls,
                       .link = &b->calls };
@@ -42,16 +36,22 @@ Call *bus_call_free(Call *c) {
         return NULL;
 }
 
-sd_bus_message *bus_call_message(const Call *c) {
-        return c->message;
+int bus_call_abandon(Call *c, int r) {
+        (void) bus_call_free(c);
+        return r;
 }
 
-CallReply bus_call_reply(const Call *c) {
-        return c->reply;
-}
+int bus_call_begin(Bus *b, sd_bus_message *m, const char *action, sd_bus_message_handler_t handler,
+                   CallReply reply, Call **ret, sd_bus_error *error) {
+        uid_t uid;
+        int r;
 
-Bus *bus_call_bus(const Call *c) {
-        return c->bus;
+        r = authz_check(b, m, action, handler, &uid, error);
+        if (r <= 0)
+                return r;
+
+        *ret = bus_call_new(b, m, uid, reply);
+        return *ret ? 1 : -ENOMEM;
 }
 
 int bus_call_count(Call *c, sd_bus_error *error) {
@@ -62,18 +62,17 @@ int bus_call_count(Call *c, sd_bus_error *error) {
         return r;
 }
 
-int bus_call_submitted(Call *c, int r, Refusal *refusal, sd_bus_error *error) {
+int bus_call_submitted(Call *c, int r, sd_bus_error *error) {
         if (r == 0)
                 return 1; /* the reply comes when it is done */
 
         if (r > 0)
-                r = bus_error_set_verdict(error, (Verdict) r, refusal);
+                r = bus_error_set_verdict(error, (Verdict) r, &c->refusal);
         else
                 r = bus_error_broken(c->message, r, error);
 
-        refusal_clear(refusal);
-        (void) bus_call_free(c);
-        return r;
+        refusal_clear(&c->refusal);
+        return bus_call_abandon(c, r);
 }
 
 static int reply_path(Call *c, const char *kind, Uuid uuid) {
@@ -192,11 +191,8 @@ void bus_call_reconciled(void *userdata, int r, const Refusal *refusal, const En
 
 void bus_call_noted(void *userdata, int r, const Refusal *refusal, const char *const *notes) {
         Call *c = userdata;
-        Uuid guest;
 
-        if (bus_path_parse_uuid(sd_bus_message_get_path(c->message), "guest", &guest) >= 0)
-                bus_signal_flush_uuid(c->bus, guest);
-
+        bus_signal_flush_uuid(c->bus, c->object);
         finish(c, r != 0 ? reply_failure(c, r, refusal) : reply_notes(c, notes));
 }
 
@@ -301,25 +297,4 @@ int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer,
 int bus_call_ask_guest(Bus *b, sd_bus_message *m, const char *name, sd_bus_message_handler_t answer,
                        sd_bus_error *error) {
         return ask(b, m, name, answer, error);
-}
-
-EngineCaller bus_caller(sd_bus_message *m, uid_t uid) {
-        return (EngineCaller) { .uid = uid, .id = bus_sender(m) };
-}
-
-int bus_call_begin(Bus *b, sd_bus_message *m, const char *kind, const char *action,
-                   sd_bus_message_handler_t handler, Uuid *ret, EngineCaller *ret_caller,
-                   sd_bus_error *error) {
-        uid_t uid;
-        int r;
-
-        r = bus_path_parse_uuid(sd_bus_message_get_path(m), kind, ret);
-        if (r < 0)
-                return r;
-
-        r = authz_check(b, m, action, handler, &uid, error);
-        if (r > 0)
-                *ret_caller = bus_caller(m, uid);
-
-        return r;
 }

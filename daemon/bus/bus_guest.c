@@ -122,11 +122,9 @@ int bus_method_get_guest(sd_bus_message *m, void *userdata, sd_bus_error *error)
 
 static int method_attach_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        Refusal refusal = {};
-        EngineCaller caller;
         bool live = true;
         const char *name;
-        Uuid guest, matrix;
+        Uuid matrix;
         Call *c;
         int r;
 
@@ -137,27 +135,21 @@ static int method_attach_matrix(sd_bus_message *m, void *userdata, sd_bus_error 
         if (r < 0)
                 return r;
 
-        r = bus_call_begin(b, m, "guest", AUTHZ_WIRE_GUEST, method_attach_matrix, &guest, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_WIRE_GUEST, method_attach_matrix, CALL_REPLY_OTHER, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
         r = bus_find_matrix(b, name, &matrix, error);
         if (r < 0)
-                return r;
+                return bus_call_abandon(c, r);
 
-        c = bus_call_new(b, m, CALL_REPLY_OTHER);
-        if (!c)
-                return -ENOMEM;
-
-        r = engine_attach_matrix(b->engine, guest, matrix, live, &caller, bus_call_noted, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_attach_matrix(b->engine, c->object, matrix, live, &c->caller, bus_call_noted, c,
+                                 &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_detach_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        Refusal refusal = {};
-        EngineCaller caller;
         bool live = true;
-        Uuid guest;
         Call *c;
         int r;
 
@@ -165,25 +157,19 @@ static int method_detach_matrix(sd_bus_message *m, void *userdata, sd_bus_error 
         if (r < 0)
                 return r;
 
-        r = bus_call_begin(b, m, "guest", AUTHZ_WIRE_GUEST, method_detach_matrix, &guest, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_WIRE_GUEST, method_detach_matrix, CALL_REPLY_OTHER, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_OTHER);
-        if (!c)
-                return -ENOMEM;
-
-        r = engine_detach_matrix(b->engine, guest, live, &caller, bus_call_noted, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_detach_matrix(b->engine, c->object, live, &c->caller, bus_call_noted, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_attach_tpm(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
         TpmModel model = TPM_MODEL_NONE;
-        Refusal refusal = {};
-        EngineCaller caller;
         const char *name;
-        Uuid guest, tpm;
+        Uuid tpm;
         Call *c;
         int r;
 
@@ -194,26 +180,19 @@ static int method_attach_tpm(sd_bus_message *m, void *userdata, sd_bus_error *er
         if (r < 0)
                 return r;
 
-        r = bus_call_begin(b, m, "guest", AUTHZ_WIRE_GUEST, method_attach_tpm, &guest, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_WIRE_GUEST, method_attach_tpm, CALL_REPLY_OTHER, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
         r = bus_find_tpm(b, name, &tpm, error);
         if (r < 0)
-                return r;
+                return bus_call_abandon(c, r);
 
-        c = bus_call_new(b, m, CALL_REPLY_OTHER);
-        if (!c)
-                return -ENOMEM;
-
-        r = engine_attach_tpm(b->engine, guest, tpm, model, &caller, bus_call_noted, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_attach_tpm(b->engine, c->object, tpm, model, &c->caller, bus_call_noted, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_detach_tpm(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        Refusal refusal = {};
-        EngineCaller caller;
-        Uuid guest;
         Call *c;
         int r;
 
@@ -221,16 +200,12 @@ static int method_detach_tpm(sd_bus_message *m, void *userdata, sd_bus_error *er
         if (r < 0)
                 return r;
 
-        r = bus_call_begin(b, m, "guest", AUTHZ_WIRE_GUEST, method_detach_tpm, &guest, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_WIRE_GUEST, method_detach_tpm, CALL_REPLY_OTHER, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_OTHER);
-        if (!c)
-                return -ENOMEM;
-
-        r = engine_detach_tpm(b->engine, guest, &caller, bus_call_noted, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_detach_tpm(b->engine, c->object, &c->caller, bus_call_noted, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 const sd_bus_vtable bus_guest_vtable[] = {

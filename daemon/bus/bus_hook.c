@@ -60,9 +60,7 @@ static int read_event(sd_bus_message *m, EngineHook *h, Needs *n, sd_bus_error *
 
 static int method_event(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        Refusal refusal = {};
         EngineHook hook = {};
-        EngineCaller caller;
         Needs needs = {};
         uid_t uid;
         Call *c;
@@ -75,13 +73,12 @@ static int method_event(sd_bus_message *m, void *userdata, sd_bus_error *error) 
         if (r < 0)
                 return r;
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
+        c = bus_call_new(b, m, uid, CALL_REPLY_EMPTY);
         if (!c)
                 return -ENOMEM;
 
-        caller = bus_caller(m, uid);
-        r = engine_hook(b->engine, &hook, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_hook(b->engine, &hook, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 const sd_bus_vtable bus_hook_vtable[] = {

@@ -183,6 +183,8 @@ int bus_paths_set(char **paths, size_t i, const char *path);
 int bus_paths_of_uuids(const char *kind, const Uuid *uuids, size_t n, char ***ret);
 
 char *bus_path_uuid(const char *kind, Uuid uuid, char buf[static BUS_PATH_SIZE]);
+/* That at the end of @path; null: there is none. */
+Uuid bus_path_uuid_of(const char *path);
 /* -EINVAL: not the path of such an object. */
 int bus_path_parse_uuid(const char *path, const char *kind, Uuid *ret);
 
@@ -197,17 +199,30 @@ typedef enum CallReply {
         CALL_REPLY_DRY_RUN, /* the same, of a call that changes nothing */
 } CallReply;
 
-/* Keeps @m until the answer. NULL: out of memory. */
-Call *bus_call_new(Bus *b, sd_bus_message *m, CallReply reply);
+struct Call {
+        Bus *bus;
+        sd_bus_message *message;
+        EngineCaller caller; /* points into @message */
+        Uuid object;         /* whose path is called; null: none's */
+        CallReply reply;
+        Refusal refusal; /* for the engine, which answers at once or keeps the call */
+        bool counted;    /* by us: the engine counts its operations itself */
+        Call *next, **link;
+};
+
+/* Keeps @m, which a process of @uid has sent, until the answer. NULL: out of memory. */
+Call *bus_call_new(Bus *b, sd_bus_message *m, uid_t uid, CallReply reply);
+/* What most handlers begin with once their arguments are read. 1: the caller may do that, *@ret is its call; 0: as
+ * authz_check(); < 0: @error may be set. */
+int bus_call_begin(Bus *b, sd_bus_message *m, const char *action, sd_bus_message_handler_t handler,
+                   CallReply reply, Call **ret, sd_bus_error *error);
 Call *bus_call_free(Call *c);
-sd_bus_message *bus_call_message(const Call *c);
-CallReply bus_call_reply(const Call *c);
-Bus *bus_call_bus(const Call *c);
+/* For a handler that finds a fault before the engine has the call: frees it, and returns @r. */
+int bus_call_abandon(Call *c, int r);
 /* Counts it for its caller's limit until it is freed. < 0: @error is set. */
 int bus_call_count(Call *c, sd_bus_error *error);
-/* What a handler returns after it gave @c to the engine, which answered @r at once; frees @c and
- * @refusal's text unless it was accepted. */
-int bus_call_submitted(Call *c, int r, Refusal *refusal, sd_bus_error *error);
+/* What a handler returns after it gave @c to the engine, which answered @r at once; frees @c unless it was accepted. */
+int bus_call_submitted(Call *c, int r, sd_bus_error *error);
 /* engine_done_t and engine_reconciled_t; @userdata is the Call. */
 void bus_call_done(void *userdata, int r, const Refusal *refusal, Uuid uuid);
 void bus_call_reconciled(void *userdata, int r, const Refusal *refusal, const EngineHealed *healed,
@@ -225,13 +240,6 @@ int bus_call_refresh(Bus *b, sd_bus_message *m, sd_bus_message_handler_t answer,
 /* The same about guest @name: has libvirt asked (for at most a second), if it can be. */
 int bus_call_ask_guest(Bus *b, sd_bus_message *m, const char *name, sd_bus_message_handler_t answer,
                        sd_bus_error *error);
-/* Reads the sender for the engine; points into @m. */
-EngineCaller bus_caller(sd_bus_message *m, uid_t uid);
-/* What the methods of an object of @kind begin with once their arguments are read. 1: go on; 0: as authz_check(); < 0:
- * @error may be set. */
-int bus_call_begin(Bus *b, sd_bus_message *m, const char *kind, const char *action,
-                   sd_bus_message_handler_t handler, Uuid *ret, EngineCaller *ret_caller,
-                   sd_bus_error *error);
 
 /* ---- bus_answer.c: what is too much for one turn ---- */
 

@@ -205,10 +205,7 @@ static int read_define_options(sd_bus_message *m, EngineDefine *d, sd_bus_error 
 
 static int method_define_matrix(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = bus_of(userdata);
-        EngineCaller caller;
-        Refusal refusal = {};
         EngineDefine d = {};
-        uid_t uid;
         Call *c;
         int r;
 
@@ -225,27 +222,19 @@ static int method_define_matrix(sd_bus_message *m, void *userdata, sd_bus_error 
         if (r < 0)
                 return r;
 
-        r = authz_check(b, m, AUTHZ_MANAGE_MATRIX, method_define_matrix, &uid, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_MATRIX, method_define_matrix, CALL_REPLY_MATRIX, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_MATRIX);
-        if (!c)
-                return -ENOMEM;
-
-        caller = bus_caller(m, uid);
-        r = engine_define(b->engine, &d, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_define(b->engine, &d, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_define_matrix_xml(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = bus_of(userdata);
-        EngineCaller caller;
-        Refusal refusal = {};
         EngineDefine d = {};
         const char *xml;
         size_t size;
-        uid_t uid;
         Call *c;
         int r;
 
@@ -260,17 +249,13 @@ static int method_define_matrix_xml(sd_bus_message *m, void *userdata, sd_bus_er
         if (r < 0)
                 return r;
 
-        r = authz_check(b, m, AUTHZ_MANAGE_MATRIX, method_define_matrix_xml, &uid, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_MATRIX, method_define_matrix_xml, CALL_REPLY_MATRIX, &c,
+                           error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_MATRIX);
-        if (!c)
-                return -ENOMEM;
-
-        caller = bus_caller(m, uid);
-        r = engine_define_xml(b->engine, xml, size, &d, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_define_xml(b->engine, xml, size, &d, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int read_attrs(sd_bus_message *m, EngineAttr attrs[static BUS_ATTRS_MAX], size_t *ret_n,
@@ -315,11 +300,8 @@ static int method_create_mdev(sd_bus_message *m, void *userdata, sd_bus_error *e
         EngineAttr attrs[BUS_ATTRS_MAX];
         Bus *b = bus_of(userdata);
         const char *parent, *type;
-        EngineCaller caller;
-        Refusal refusal = {};
         size_t n_attrs = 0;
         Uuid uuid;
-        uid_t uid;
         Call *c;
         int r;
 
@@ -339,26 +321,18 @@ static int method_create_mdev(sd_bus_message *m, void *userdata, sd_bus_error *e
         if (r < 0)
                 return r;
 
-        r = authz_check(b, m, AUTHZ_MANAGE_MDEV, method_create_mdev, &uid, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_MDEV, method_create_mdev, CALL_REPLY_MDEV, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_MDEV);
-        if (!c)
-                return -ENOMEM;
-
-        caller = bus_caller(m, uid);
-        r = engine_create_mdev(b->engine, parent, type, uuid, attrs, n_attrs, &caller, bus_call_done, c,
-                               &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_create_mdev(b->engine, parent, type, uuid, attrs, n_attrs, &c->caller, bus_call_done, c,
+                               &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_set_host_masks(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = bus_of(userdata);
         ApMask adapters, domains;
-        EngineCaller caller;
-        Refusal refusal = {};
-        uid_t uid;
         Call *c;
         int r;
 
@@ -372,66 +346,46 @@ static int method_set_host_masks(sd_bus_message *m, void *userdata, sd_bus_error
         if (r < 0)
                 return r;
 
-        r = authz_check(b, m, AUTHZ_MANAGE_HOST, method_set_host_masks, &uid, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_HOST, method_set_host_masks, CALL_REPLY_EMPTY, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
-        if (!c)
-                return -ENOMEM;
-
-        caller = bus_caller(m, uid);
-        r = engine_set_host_masks(b->engine, &adapters, &domains, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_set_host_masks(b->engine, &adapters, &domains, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_reload(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = bus_of(userdata);
-        uid_t uid;
         Call *c;
         int r;
 
-        r = authz_check(b, m, AUTHZ_MANAGE_HOST, method_reload, &uid, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_HOST, method_reload, CALL_REPLY_EMPTY, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
-
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
-        if (!c)
-                return -ENOMEM;
         r = bus_call_count(c, error);
         if (r >= 0 && b->config.reload) {
                 r = b->config.reload(b->config.userdata);
                 if (r < 0)
                         (void) bus_error_broken(m, r, error);
         }
-        if (r < 0) {
-                (void) bus_call_free(c);
-                return r;
-        }
+        if (r < 0)
+                return bus_call_abandon(c, r);
 
         r = engine_rescan(b->engine, bus_call_rescanned, c);
-        return bus_call_submitted(c, r, &(Refusal) {}, error);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_reconcile(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = bus_of(userdata);
-        EngineCaller caller;
-        Refusal refusal = {};
-        uid_t uid;
         Call *c;
         int r;
 
-        r = authz_check(b, m, AUTHZ_MANAGE_MATRIX, method_reconcile, &uid, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_MATRIX, method_reconcile, CALL_REPLY_OTHER, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_OTHER);
-        if (!c)
-                return -ENOMEM;
-
-        caller = bus_caller(m, uid);
-        r = engine_reconcile(b->engine, &caller, bus_call_reconciled, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_reconcile(b->engine, &c->caller, bus_call_reconciled, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int read_filter(sd_bus_message *m, QueueFilter *ret, sd_bus_error *error) {

@@ -82,9 +82,6 @@ static int get_problems(sd_bus *bus, const char *path, const char *interface, co
 static int method_start(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
         bool from_host = false;
-        Refusal refusal = {};
-        EngineCaller caller;
-        Uuid uuid;
         Call *c;
         int r;
 
@@ -92,23 +89,16 @@ static int method_start(sd_bus_message *m, void *userdata, sd_bus_error *error) 
         if (r < 0)
                 return r;
 
-        r = bus_call_begin(b, m, "matrix", AUTHZ_MANAGE_MATRIX, method_start, &uuid, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_MATRIX, method_start, CALL_REPLY_EMPTY, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
-        if (!c)
-                return -ENOMEM;
-
-        r = engine_start(b->engine, uuid, from_host, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_start(b->engine, c->object, from_host, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_stop(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        Refusal refusal = {};
-        EngineCaller caller;
-        Uuid uuid;
         Call *c;
         int r;
 
@@ -116,24 +106,17 @@ static int method_stop(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         if (r < 0)
                 return r;
 
-        r = bus_call_begin(b, m, "matrix", AUTHZ_MANAGE_MATRIX, method_stop, &uuid, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_MATRIX, method_stop, CALL_REPLY_EMPTY, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
-        if (!c)
-                return -ENOMEM;
-
-        r = engine_stop(b->engine, uuid, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_stop(b->engine, c->object, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_modify(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        Refusal refusal = {};
-        EngineCaller caller;
         ApMatrix matrix;
-        Uuid uuid;
         Call *c;
         int r;
 
@@ -144,24 +127,17 @@ static int method_modify(sd_bus_message *m, void *userdata, sd_bus_error *error)
         if (r < 0)
                 return r;
 
-        r = bus_call_begin(b, m, "matrix", AUTHZ_MANAGE_MATRIX, method_modify, &uuid, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_MATRIX, method_modify, CALL_REPLY_EMPTY, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
-        if (!c)
-                return -ENOMEM;
-
-        r = engine_modify(b->engine, uuid, &matrix, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_modify(b->engine, c->object, &matrix, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_undefine(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        Refusal refusal = {};
-        EngineCaller caller;
         bool stop = false;
-        Uuid uuid;
         Call *c;
         int r;
 
@@ -169,24 +145,17 @@ static int method_undefine(sd_bus_message *m, void *userdata, sd_bus_error *erro
         if (r < 0)
                 return r;
 
-        r = bus_call_begin(b, m, "matrix", AUTHZ_MANAGE_MATRIX, method_undefine, &uuid, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_MATRIX, method_undefine, CALL_REPLY_EMPTY, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
-        if (!c)
-                return -ENOMEM;
-
-        r = engine_undefine(b->engine, uuid, stop, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_undefine(b->engine, c->object, stop, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_set_autostart(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
         int autostart, r;
-        Refusal refusal = {};
-        EngineCaller caller;
-        Uuid uuid;
         Call *c;
 
         r = sd_bus_message_read_basic(m, 'b', &autostart);
@@ -196,16 +165,12 @@ static int method_set_autostart(sd_bus_message *m, void *userdata, sd_bus_error 
         if (r < 0)
                 return r;
 
-        r = bus_call_begin(b, m, "matrix", AUTHZ_MANAGE_MATRIX, method_set_autostart, &uuid, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_MATRIX, method_set_autostart, CALL_REPLY_EMPTY, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
-        if (!c)
-                return -ENOMEM;
-
-        r = engine_set_autostart(b->engine, uuid, autostart, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_set_autostart(b->engine, c->object, autostart, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 /* It was there when the call came, but polkit and the scan took their time. */
@@ -216,14 +181,9 @@ static int no_such_matrix(sd_bus_error *error) {
 static int answer_explain(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
         EngineMatrix matrix;
-        Uuid uuid;
-        int r;
+        Uuid uuid = bus_path_uuid_of(sd_bus_message_get_path(m));
 
-        r = bus_path_parse_uuid(sd_bus_message_get_path(m), "matrix", &uuid);
-        if (r < 0)
-                return r;
-        r = engine_get_matrix(b->engine, uuid, &matrix);
-        if (r < 0)
+        if (engine_get_matrix(b->engine, uuid, &matrix) < 0)
                 return no_such_matrix(error);
 
         return bus_reply_conflicts(b, m,
@@ -237,11 +197,10 @@ static int answer_explain(sd_bus_message *m, void *userdata, sd_bus_error *error
 
 static int method_explain(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        EngineCaller caller;
-        Uuid uuid;
+        uid_t uid;
         int r;
 
-        r = bus_call_begin(b, m, "matrix", AUTHZ_INSPECT, method_explain, &uuid, &caller, error);
+        r = authz_check(b, m, AUTHZ_INSPECT, method_explain, &uid, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -251,15 +210,14 @@ static int method_explain(sd_bus_message *m, void *userdata, sd_bus_error *error
 static int method_get_xml(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
         CLEANUP(freep) char *xml = NULL, *clean = NULL;
-        EngineCaller caller;
-        Uuid uuid;
+        uid_t uid;
         int r;
 
-        r = bus_call_begin(b, m, "matrix", AUTHZ_INSPECT, method_get_xml, &uuid, &caller, error);
+        r = authz_check(b, m, AUTHZ_INSPECT, method_get_xml, &uid, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        r = engine_get_xml(b->engine, uuid, &xml);
+        r = engine_get_xml(b->engine, bus_path_uuid_of(sd_bus_message_get_path(m)), &xml);
         if (r == -ENOENT)
                 return no_such_matrix(error);
         if (r < 0)

@@ -51,31 +51,18 @@ static int get_attributes(sd_bus *bus, const char *path, const char *interface, 
 
 static int method_remove(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        EngineCaller caller;
-        Refusal refusal = {};
-        Uuid uuid;
-        uid_t uid;
         Call *c;
         int r;
 
         r = bus_read_options(m, NULL, 0, error);
         if (r < 0)
                 return r;
-        r = bus_path_parse_uuid(sd_bus_message_get_path(m), "mdev", &uuid);
-        if (r < 0)
-                return r;
-
-        r = authz_check(b, m, AUTHZ_MANAGE_MDEV, method_remove, &uid, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_MDEV, method_remove, CALL_REPLY_EMPTY, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
-        if (!c)
-                return -ENOMEM;
-
-        caller = bus_caller(m, uid);
-        r = engine_remove_mdev(b->engine, uuid, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_remove_mdev(b->engine, c->object, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 const sd_bus_vtable bus_mdev_vtable[] = {

@@ -71,10 +71,7 @@ static int read_a_uuid(sd_bus_message *m, Uuid *ret, sd_bus_error *error) {
 static int method_import(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = bus_of(userdata);
         EngineImport import = {};
-        EngineCaller caller;
-        Refusal refusal = {};
         Uuid uuid;
-        uid_t uid;
         Call *c;
         int r;
 
@@ -92,27 +89,19 @@ static int method_import(sd_bus_message *m, void *userdata, sd_bus_error *error)
         if (r < 0)
                 return r;
 
-        r = authz_check(b, m, AUTHZ_MANAGE_HOST, method_import, &uid, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_HOST, method_import, CALL_REPLY_MATRIX, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_MATRIX);
-        if (!c)
-                return -ENOMEM;
-
-        caller = bus_caller(m, uid);
-        r = engine_mdevctl_import(b->engine, uuid, &import, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_mdevctl_import(b->engine, uuid, &import, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_export(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = bus_of(userdata);
         bool force = false, dry_run = false;
-        EngineCaller caller;
-        Refusal refusal = {};
         const char *name;
         Uuid uuid = {};
-        uid_t uid;
         Call *c;
         int r;
 
@@ -124,20 +113,16 @@ static int method_export(sd_bus_message *m, void *userdata, sd_bus_error *error)
         if (r < 0)
                 return r;
 
-        r = authz_check(b, m, AUTHZ_MANAGE_HOST, method_export, &uid, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_HOST, method_export, CALL_REPLY_OTHER, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
         r = bus_find_matrix(b, name, &uuid, error);
         if (r < 0)
-                return r;
-        c = bus_call_new(b, m, CALL_REPLY_OTHER);
-        if (!c)
-                return -ENOMEM;
-
-        caller = bus_caller(m, uid);
-        r = engine_mdevctl_export(b->engine, uuid, force, dry_run, &caller, bus_call_exported, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+                return bus_call_abandon(c, r);
+        r = engine_mdevctl_export(b->engine, uuid, force, dry_run, &c->caller, bus_call_exported, c,
+                                  &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 /* ---- for the callout: mdevctl waits for the answer, so that nobody is asked on the way ---- */
@@ -164,8 +149,6 @@ static int read_action(sd_bus_message *m, MdevctlAction *ret, sd_bus_error *erro
 static int method_begin(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = bus_of(userdata);
         MdevctlAction action = MDEVCTL_DEFINE;
-        EngineCaller caller;
-        Refusal refusal = {};
         const char *json;
         int pidfd, r;
         Uuid uuid;
@@ -185,13 +168,13 @@ static int method_begin(sd_bus_message *m, void *userdata, sd_bus_error *error) 
         if (strlen(json) > BUS_XML_MAX)
                 return bus_error_invalid(error, "the definition is longer than %d bytes", BUS_XML_MAX);
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
+        c = bus_call_new(b, m, uid, CALL_REPLY_EMPTY);
         if (!c)
                 return -ENOMEM;
 
-        caller = bus_caller(m, uid);
-        r = engine_mdevctl_begin(b->engine, action, uuid, json, pidfd, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_mdevctl_begin(b->engine, action, uuid, json, pidfd, &c->caller, bus_call_done, c,
+                                 &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_end(sd_bus_message *m, void *userdata, sd_bus_error *error) {

@@ -193,7 +193,7 @@ static int append_view(sd_bus_message *m, const Snapshot *s, const EngineHostVie
 static int reply_begin(const Call *c, sd_bus_message **ret) {
         int r;
 
-        r = sd_bus_message_new_method_return(bus_call_message(c), ret);
+        r = sd_bus_message_new_method_return(c->message, ret);
         return r < 0 ? r : sd_bus_message_open_container(*ret, 'a', "{sv}");
 }
 
@@ -217,7 +217,7 @@ static void on_changed(void *userdata, int r, const Refusal *refusal, const Engi
                 return bus_call_done(c, r, refusal, (Uuid) {});
         r = reply_begin(c, &reply);
         if (r >= 0)
-                r = append_report(reply, report, bus_call_reply(c) != CALL_REPLY_DRY_RUN);
+                r = append_report(reply, report, c->reply != CALL_REPLY_DRY_RUN);
         reply_end(c, r, reply);
 }
 
@@ -229,7 +229,7 @@ static void on_persisted(void *userdata, int r, const Refusal *refusal, const En
                 return bus_call_done(c, r, refusal, (Uuid) {});
         r = reply_begin(c, &reply);
         if (r >= 0)
-                r = append_persisted(reply, view, bus_call_reply(c) != CALL_REPLY_DRY_RUN);
+                r = append_persisted(reply, view, c->reply != CALL_REPLY_DRY_RUN);
         reply_end(c, r, reply);
 }
 
@@ -241,23 +241,22 @@ static void on_viewed(void *userdata, int r, const Refusal *refusal, const Engin
                 return bus_call_done(c, r, refusal, (Uuid) {});
         r = reply_begin(c, &reply);
         if (r >= 0)
-                r = append_view(reply, engine_snapshot(bus_call_bus(c)->engine), view);
+                r = append_view(reply, engine_snapshot(c->bus->engine), view);
         reply_end(c, r, reply);
 }
 
-/* A call that counts for its caller from now on. */
-static int begin(Bus *b, sd_bus_message *m, bool dry_run, Call **ret, sd_bus_error *error) {
-        Call *c = bus_call_new(b, m, dry_run ? CALL_REPLY_DRY_RUN : CALL_REPLY_OTHER);
+/* As bus_call_begin(); the call counts for its caller from now on. @dry_run: it changes nothing. */
+static int begin(Bus *b, sd_bus_message *m, bool dry_run, sd_bus_message_handler_t handler, Call **ret,
+                 sd_bus_error *error) {
         int r;
 
-        if (!c)
-                return -ENOMEM;
-        r = bus_call_count(c, error);
-        if (r < 0)
-                (void) bus_call_free(c);
-        else
-                *ret = c;
-        return r;
+        r = bus_call_begin(b, m, dry_run ? AUTHZ_INSPECT : AUTHZ_MANAGE_HOST, handler,
+                           dry_run ? CALL_REPLY_DRY_RUN : CALL_REPLY_OTHER, ret, error);
+        if (r <= 0)
+                return r;
+
+        r = bus_call_count(*ret, error);
+        return r < 0 ? bus_call_abandon(*ret, r) : 1;
 }
 
 static int read_means(const char *by, HostMeans *ret, sd_bus_error *error) {
@@ -276,9 +275,6 @@ static int method_change(sd_bus_message *m, void *userdata, sd_bus_error *error)
         bool release = strcmp(sd_bus_message_get_member(m), "Release") == 0;
         EngineHostWish w = { .wish = { .release = release } };
         const char *by = NULL;
-        EngineCaller caller;
-        Refusal refusal = {};
-        uid_t uid;
         Call *c;
         int r;
 
@@ -299,57 +295,42 @@ static int method_change(sd_bus_message *m, void *userdata, sd_bus_error *error)
         if (r < 0)
                 return r;
 
-        r = authz_check(b, m, w.dry_run ? AUTHZ_INSPECT : AUTHZ_MANAGE_HOST, method_change, &uid, error);
+        r = begin(b, m, w.dry_run, method_change, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        r = begin(b, m, w.dry_run, &c, error);
-        if (r < 0)
-                return r;
-        caller = bus_caller(m, uid);
-        r = engine_change_host(b->engine, &w, &caller, on_changed, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_change_host(b->engine, &w, &c->caller, on_changed, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_persist(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = bus_of(userdata);
-        EngineCaller caller;
-        Refusal refusal = {};
         bool dry_run = false;
-        uid_t uid;
         Call *c;
         int r;
 
         r = bus_read_options(m, (BusOption[]) { { "dry-run", 'b', &dry_run } }, 1, error);
         if (r < 0)
                 return r;
-        r = authz_check(b, m, dry_run ? AUTHZ_INSPECT : AUTHZ_MANAGE_HOST, method_persist, &uid, error);
+        r = begin(b, m, dry_run, method_persist, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        r = begin(b, m, dry_run, &c, error);
-        if (r < 0)
-                return r;
-        caller = bus_caller(m, uid);
-        r = engine_persist_host(b->engine, dry_run, &caller, on_persisted, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_persist_host(b->engine, dry_run, &c->caller, on_persisted, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_show(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = bus_of(userdata);
-        uid_t uid;
         Call *c;
         int r;
 
-        r = authz_check(b, m, AUTHZ_INSPECT, method_show, &uid, error);
+        r = begin(b, m, true, method_show, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        r = begin(b, m, false, &c, error);
-        if (r < 0)
-                return r;
         r = engine_view_host(b->engine, on_viewed, c);
-        return bus_call_submitted(c, r, &(Refusal) {}, error);
+        return bus_call_submitted(c, r, error);
 }
 
 const sd_bus_vtable bus_own_vtable[] = {

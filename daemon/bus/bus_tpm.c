@@ -149,8 +149,6 @@ static int read_define_options(sd_bus_message *m, VtpmSpec *s, sd_bus_error *err
 
 int bus_method_define_tpm(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        Refusal refusal = {};
-        EngineCaller caller;
         VtpmSpec spec = {};
         Vtpm *v;
         Call *c;
@@ -166,29 +164,23 @@ int bus_method_define_tpm(sd_bus_message *m, void *userdata, sd_bus_error *error
         if (r < 0)
                 return r;
 
-        r = authz_check(b, m, AUTHZ_MANAGE_TPM, bus_method_define_tpm, &spec.owner, error);
-        if (r <= 0)
-                return r < 0 ? r : 1;
         if (!*spec.name)
                 return bus_error_invalid(error, "a name must be given");
         r = need_vtpm(b, &v, error);
         if (r < 0)
                 return r;
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_TPM, bus_method_define_tpm, CALL_REPLY_TPM, &c, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_TPM);
-        if (!c)
-                return -ENOMEM;
-
-        caller = bus_caller(m, spec.owner);
-        r = engine_define_tpm(b->engine, &spec, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        spec.owner = c->caller.uid;
+        r = engine_define_tpm(b->engine, &spec, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 int bus_method_restore_tpm(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
         const char *name, *guest = NULL;
-        Refusal refusal = {};
-        EngineCaller caller;
         VtpmSpec spec = {};
         int fd, r;
         Vtpm *v;
@@ -205,22 +197,18 @@ int bus_method_restore_tpm(sd_bus_message *m, void *userdata, sd_bus_error *erro
         if (r < 0)
                 return r;
 
-        r = authz_check(b, m, AUTHZ_MANAGE_TPM, bus_method_restore_tpm, &spec.owner, error);
-        if (r <= 0)
-                return r < 0 ? r : 1;
         r = need_vtpm(b, &v, error);
         if (r < 0)
                 return r;
-
-        c = bus_call_new(b, m, CALL_REPLY_TPM);
-        if (!c)
-                return -ENOMEM;
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_TPM, bus_method_restore_tpm, CALL_REPLY_TPM, &c, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
 
         spec.name = bus_or_null(name);
         spec.guest = bus_or_null(guest);
-        caller = bus_caller(m, spec.owner);
-        r = engine_restore_tpm(b->engine, fd, &spec, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        spec.owner = c->caller.uid;
+        r = engine_restore_tpm(b->engine, fd, &spec, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int read_import_options(sd_bus_message *m, VtpmSpec *s, sd_bus_error *error) {
@@ -249,8 +237,6 @@ static int read_import_options(sd_bus_message *m, VtpmSpec *s, sd_bus_error *err
 int bus_method_import_tpm(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
         const char *directory;
-        Refusal refusal = {};
-        EngineCaller caller;
         VtpmSpec spec = {};
         Vtpm *v;
         Call *c;
@@ -266,22 +252,18 @@ int bus_method_import_tpm(sd_bus_message *m, void *userdata, sd_bus_error *error
         if (r < 0)
                 return r;
 
-        r = authz_check(b, m, AUTHZ_MANAGE_TPM, bus_method_import_tpm, &spec.owner, error);
-        if (r <= 0)
-                return r < 0 ? r : 1;
         if (!*spec.name)
                 return bus_error_invalid(error, "a name must be given");
         r = need_vtpm(b, &v, error);
         if (r < 0)
                 return r;
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_TPM, bus_method_import_tpm, CALL_REPLY_TPM, &c, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_TPM);
-        if (!c)
-                return -ENOMEM;
-
-        caller = bus_caller(m, spec.owner);
-        r = engine_import_tpm(b->engine, directory, &spec, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        spec.owner = c->caller.uid;
+        r = engine_import_tpm(b->engine, directory, &spec, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 /* ---- methods of a TPM ---- */
@@ -289,9 +271,6 @@ int bus_method_import_tpm(sd_bus_message *m, void *userdata, sd_bus_error *error
 static int method_start(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
         TpmModel model = TPM_MODEL_NONE;
-        Refusal refusal = {};
-        EngineCaller caller;
-        Uuid uuid;
         Call *c;
         int r;
 
@@ -299,25 +278,18 @@ static int method_start(sd_bus_message *m, void *userdata, sd_bus_error *error) 
         if (r < 0)
                 return r;
 
-        r = bus_call_begin(b, m, "tpm", AUTHZ_MANAGE_TPM, method_start, &uuid, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_TPM, method_start, CALL_REPLY_EMPTY, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
-        if (!c)
-                return -ENOMEM;
-
         if (model == TPM_MODEL_NONE)
                 model = TPM_MODEL_VIRTIO;
-        r = engine_start_tpm(b->engine, uuid, model, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_start_tpm(b->engine, c->object, model, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_stop(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        Refusal refusal = {};
-        EngineCaller caller;
-        Uuid uuid;
         Call *c;
         int r;
 
@@ -325,24 +297,17 @@ static int method_stop(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         if (r < 0)
                 return r;
 
-        r = bus_call_begin(b, m, "tpm", AUTHZ_MANAGE_TPM, method_stop, &uuid, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_TPM, method_stop, CALL_REPLY_EMPTY, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
-        if (!c)
-                return -ENOMEM;
-
-        r = engine_stop_tpm(b->engine, uuid, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_stop_tpm(b->engine, c->object, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_undefine(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        Refusal refusal = {};
-        EngineCaller caller;
         bool wipe = false;
-        Uuid uuid;
         Call *c;
         int r;
 
@@ -350,24 +315,17 @@ static int method_undefine(sd_bus_message *m, void *userdata, sd_bus_error *erro
         if (r < 0)
                 return r;
 
-        r = bus_call_begin(b, m, "tpm", AUTHZ_MANAGE_TPM, method_undefine, &uuid, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_TPM, method_undefine, CALL_REPLY_EMPTY, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
-        if (!c)
-                return -ENOMEM;
-
-        r = engine_undefine_tpm(b->engine, uuid, wipe, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_undefine_tpm(b->engine, c->object, wipe, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_backup(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        Refusal refusal = {};
-        EngineCaller caller;
         int fd, r;
-        Uuid uuid;
         Call *c;
 
         r = bus_read_fd(m, "the backup", O_WRONLY, &fd, error);
@@ -377,36 +335,25 @@ static int method_backup(sd_bus_message *m, void *userdata, sd_bus_error *error)
         if (r < 0)
                 return r;
 
-        r = bus_call_begin(b, m, "tpm", AUTHZ_MANAGE_TPM, method_backup, &uuid, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_MANAGE_TPM, method_backup, CALL_REPLY_EMPTY, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_EMPTY);
-        if (!c)
-                return -ENOMEM;
-
-        r = engine_backup_tpm(b->engine, uuid, fd, &caller, bus_call_done, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_backup_tpm(b->engine, c->object, fd, &c->caller, bus_call_done, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 static int method_get_counters(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = ((BusObject *) userdata)->bus;
-        Refusal refusal = {};
-        EngineCaller caller;
-        Uuid uuid;
         Call *c;
         int r;
 
-        r = bus_call_begin(b, m, "tpm", AUTHZ_INSPECT, method_get_counters, &uuid, &caller, error);
+        r = bus_call_begin(b, m, AUTHZ_INSPECT, method_get_counters, CALL_REPLY_OTHER, &c, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        c = bus_call_new(b, m, CALL_REPLY_OTHER);
-        if (!c)
-                return -ENOMEM;
-
-        r = engine_tpm_counters(b->engine, uuid, &caller, bus_call_counters, c, &refusal);
-        return bus_call_submitted(c, r, &refusal, error);
+        r = engine_tpm_counters(b->engine, c->object, &c->caller, bus_call_counters, c, &c->refusal);
+        return bus_call_submitted(c, r, error);
 }
 
 const sd_bus_vtable bus_tpm_vtable[] = {

@@ -91,21 +91,26 @@ char *bus_path_uuid(const char *kind, Uuid uuid, char buf[static BUS_PATH_SIZE])
         return buf;
 }
 
-int bus_path_parse_uuid(const char *path, const char *kind, Uuid *ret) {
-        char text[UUID_STRING_SIZE], again[BUS_PATH_SIZE];
+Uuid bus_path_uuid_of(const char *path) {
+        char text[UUID_STRING_SIZE];
         const char *last = strrchr(path, '/');
         Uuid uuid;
 
         if (!last || strlen(last + 1) != UUID_STRING_SIZE - 1)
-                return -EINVAL;
+                return (Uuid) {};
 
         memcpy(text, last + 1, sizeof text);
         for (char *p = text; *p; p++)
                 if (*p == '_')
                         *p = '-';
 
-        if (uuid_parse(text, &uuid) < 0)
-                return -EINVAL;
+        return uuid_parse(text, &uuid) < 0 ? (Uuid) {} : uuid;
+}
+
+int bus_path_parse_uuid(const char *path, const char *kind, Uuid *ret) {
+        char again[BUS_PATH_SIZE];
+        Uuid uuid = bus_path_uuid_of(path);
+
         /* one object has one path: no upper case, nothing between */
         if (strcmp(bus_path_uuid(kind, uuid, again), path) != 0)
                 return -EINVAL;
