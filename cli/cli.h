@@ -207,6 +207,13 @@ static inline void table_freep(Table **t) {
 int table_add(Table *t, const char *const *cells);
 void table_print(const Table *t, FILE *f, bool colour);
 
+/* ---- list.c ---- */
+
+/* Connects and prints all objects that have @interface, in order of @sort_key: as JSON, or as a table, to which @add adds
+ * a row for each. */
+int cli_list(Cli *c, const char *interface, const char *sort_key, int (*add)(Table *t, json_object *o),
+             unsigned n_columns, const char *const *titles);
+
 /* ---- the verbs ---- */
 
 int verb_status(Cli *c, char **args);

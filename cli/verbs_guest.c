@@ -43,36 +43,18 @@ static const char *flags_of(json_object *o, char buf[static 64]) {
         return buf;
 }
 
+static int add_guest(Table *t, json_object *o) {
+        char flags[64];
+
+        return table_add(t, (const char *[]) {
+                                    json_text(o, "name"), json_text(o, "state"),
+                                    in_effect(o, "matrix", "live_matrix"), in_effect(o, "tpm", "live_tpm"),
+                                    in_effect(o, "tpm_model", "live_tpm_model"), flags_of(o, flags) });
+}
+
 int verb_guest_list(Cli *c, char **args) {
-        CLEANUP(table_freep) Table *t = NULL;
-        CLEANUP(json_putp) json_object *all = NULL;
-        int r;
-
-        r = cli_connect(c);
-        if (r == CLI_DONE)
-                r = cli_objects(c, GUEST, "name", &all);
-        if (r != CLI_DONE)
-                return r;
-        if (cli_print_json(c, all))
-                return CLI_DONE;
-
-        t = table_new(6, (const char *[]) { "NAME", "STATE", "MATRIX", "TPM", "MODEL", "FLAGS" });
-        r = t ? 0 : -ENOMEM;
-        for (size_t i = 0; r >= 0 && i < json_object_array_length(all); i++) {
-                json_object *o = json_object_array_get_idx(all, i);
-                char flags[64];
-
-                r = table_add(t, (const char *[]) { json_text(o, "name"), json_text(o, "state"),
-                                                    in_effect(o, "matrix", "live_matrix"),
-                                                    in_effect(o, "tpm", "live_tpm"),
-                                                    in_effect(o, "tpm_model", "live_tpm_model"),
-                                                    flags_of(o, flags) });
-        }
-        if (r < 0)
-                return cli_broken(c, r);
-
-        table_print(t, c->out, c->colour);
-        return CLI_DONE;
+        return cli_list(c, GUEST, "name", add_guest, 6,
+                        (const char *[]) { "NAME", "STATE", "MATRIX", "TPM", "MODEL", "FLAGS" });
 }
 
 static const char *or_dash(const char *s) {

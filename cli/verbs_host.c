@@ -60,37 +60,20 @@ static const char *adapter_state(json_object *o) {
         return json_flag(o, "online") ? "online" : "offline";
 }
 
+static int add_adapter(Table *t, json_object *o) {
+        char domains[AP_MASK_LIST_SIZE], host[AP_MASK_LIST_SIZE], assigned[AP_MASK_LIST_SIZE], id[8];
+
+        (void) snprintf(id, sizeof id, "0x%02x", (unsigned) json_number(o, "id") & 0xff);
+        return table_add(t, (const char *[]) { id, json_text(o, "type"), json_text(o, "mode"),
+                                               adapter_state(o), json_list(o, "domains", domains),
+                                               json_list(o, "host_domains", host),
+                                               json_list(o, "assigned_domains", assigned) });
+}
+
 int verb_adapters(Cli *c, char **args) {
-        CLEANUP(table_freep) Table *t = NULL;
-        CLEANUP(json_putp) json_object *all = NULL;
-        int r;
-
-        r = cli_connect(c);
-        if (r == CLI_DONE)
-                r = cli_objects(c, CLI_INTERFACE("Adapter"), "id", &all);
-        if (r != CLI_DONE)
-                return r;
-        if (cli_print_json(c, all))
-                return CLI_DONE;
-
-        t = table_new(7, (const char *[]) { "ADAPTER", "TYPE", "MODE", "STATE", "DOMAINS", "HOST'S",
-                                            "ASSIGNED" });
-        r = t ? 0 : -ENOMEM;
-        for (size_t i = 0; r >= 0 && i < json_object_array_length(all); i++) {
-                char domains[AP_MASK_LIST_SIZE], host[AP_MASK_LIST_SIZE], assigned[AP_MASK_LIST_SIZE], id[8];
-                json_object *o = json_object_array_get_idx(all, i);
-
-                (void) snprintf(id, sizeof id, "0x%02x", (unsigned) json_number(o, "id") & 0xff);
-                r = table_add(t, (const char *[]) { id, json_text(o, "type"), json_text(o, "mode"),
-                                                    adapter_state(o), json_list(o, "domains", domains),
-                                                    json_list(o, "host_domains", host),
-                                                    json_list(o, "assigned_domains", assigned) });
-        }
-        if (r < 0)
-                return cli_broken(c, r);
-
-        table_print(t, c->out, c->colour);
-        return CLI_DONE;
+        return cli_list(c, CLI_INTERFACE("Adapter"), "id", add_adapter, 7,
+                        (const char *[]) { "ADAPTER", "TYPE", "MODE", "STATE", "DOMAINS", "HOST'S",
+                                           "ASSIGNED" });
 }
 
 static int append_filter(Cli *c, sd_bus_message *m) {

@@ -35,35 +35,18 @@ static const char *flags_of(json_object *o, char buf[static 64]) {
         return buf;
 }
 
+static int add_matrix(Table *t, json_object *o) {
+        char adapters[AP_MASK_LIST_SIZE], domains[AP_MASK_LIST_SIZE], flags[64];
+
+        return table_add(t, (const char *[]) { json_text(o, "name"), json_text(o, "state"),
+                                               json_list(o, "adapters", adapters),
+                                               json_list(o, "domains", domains), json_text(o, "owner"),
+                                               flags_of(o, flags) });
+}
+
 int verb_list(Cli *c, char **args) {
-        CLEANUP(table_freep) Table *t = NULL;
-        CLEANUP(json_putp) json_object *all = NULL;
-        int r;
-
-        r = cli_connect(c);
-        if (r == CLI_DONE)
-                r = cli_objects(c, MATRIX, "name", &all);
-        if (r != CLI_DONE)
-                return r;
-        if (cli_print_json(c, all))
-                return CLI_DONE;
-
-        t = table_new(6, (const char *[]) { "NAME", "STATE", "ADAPTERS", "DOMAINS", "GUEST", "FLAGS" });
-        r = t ? 0 : -ENOMEM;
-        for (size_t i = 0; r >= 0 && i < json_object_array_length(all); i++) {
-                char adapters[AP_MASK_LIST_SIZE], domains[AP_MASK_LIST_SIZE], flags[64];
-                json_object *o = json_object_array_get_idx(all, i);
-
-                r = table_add(t, (const char *[]) { json_text(o, "name"), json_text(o, "state"),
-                                                    json_list(o, "adapters", adapters),
-                                                    json_list(o, "domains", domains), json_text(o, "owner"),
-                                                    flags_of(o, flags) });
-        }
-        if (r < 0)
-                return cli_broken(c, r);
-
-        table_print(t, c->out, c->colour);
-        return CLI_DONE;
+        return cli_list(c, MATRIX, "name", add_matrix, 6,
+                        (const char *[]) { "NAME", "STATE", "ADAPTERS", "DOMAINS", "GUEST", "FLAGS" });
 }
 
 /* Connects and looks the matrix up. */

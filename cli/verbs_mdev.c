@@ -59,34 +59,17 @@ int verb_mdev_types(Cli *c, char **args) {
         return CLI_DONE;
 }
 
+static int add_mdev(Table *t, json_object *o) {
+
+        return table_add(t, (const char *[]) {
+                                    json_text(o, "uuid"), json_text(o, "parent"), json_text(o, "type"),
+                                    json_text(o, "state"), json_flag(o, "ours") ? "yes" : "no",
+                                    json_flag(o, "in_use") ? "yes" : "no", json_text(o, "guest") });
+}
+
 int verb_mdev_list(Cli *c, char **args) {
-        CLEANUP(table_freep) Table *t = NULL;
-        CLEANUP(json_putp) json_object *all = NULL;
-        int r;
-
-        r = cli_connect(c);
-        if (r == CLI_DONE)
-                r = cli_objects(c, MDEV, "uuid", &all);
-        if (r != CLI_DONE)
-                return r;
-        if (cli_print_json(c, all))
-                return CLI_DONE;
-
-        t = table_new(7, (const char *[]) { "UUID", "PARENT", "TYPE", "STATE", "OURS", "IN USE", "GUEST" });
-        r = t ? 0 : -ENOMEM;
-        for (size_t i = 0; r >= 0 && i < json_object_array_length(all); i++) {
-                json_object *o = json_object_array_get_idx(all, i);
-
-                r = table_add(t, (const char *[]) {
-                                         json_text(o, "uuid"), json_text(o, "parent"), json_text(o, "type"),
-                                         json_text(o, "state"), json_flag(o, "ours") ? "yes" : "no",
-                                         json_flag(o, "in_use") ? "yes" : "no", json_text(o, "guest") });
-        }
-        if (r < 0)
-                return cli_broken(c, r);
-
-        table_print(t, c->out, c->colour);
-        return CLI_DONE;
+        return cli_list(c, MDEV, "uuid", add_mdev, 7,
+                        (const char *[]) { "UUID", "PARENT", "TYPE", "STATE", "OURS", "IN USE", "GUEST" });
 }
 
 static int append_attrs(Cli *c, sd_bus_message *m) {

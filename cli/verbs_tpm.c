@@ -31,34 +31,17 @@ static const char *flags_of(json_object *o, char buf[static 64]) {
         return buf;
 }
 
+static int add_tpm(Table *t, json_object *o) {
+        char flags[64];
+
+        return table_add(t, (const char *[]) { json_text(o, "name"), json_text(o, "state"),
+                                               json_text(o, "model"), json_text(o, "guest"),
+                                               flags_of(o, flags) });
+}
+
 int verb_tpm_list(Cli *c, char **args) {
-        CLEANUP(table_freep) Table *t = NULL;
-        CLEANUP(json_putp) json_object *all = NULL;
-        int r;
-
-        r = cli_connect(c);
-        if (r == CLI_DONE)
-                r = cli_objects(c, TPM, "name", &all);
-        if (r != CLI_DONE)
-                return r;
-        if (cli_print_json(c, all))
-                return CLI_DONE;
-
-        t = table_new(5, (const char *[]) { "NAME", "STATE", "MODEL", "GUEST", "FLAGS" });
-        r = t ? 0 : -ENOMEM;
-        for (size_t i = 0; r >= 0 && i < json_object_array_length(all); i++) {
-                json_object *o = json_object_array_get_idx(all, i);
-                char flags[64];
-
-                r = table_add(t, (const char *[]) { json_text(o, "name"), json_text(o, "state"),
-                                                    json_text(o, "model"), json_text(o, "guest"),
-                                                    flags_of(o, flags) });
-        }
-        if (r < 0)
-                return cli_broken(c, r);
-
-        table_print(t, c->out, c->colour);
-        return CLI_DONE;
+        return cli_list(c, TPM, "name", add_tpm, 5,
+                        (const char *[]) { "NAME", "STATE", "MODEL", "GUEST", "FLAGS" });
 }
 
 static int find(Cli *c, const char *name, char **ret_path) {

@@ -88,6 +88,19 @@ Bus *bus_free(Bus *b) {
         return NULL;
 }
 
+int bus_add_root(Bus *b, const char *interface, const sd_bus_vtable *vtable) {
+        int r;
+
+        assert(b->n_slots < ELEMENTS(b->slots));
+
+        r = sd_bus_add_object_vtable(b->bus, &b->slots[b->n_slots], BUS_ROOT, interface, vtable, &b->object);
+        if (r < 0)
+                return r;
+
+        b->n_slots++;
+        return 0;
+}
+
 int bus_add_objects(Bus *b, const char *kind, const char *interface, const sd_bus_vtable *vtable,
                     sd_bus_object_find_t find, sd_bus_node_enumerator_t enumerate) {
         BusKind *k = &b->kinds[b->n_kinds];

@@ -91,13 +91,5 @@ const sd_bus_vtable bus_hook_vtable[] = {
 };
 
 int bus_hook_add(Bus *b) {
-        int r;
-
-        r = sd_bus_add_object_vtable(b->bus, &b->slots[b->n_slots], BUS_ROOT, BUS_INTERFACE("Hook"),
-                                     bus_hook_vtable, &b->object);
-        if (r < 0)
-                return r;
-
-        b->n_slots++;
-        return 0;
+        return bus_add_root(b, BUS_INTERFACE("Hook"), bus_hook_vtable);
 }

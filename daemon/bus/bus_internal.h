@@ -315,6 +315,8 @@ extern const sd_bus_vtable bus_manager_vtable[], bus_matrix_vtable[], bus_mdev_v
         bus_adapter_vtable[], bus_guest_vtable[], bus_tpm_vtable[], bus_hook_vtable[], bus_mdevctl_vtable[],
         bus_own_vtable[];
 
+/* An interface of the object at BUS_ROOT itself. */
+int bus_add_root(Bus *b, const char *interface, const sd_bus_vtable *vtable);
 /* Objects below BUS_ROOT/@kind. */
 int bus_add_objects(Bus *b, const char *kind, const char *interface, const sd_bus_vtable *vtable,
                     sd_bus_object_find_t find, sd_bus_node_enumerator_t enumerate);

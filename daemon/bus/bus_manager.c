@@ -499,6 +499,5 @@ const sd_bus_vtable bus_manager_vtable[] = {
 };
 
 int bus_manager_add(Bus *b) {
-        return sd_bus_add_object_vtable(b->bus, &b->slots[b->n_slots++], BUS_ROOT, BUS_INTERFACE("Manager"),
-                                        bus_manager_vtable, &b->object);
+        return bus_add_root(b, BUS_INTERFACE("Manager"), bus_manager_vtable);
 }

@@ -347,11 +347,5 @@ const sd_bus_vtable bus_own_vtable[] = {
 };
 
 int bus_own_add(Bus *b) {
-        int r;
-
-        r = sd_bus_add_object_vtable(b->bus, &b->slots[b->n_slots], BUS_ROOT, BUS_INTERFACE("Host"),
-                                     bus_own_vtable, &b->object);
-        if (r >= 0)
-                b->n_slots++;
-        return r;
+        return bus_add_root(b, BUS_INTERFACE("Host"), bus_own_vtable);
 }
