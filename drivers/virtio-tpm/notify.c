@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,14 +16,15 @@
 #define FIRST_FD    3 /* SD_LISTEN_FDS_START */
 #define PENDING_MAX 128
 
-/* What the manager does not know yet: the last word about each name. */
-typedef struct Pending {
+/* The last word about a name that the manager is to know. */
+typedef struct Word {
         char name[16];
-        int fd; /* our own; -1: to be forgotten */
-} Pending;
+        int fd;       /* -1: to be forgotten */
+        bool removed; /* it knows already that what had this name before is to be forgotten */
+} Word;
 
 static int notify_fd = -1;
-static Pending pending[PENDING_MAX];
+static Word pending[PENDING_MAX]; /* what it does not know yet, with descriptors of our own */
 static unsigned n_pending;
 static uint32_t *notify_unsaid; /* NULL: the manager is waited for */
 static Loop *notify_loop;
@@ -82,24 +84,25 @@ static int notify_send_fd(const char *text, int fd) {
         return sendmsg(notify_fd, &m, MSG_NOSIGNAL | (notify_unsaid ? MSG_DONTWAIT : 0)) < 0 ? -errno : 0;
 }
 
-static int discard_now(const char *name) {
-        char text[128];
-
-        (void) snprintf(text, sizeof text, "FDSTOREREMOVE=1\nFDNAME=%s", name);
-        return notify_send(text);
-}
-
-static int store_now(const char *name, int fd) {
+/* Two messages. That one of them was taken is noted: to begin anew with each try would fill whatever room there is with the first one, for
+ * ever, where the manager makes room for one at a time. */
+static int say(Word *w) {
         char text[128];
         int r;
 
-        r = discard_now(name);
-        if (r < 0 || fd < 0)
-                return r;
+        if (!w->removed) {
+                (void) snprintf(text, sizeof text, "FDSTOREREMOVE=1\nFDNAME=%s", w->name);
+                r = notify_send(text);
+                if (r < 0)
+                        return r;
+                w->removed = true;
+        }
+        if (w->fd < 0)
+                return 0;
 
         /* FDPOLL=0: the manager would take a hang-up for a reason to forget it; we want to see the hang-up ourselves */
-        (void) snprintf(text, sizeof text, "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", name);
-        return notify_send_fd(text, fd);
+        (void) snprintf(text, sizeof text, "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", w->name);
+        return notify_send_fd(text, w->fd);
 }
 
 static void pending_drop(unsigned i) {
@@ -108,7 +111,7 @@ static void pending_drop(unsigned i) {
 }
 
 static void on_room(void *userdata, uint32_t events) {
-        while (n_pending > 0 && store_now(pending[0].name, pending[0].fd) != -EAGAIN)
+        while (n_pending > 0 && say(&pending[0]) != -EAGAIN)
                 pending_drop(0); /* what it refuses it would refuse again */
         if (n_pending > 0)
                 return;
@@ -117,19 +120,19 @@ static void on_room(void *userdata, uint32_t events) {
 }
 
 /* A copy of the descriptor: the owner may close it meanwhile. */
-static void put_off(const char *name, int fd) {
+static void put_off(const Word *w) {
         unsigned i = 0;
 
         *notify_unsaid = 1;
-        while (i < n_pending && strcmp(pending[i].name, name) != 0)
+        while (i < n_pending && strcmp(pending[i].name, w->name) != 0)
                 i++;
         if (i < n_pending)
-                fd_close(pending[i].fd);
+                fd_close(pending[i].fd); /* what was removed for it stays removed */
         else if (n_pending == PENDING_MAX)
                 return; /* more than there are names */
         else
-                (void) snprintf(pending[n_pending++].name, sizeof pending[i].name, "%s", name);
-        pending[i].fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+                pending[n_pending++] = *w;
+        pending[i].fd = w->fd < 0 ? -1 : fcntl(w->fd, F_DUPFD_CLOEXEC, 0);
         if (room.fd < 0)
                 (void) loop_watch(notify_loop, &room, notify_fd,
                                   EPOLLOUT); /* fails: then it is never said */
@@ -155,14 +158,16 @@ int notify_send(const char *text) {
 }
 
 int notify_store(const char *name, int fd) {
+        Word w = { .fd = fd };
         int r;
 
         if (notify_fd < 0)
                 return 0;
-        r = n_pending > 0 ? -EAGAIN : store_now(name, fd);
+        (void) snprintf(w.name, sizeof w.name, "%s", name);
+        r = n_pending > 0 ? -EAGAIN : say(&w);
         if (r != -EAGAIN || !notify_unsaid)
                 return r;
-        put_off(name, fd);
+        put_off(&w);
         return 0;
 }
 
