@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
+#include "drivers/virtio-tpm/notify.h"
 #include "drivers/virtio-tpm/report.h"
 
 #define ANSWER_MAX 4096
@@ -66,9 +67,9 @@ static void do_status(ControlClient *k) {
         const DeviceCounters *n = &s->counters;
         Answer a = {};
 
-        add(&a, "version=%s\nfront=%s\nconnected=%s\nmachine=%d\ntpm=%s\n", GUESTCRYPT_VERSION,
-            c->server->front->name, c->server->s->connected ? "yes" : "no", (int) c->server->s->machine,
-            tpm_step_name(c->device->tpm));
+        add(&a, "version=%s\nmanager=%s\nfront=%s\nconnected=%s\nmachine=%d\ntpm=%s\n", GUESTCRYPT_VERSION,
+            notify_manager(), c->server->front->name, c->server->s->connected ? "yes" : "no",
+            (int) c->server->s->machine, tpm_step_name(c->device->tpm));
         add(&a,
             "device-status=0x%02" PRIx32 "\nfeatures=0x%" PRIx64
             "\nrunning=%s\nrequest=%s\ndraining=%s\nranges=%zu\n",

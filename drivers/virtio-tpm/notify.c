@@ -153,6 +153,10 @@ void notify_end(void) {
         notify_unsaid = NULL;
 }
 
+const char *notify_manager(void) {
+        return notify_fd < 0 ? "none" : n_pending > 0 ? "behind" : "told";
+}
+
 int notify_send(const char *text) {
         return notify_send_fd(text, -1);
 }

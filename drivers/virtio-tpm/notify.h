@@ -18,6 +18,9 @@ int notify_open(void);
 void notify_begin(Loop *loop, uint32_t *unsaid);
 void notify_end(void);
 
+/* "none"; "told": it knows everything; "behind": it does not. */
+const char *notify_manager(void);
+
 /* Sends assignments such as "READY=1", newline-separated. 0 or -errno. */
 int notify_send(const char *text);
 

@@ -225,11 +225,10 @@ static void test_restart_limit(void **state) {
                 pid_t pid = life_pid(&life, uuid, "swtpm.pid");
 
                 life_kill(&life, uuid, "swtpm.pid");
-                while (life_view(&life, uuid).state != VTPM_FAILED &&
-                       (life_pid(&life, uuid, "swtpm.pid") == pid ||
-                        life_pid(&life, uuid, "swtpm.pid") == 0 ||
-                        life_view(&life, uuid).state == VTPM_STOPPING))
-                        life_pump(&life);
+                LIFE_PUMP_UNTIL(&life, life_view(&life, uuid).state == VTPM_FAILED ||
+                                               (life_pid(&life, uuid, "swtpm.pid") != pid &&
+                                                life_pid(&life, uuid, "swtpm.pid") != 0 &&
+                                                life_view(&life, uuid).state != VTPM_STOPPING));
         }
         assert_int_equal(n, 6);
         assert_non_null(strstr(life_view(&life, uuid).problems[0], "again and again"));
@@ -342,19 +341,16 @@ static void check_after_death(Uuid uuid) {
 
         assert_int_equal(life_open(&life), 0);
         (void) life_set_guest(&life, uuid, NULL); /* comes after what is under way */
-        while (!settled(uuid))
-                life_pump(&life);
+        LIFE_PUMP_UNTIL(&life, settled(uuid));
         if (life.vtpm->ops->get(life.vtpm, uuid, &v) < 0) {
                 /* perhaps it appears yet, when the job has ended that makes it */
                 const VtpmSpec spec = { .name = "one", .uuid = uuid, .no_certificates = true };
                 int r;
 
-                do /* and takes the directory in which it worked with it, perhaps under ours */
-                        r = life_define(&life, &spec);
-                while (r == VTPM_UNAVAILABLE);
+                /* and takes the directory in which it worked with it, perhaps under ours */
+                LIFE_PUMP_UNTIL(&life, (r = life_define(&life, &spec)) != VTPM_UNAVAILABLE);
                 assert_true(r == VTPM_DONE || r == VTPM_EXISTS);
-                while (life.vtpm->ops->get(life.vtpm, uuid, &v) < 0)
-                        life_pump(&life);
+                LIFE_PUMP_UNTIL(&life, life.vtpm->ops->get(life.vtpm, uuid, &v) >= 0);
         }
         assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
         guest_open(&vmm, &life, uuid);
@@ -577,9 +573,9 @@ static void test_bad_records(void **state) {
                          0);
         life_close(&life);
         assert_int_equal(life_open(&life), 0);
-        while (access(life_path(&life, VTPM_STATE_DIR "/tpms/.new-0fdcd2d6-1a3c-4dc2-8d3c-d7fb0b0ec3ac"),
-                      F_OK) == 0)
-                life_pump(&life);
+        LIFE_PUMP_UNTIL(&life, access(life_path(&life, VTPM_STATE_DIR
+                                                "/tpms/.new-0fdcd2d6-1a3c-4dc2-8d3c-d7fb0b0ec3ac"),
+                                      F_OK) < 0);
         assert_int_equal(access(life_path(&life, VTPM_STATE_DIR "/tpms/readme"), F_OK), 0);
 }
 
@@ -614,8 +610,7 @@ static void test_programs(void **state) {
         /* a job that is killed leaves nothing */
         write_program("swtpm_setup", "#!/bin/sh\nkill -9 $PPID\n");
         assert_int_equal(life_define(&life, &(VtpmSpec) { .name = "two" }), VTPM_TOOL);
-        while (count_left() > 0)
-                life_pump(&life);
+        LIFE_PUMP_UNTIL(&life, count_left() == 0);
 
         /* swtpm that ends at once: before the device is there, or soon afterwards */
         write_program("swtpm", "#!/bin/sh\nexit 7\n");

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -131,6 +132,7 @@ static pid_t spawn(char **argv, const sigset_t *set) {
         if (pid > 0)
                 return pid;
 
+        (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
         (void) sigprocmask(SIG_UNBLOCK, set, NULL);
         (void) setenv("NOTIFY_SOCKET", notify_name, 1);
         if (n_stored > 0)

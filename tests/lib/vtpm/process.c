@@ -12,6 +12,9 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,7 +45,7 @@ static pid_t spawn(char **argv, const int keep[2], int output) {
         if (pid > 0)
                 return pid;
 
-        (void) prctl(PR_SET_PDEATHSIG, SIGTERM);
+        (void) prctl(PR_SET_PDEATHSIG, SIGKILL); /* it may be stopped, and would hold our standard error */
         for (unsigned i = 0; i < 2; i++)
                 if (keep[i] >= 0)
                         (void) fcntl(keep[i], F_SETFD, 0);
@@ -105,7 +108,10 @@ void process_start(Process *p, const char *program, const char *fdstore, bool vh
         CHECK(fcntl(p->ready_fd, F_SETFL, O_NONBLOCK) == 0);
         vmm_init(&p->vmm, vhost, fds[0], NULL, NULL);
         p->vmm.posted = true;
-        CHECK(process_ready(p, 10000));
+        if (!process_ready(p, VMM_PATIENCE_MS)) {
+                process_tell(p);
+                CHECK(!"the device is ready");
+        }
 }
 
 bool process_ready(Process *p, int ms) {
@@ -129,21 +135,134 @@ bool process_ready(Process *p, int ms) {
         return false;
 }
 
-static void end(pid_t pid, int sig) {
-        int status;
+/* A connection to the device's control socket on which @request was sent. */
+static int ask(const Process *p, const char *request, int seconds) {
+        const struct timeval patience = { .tv_sec = seconds };
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-        if (pid <= 0)
-                return;
-        (void) kill(pid, sig);
-        (void) waitpid(pid, &status, 0);
+        CHECK(fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0);
+        (void) snprintf(address.sun_path, sizeof address.sun_path, "%s/control", p->directory);
+        if (connect(fd, (struct sockaddr *) &address, sizeof address) == 0 &&
+            send(fd, request, strlen(request), MSG_NOSIGNAL) == (ssize_t) strlen(request))
+                return fd;
+        (void) close(fd);
+        return -1;
+}
+
+/* All that the device says of itself. NULL: it says nothing. Static buffer. */
+static char *status(const Process *p, int seconds) {
+        static char text[8192];
+        int fd = ask(p, "status\n", seconds);
+        size_t size = 0;
+        ssize_t n = fd < 0 ? -1 : 1;
+
+        while (n > 0 && (size < 4 || strcmp(text + size - 4, "\nok\n") != 0)) {
+                n = recv(fd, text + size, sizeof text - 1 - size, 0);
+                if (n > 0)
+                        size += (size_t) n;
+                text[size] = '\0';
+        }
+        if (fd >= 0)
+                (void) close(fd);
+        return n > 0 ? text : NULL;
+}
+
+const char *process_value(const Process *p, const char *name) {
+        char *text = status(p, VMM_PATIENCE_MS / 1000), *save;
+
+        CHECK(text);
+        for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+                if (strncmp(line, name, strlen(name)) == 0 && line[strlen(name)] == '=')
+                        return line + strlen(name) + 1;
+        return "";
+}
+
+void process_settle(const Process *p) {
+        for (int i = 0; strcmp(process_value(p, "manager"), "told") != 0; i++) {
+                CHECK(i < VMM_PATIENCE_MS);
+                (void) poll(NULL, 0, 1);
+        }
+}
+
+static void tell_file(pid_t pid, const char *name) {
+        char path[64], line[256];
+        FILE *f;
+
+        (void) snprintf(path, sizeof path, "/proc/%d/%s", (int) pid, name);
+        f = fopen(path, "re");
+        while (f && fgets(line, sizeof line, f)) {
+                line[strcspn(line, "\n")] = '\0';
+                if (strcmp(name, "status") != 0 || strncmp(line, "State:", 6) == 0 || strstr(line, "Pnd:"))
+                        (void) fprintf(stderr, "  %s: %s\n", name, line);
+        }
+        if (f)
+                (void) fclose(f);
+}
+
+static void tell_process(const char *what, pid_t pid) {
+        (void) fprintf(stderr, "%s, process %d:\n", what, (int) pid);
+        tell_file(pid, "status");
+        tell_file(pid, "wchan");
+        tell_file(pid, "syscall");
+}
+
+/* Also one that was never ready. */
+static void tell_children(pid_t parent) {
+        char path[64];
+        FILE *f;
+        int pid;
+
+        (void) snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int) parent, (int) parent);
+        f = fopen(path, "re");
+        while (f && fscanf(f, "%d", &pid) == 1)
+                tell_process("the device", pid);
+        if (f)
+                (void) fclose(f);
+}
+
+void process_tell(Process *p) {
+        const char *text;
+
+        (void) fprintf(stderr, "the device that was ready last was process %d\n", (int) p->device);
+        tell_process("the store", p->store);
+        tell_children(p->store);
+        tell_process("swtpm", p->swtpm);
+        if (p->vmm.memory)
+                vmm_tell(&p->vmm);
+        text = status(p, 2);
+        (void) fprintf(stderr, "the device says%s\n%s", text ? ":" : " nothing", text ? text : "");
+}
+
+/* Waits for the end, but not for ever. */
+static bool ended(pid_t pid, int ms) {
+        int fd = (int) syscall(SYS_pidfd_open, pid, 0), status;
+        bool has_ended;
+
+        CHECK(fd >= 0);
+        has_ended = poll(&(struct pollfd) { .fd = fd, .events = POLLIN }, 1, ms) > 0;
+        (void) close(fd);
+        if (has_ended)
+                CHECK(waitpid(pid, &status, 0) == pid);
+        return has_ended;
 }
 
 void process_stop(Process *p) {
         struct dirent *e;
         DIR *dir;
 
-        end(p->store, SIGTERM);
-        end(p->swtpm, SIGKILL); /* its state is of no more use */
+        if (p->swtpm <= 0)
+                return;
+        if (p->store > 0) {
+                (void) kill(p->store, SIGTERM);
+                (void) kill(p->store, SIGCONT); /* a test that failed may have stopped it */
+                if (!ended(p->store, VMM_PATIENCE_MS)) {
+                        process_tell(p);
+                        CHECK(!"the store ends when it is told to");
+                }
+        }
+        (void) kill(p->swtpm, SIGKILL); /* its state is of no more use */
+        CHECK(ended(p->swtpm, VMM_PATIENCE_MS));
         if (p->ready_fd >= 0) {
                 (void) close(p->ready_fd);
                 vmm_done(&p->vmm);
@@ -155,6 +274,7 @@ void process_stop(Process *p) {
         if (dir)
                 (void) closedir(dir);
         (void) rmdir(p->directory);
+        *p = (Process) { .ready_fd = -1 };
 }
 
 int process_straight(Process *p) {

@@ -24,10 +24,21 @@ bool process_possible(void);
 
 /* @program and @fdstore are paths; @option is one more option, or NULL. */
 void process_start(Process *p, const char *program, const char *fdstore, bool vhost, const char *option);
+
+/* Does nothing with one that does not run. */
 void process_stop(Process *p);
 
 /* Waits until a device process is ready that was not before; or, with @ms of 0, tells whether one is. */
 bool process_ready(Process *p, int ms);
+
+/* The value of @name in the device's own account of itself. Static buffer. */
+const char *process_value(const Process *p, const char *name);
+
+/* Waits until the store has been told everything: what is killed before then loses the VMM. */
+void process_settle(const Process *p);
+
+/* What there is to be known of a wait that was in vain: processes, ring, the device's account; on stderr. */
+void process_tell(Process *p);
 
 /* An end of a connection to swtpm's data channel without a device, for comparison: @p has only ->swtpm then. */
 int process_straight(Process *p);

@@ -4,6 +4,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/pci_regs.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
@@ -15,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,7 +32,11 @@
 #define ROUNDS 2000 /* of the other side, before we take it that there will be no answer */
 
 void vmm_init(Vmm *v, bool vhost, int fd, void (*pump)(void *userdata), void *userdata) {
+        const struct timeval patience = { .tv_sec = VMM_PATIENCE_MS / 1000 };
+
         *v = (Vmm) { .vhost = vhost, .fd = fd, .queue_size = VMM_QUEUE, .pump = pump, .userdata = userdata };
+        CHECK(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0 &&
+              setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) == 0);
         v->memory_fd = memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         CHECK(v->memory_fd >= 0);
         CHECK(ftruncate(v->memory_fd, VMM_SIZE) == 0);
@@ -73,12 +79,20 @@ int vmm_send(Vmm *v, const void *data, size_t size, const int *fds, unsigned n_f
         }
         n = sendmsg(v->fd, &m, MSG_NOSIGNAL);
         if (n < 0)
-                return -errno;
+                return errno == EAGAIN ? -ETIMEDOUT : -errno;
         CHECK((size_t) n == size);
         return 0;
 }
 
+static uint64_t now_ms(void) {
+        struct timespec t;
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t) t.tv_sec * 1000 + (uint64_t) t.tv_nsec / 1000000;
+}
+
 int vmm_receive(Vmm *v, void *data, size_t size) {
+        uint64_t end = v->patient ? now_ms() + VMM_PATIENCE_MS : 0;
         size_t have = 0;
 
         for (unsigned i = 0; have < size; i++) {
@@ -89,7 +103,7 @@ int vmm_receive(Vmm *v, void *data, size_t size) {
                 n = recv(v->fd, (char *) data + have, size - have, v->pump ? MSG_DONTWAIT : 0);
                 if (n == 0)
                         return -EPIPE;
-                if (n < 0 && errno == EAGAIN && i < ROUNDS)
+                if (n < 0 && errno == EAGAIN && v->pump && (v->patient ? now_ms() < end : i < ROUNDS))
                         continue;
                 if (n < 0)
                         return errno == EAGAIN ? -ETIMEDOUT : errno == ECONNRESET ? -EPIPE : -errno;
@@ -476,24 +490,22 @@ int vmm_used(Vmm *v, uint32_t *ret_head, uint32_t *ret_length) {
 }
 
 int vmm_wait_used(Vmm *v, int ms, uint32_t *ret_head, uint32_t *ret_length) {
-        struct timespec now, end;
+        uint64_t end = now_ms() + (uint64_t) ms;
 
-        (void) clock_gettime(CLOCK_MONOTONIC, &end);
-        end.tv_sec += ms / 1000;
-        end.tv_nsec += ms % 1000 * 1000000L;
         for (;;) {
+                uint64_t now;
+
                 if (vmm_used(v, ret_head, ret_length))
                         return 1;
-                (void) clock_gettime(CLOCK_MONOTONIC, &now);
-                if (now.tv_sec > end.tv_sec || (now.tv_sec == end.tv_sec && now.tv_nsec >= end.tv_nsec))
+                now = now_ms();
+                if (now >= end)
                         return 0;
                 if (v->pump)
                         v->pump(v->userdata);
                 else {
                         struct pollfd p = { .fd = v->call_fd, .events = POLLIN };
-                        long left = (end.tv_sec - now.tv_sec) * 1000 + (end.tv_nsec - now.tv_nsec) / 1000000;
 
-                        CHECK(poll(&p, 1, (int) left + 1) >= 0 || errno == EINTR);
+                        CHECK(poll(&p, 1, (int) (end - now)) >= 0 || errno == EINTR);
                         (void) vmm_interrupts(v);
                 }
         }
@@ -503,6 +515,16 @@ static uint64_t drain(int fd) {
         uint64_t n;
 
         return read(fd, &n, sizeof n) == sizeof n ? n : 0;
+}
+
+void vmm_tell(Vmm *v) {
+        (void) fprintf(
+                stderr,
+                "the ring: %u offered (of which the guest's memory says %u), %u answered (%u were looked at), "
+                "flags %#x; last message number %u; features %#" PRIx64 "\n",
+                (unsigned) v->next_avail, (unsigned) get16(v, VMM_AVAIL + 2),
+                (unsigned) get16(v, VMM_USED + 2), (unsigned) v->next_used, (unsigned) get16(v, VMM_AVAIL),
+                (unsigned) v->id, v->features);
 }
 
 uint64_t vmm_interrupts(Vmm *v) {

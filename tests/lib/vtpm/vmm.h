@@ -22,6 +22,7 @@
 #define VMM_QUEUE    64
 
 #define VMM_MESSAGE_MAX 20000
+#define VMM_PATIENCE_MS 60000 /* a machine may be busy; what takes longer has been lost */
 
 typedef struct VmmDesc {
         uint64_t address;
@@ -39,6 +40,7 @@ typedef struct Vmm {
         bool posted;                  /* doorbells want no reply, as QEMU's */
         bool killed;                  /* the device is, so that it may send an answer twice */
         void (*pump)(void *userdata); /* runs the other side while we wait; NULL: it runs by itself */
+        bool patient;                 /* it does both: an answer takes as long as it takes */
         void *userdata;
 } Vmm;
 
@@ -71,6 +73,9 @@ int vmm_used(Vmm *v, uint32_t *ret_head, uint32_t *ret_length);
 
 /* The same, waiting at most @ms. 1, or 0 after that time. */
 int vmm_wait_used(Vmm *v, int ms, uint32_t *ret_head, uint32_t *ret_length);
+
+/* What there is to be known of a wait that was in vain, on stderr. */
+void vmm_tell(Vmm *v);
 
 /* How often the device interrupted since the last call. */
 uint64_t vmm_interrupts(Vmm *v);

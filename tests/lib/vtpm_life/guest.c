@@ -6,7 +6,6 @@
 #include <stdbool.h>
 #include <string.h>
 
-#define PATIENCE_MS   20000
 #define NO_SESSIONS   0x8001
 #define SESSIONS      0x8002
 #define RC_RETRY      0x922
@@ -70,7 +69,9 @@ static uint32_t run(Vmm *v, Buffer *b) {
         command.size = 2;
         put(&command, (uint32_t) size, 4);
         do { /* it may want to test itself first */
-                n = vmm_command(v, command.bytes, size, b->bytes, sizeof b->bytes, PATIENCE_MS);
+                n = vmm_command(v, command.bytes, size, b->bytes, sizeof b->bytes, VMM_PATIENCE_MS);
+                if (n < 10)
+                        vmm_tell(v);
                 assert(n >= 10);
                 r = get(b, 6, 4);
         } while (r == RC_RETRY);
@@ -84,6 +85,7 @@ void guest_open(Vmm *v, Life *l, Uuid uuid) {
         assert(fd >= 0);
         vmm_init(v, false, fd, life_pump,
                  l); /* the device tells its manager what it does, and waits for it */
+        v->patient = true;
         assert(vmm_start(v) == 0);
 }
 

@@ -19,6 +19,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -165,6 +166,21 @@ static void run_once(Life *l, const char *what) {
 
 void life_pump(void *life) {
         assert(sd_event_run(((Life *) life)->event, 1000) >= 0);
+}
+
+uint64_t life_patience(void) {
+        struct timespec t;
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000 + PATIENCE_US;
+}
+
+void life_pump_until(Life *l, uint64_t end, const char *what) {
+        if (life_patience() - PATIENCE_US > end) {
+                (void) fprintf(stderr, "'%s' did not come true in time\n", what);
+                abort();
+        }
+        life_pump(l);
 }
 
 void life_wait(Life *l) {

@@ -43,6 +43,11 @@ void life_close(Life *l);
 
 /* One turn of the loop, if there is something to do. */
 void life_pump(void *life);
+/* Runs the loop until the condition holds; ends the test, and says why, if that takes too long. */
+#define LIFE_PUMP_UNTIL(l, condition) \
+        for (uint64_t _end = life_patience(); !(condition); life_pump_until(l, _end, #condition))
+uint64_t life_patience(void);
+void life_pump_until(Life *l, uint64_t end, const char *what);
 /* Runs the loop until nothing is waited for. */
 void life_wait(Life *l);
 void life_answer(void *userdata, int r, VtpmVerdict verdict, const char *text, Uuid uuid);
