@@ -266,13 +266,13 @@ static int ask_and_lock(const Callout *c, const char *action, const char *json, 
                         return r;
                 r = lock(c);
                 if (r != CALLOUT_OK) {
-                        (void) callout_end(c, &text);
+                        (void) callout_end(c, process, &text);
                         return r;
                 }
                 if ((!daemon || callout_confirm(daemon) > 0) && !mdevctl_is_gone(c))
                         return CALLOUT_OK;
                 unlock(c);
-                (void) callout_end(c, &text);
+                (void) callout_end(c, process, &text);
                 free(TAKE(text));
         }
         return tell(c, "guestcryptd was started anew while it was asked; try again");
@@ -293,7 +293,7 @@ static int post(const Callout *c) {
 
         unlock(c);
         if (takes(c->action))
-                (void) callout_end(c, &text); /* it sees that mdevctl has ended, too */
+                (void) callout_end(c, c->mdevctl, &text); /* it sees that mdevctl has ended, too */
         return CALLOUT_OK;
 }
 
@@ -343,7 +343,7 @@ static int live_modify(const Callout *c) {
                 return r;
         r = config_write(c, &f.d.matrix);
         unlock(c);
-        (void) callout_end(c, &text);
+        (void) callout_end(c, getpid(), &text);
         return r;
 }
 

@@ -43,7 +43,8 @@ int callout_begin(const Callout *c, const char *action, const char *json, pid_t 
                   char **reterr_text);
 /* Whether that one is still there: 1; 0: there is another one, or none. */
 int callout_confirm(const char *daemon);
-int callout_end(const Callout *c, char **reterr_text);
+/* What @process has begun is over. */
+int callout_end(const Callout *c, pid_t process, char **reterr_text);
 /* What the daemon knows of a live mdev, for kernels that do not show it. */
 int callout_ask_matrix(const Callout *c, ApMatrix *ret, char **reterr_text);
 

@@ -89,18 +89,22 @@ int callout_confirm(const char *daemon) {
         return r > 0 && reply && strcmp(owner, daemon) == 0;
 }
 
-int callout_end(const Callout *c, char **reterr_text) {
+int callout_end(const Callout *c, pid_t process, char **reterr_text) {
         CLEANUP(bus_closep) sd_bus *bus = NULL;
         CLEANUP(message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
+        CLEANUP(fd_closep) int pidfd = -1;
         char id[UUID_STRING_SIZE];
         int r;
 
+        pidfd = (int) syscall(SYS_pidfd_open, process, 0);
+        if (pidfd < 0)
+                return -errno;
         r = open_bus(&bus, reterr_text);
         if (r < 0)
                 return r;
         r = sd_bus_message_new_method_call(bus, &m, BUS_NAME, BUS_ROOT, INTERFACE, "End");
         if (r >= 0)
-                r = sd_bus_message_append(m, "s", uuid_format(c->uuid, id));
+                r = sd_bus_message_append(m, "sh", uuid_format(c->uuid, id), pidfd);
         return r < 0 ? r : exchange(bus, m, &reply, reterr_text);
 }
 

@@ -179,18 +179,20 @@ static int method_begin(sd_bus_message *m, void *userdata, sd_bus_error *error) 
 
 static int method_end(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Bus *b = bus_of(userdata);
+        int pidfd, r;
         Uuid uuid;
         uid_t uid;
-        int r;
 
         r = authz_check_root(b, m, &uid, error);
         if (r < 0)
                 return r;
         r = read_a_uuid(m, &uuid, error);
+        if (r >= 0)
+                r = sd_bus_message_read(m, "h", &pidfd);
         if (r < 0)
                 return r;
 
-        engine_mdevctl_end(b->engine, uuid);
+        engine_mdevctl_end(b->engine, uuid, pidfd);
         return sd_bus_reply_method_return(m, NULL);
 }
 
@@ -205,7 +207,7 @@ const sd_bus_vtable bus_mdevctl_vtable[] = {
                                 SD_BUS_RESULT("s", definition), method_export, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Begin", SD_BUS_ARGS("s", action, "s", uuid, "s", definition, "h", process),
                                 SD_BUS_NO_RESULT, method_begin, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("End", SD_BUS_ARGS("s", uuid), SD_BUS_NO_RESULT, method_end,
+        SD_BUS_METHOD_WITH_ARGS("End", SD_BUS_ARGS("s", uuid, "h", process), SD_BUS_NO_RESULT, method_end,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END,
 };

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
 
@@ -461,10 +462,29 @@ int engine_mdevctl_begin(Engine *e, MdevctlAction action, Uuid uuid, const char 
         return MIN(r, 0);
 }
 
-void engine_mdevctl_end(Engine *e, Uuid uuid) {
-        Reservation *v = find_reserved(e, uuid);
+/* Whom a pidfd is of; 0: a process that is gone, or that we cannot see. */
+static int process_of(int pidfd) {
+        CLEANUP(fclosep) FILE *f = NULL;
+        char line[128];
+        int pid = 0;
 
-        if (v && v->watch) /* none of an import or export */
+        (void) snprintf(line, sizeof line, "/proc/self/fdinfo/%d", pidfd);
+        f = fopen(line, "re");
+        while (f && pid == 0 && fgets(line, sizeof line, f))
+                if (strncmp(line, "Pid:", strlen("Pid:")) == 0)
+                        pid = atoi(line + strlen("Pid:"));
+        return MAX(pid, 0);
+}
+
+/* The callout of an mdevctl that was killed lives on for a while, and by then another mdevctl may be at work on the same: what
+ * that one has begun is not over. */
+void engine_mdevctl_end(Engine *e, Uuid uuid, int pidfd) {
+        Reservation *v = find_reserved(e, uuid);
+        int process = process_of(pidfd);
+
+        if (!v || !v->watch) /* which those of an import or export do not have */
+                return;
+        if (process > 0 && process == process_of(v->pidfd))
                 reservation_end(e, v);
 }
 

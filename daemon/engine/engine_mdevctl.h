@@ -21,8 +21,8 @@ typedef enum MdevctlAction {
  * of the process behind @pidfd (which stays the caller's), and then until it has been seen what came of it. */
 int engine_mdevctl_begin(Engine *e, MdevctlAction action, Uuid uuid, const char *json, int pidfd,
                          const EngineCaller *c, engine_done_t done, void *userdata, Refusal *reterr);
-/* It has been done, or has failed. Nothing happens if there is nothing of @uuid. */
-void engine_mdevctl_end(Engine *e, Uuid uuid);
+/* It has been done, or has failed. Nothing happens if there is nothing of @uuid that the process behind @pidfd has begun. */
+void engine_mdevctl_end(Engine *e, Uuid uuid, int pidfd);
 
 typedef struct EngineMdevctl {
         Uuid uuid;

@@ -118,7 +118,8 @@ int engine_mdevctl_begin(Engine *e, MdevctlAction action, Uuid uuid, const char 
         return fake_begin("mdevctl_begin", c, (FakeLater) { .done = done, .userdata = u }, reterr);
 }
 
-void engine_mdevctl_end(Engine *e, Uuid uuid) {
+void engine_mdevctl_end(Engine *e, Uuid uuid, int pidfd) {
+        fake.flag = fcntl(pidfd, F_GETFD) >= 0;
         fake.asked = "mdevctl_end";
         fake.asked_uuid = uuid;
 }

@@ -89,10 +89,12 @@ static void test_arguments(void **state) {
         assert_string_equal(fake.texts[0], JSON);
         assert_true(fake.flag); /* there was a descriptor */
 
+        fake.flag = false;
         reply = new_call(NULL, MDEVCTL, "End");
-        assert_true(sd_bus_message_append(reply, "s", UUID1_TEXT) >= 0);
+        assert_true(sd_bus_message_append(reply, "sh", UUID1_TEXT, process_fd) >= 0);
         (void) sd_bus_message_unref(succeeds(reply));
         assert_string_equal(fake.asked, "mdevctl_end");
+        assert_true(fake.flag);
 }
 
 static void test_list(void **state) {
@@ -129,7 +131,7 @@ static void test_callout_is_roots(void **state) {
         fake.asked = NULL;
         fails(call_of(begin, ":1.u5"), SD_BUS_ERROR_ACCESS_DENIED, "Only root may call 'Begin'");
         m = new_call(":1.u5", MDEVCTL, "End");
-        assert_true(sd_bus_message_append(m, "s", UUID1_TEXT) >= 0);
+        assert_true(sd_bus_message_append(m, "sh", UUID1_TEXT, process_fd) >= 0);
         fails(m, SD_BUS_ERROR_ACCESS_DENIED, "Only root may call 'End'");
         assert_null(fake.asked);
         assert_int_equal(w.n_asked, 0);
@@ -161,7 +163,7 @@ static void test_bad_arguments(void **state) {
         assert_true(sd_bus_message_append(m, "sssh", "define", UUID1_TEXT, json, process_fd) >= 0);
         fails(m, SD_BUS_ERROR_INVALID_ARGS, "longer than");
         m = new_call(NULL, MDEVCTL, "End");
-        assert_true(sd_bus_message_append(m, "s", "x") >= 0);
+        assert_true(sd_bus_message_append(m, "sh", "x", process_fd) >= 0);
         fails(m, SD_BUS_ERROR_INVALID_ARGS, "'x' is no UUID");
         assert_null(fake.asked);
 }

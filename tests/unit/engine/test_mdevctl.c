@@ -5,6 +5,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -432,30 +436,43 @@ static void test_what_lies_aside(void **state) {
 
 /* ---- what mdevctl is about to do ---- */
 
+/* Something that runs, in mdevctl's place. */
 typedef struct Process {
-        int fds[2]; /* readable once it has ended, as a pidfd is */
+        pid_t pid;
+        int pidfd;
 } Process;
 
 static Process process_new(void) {
-        Process p;
+        Process p = { .pid = fork() };
 
-        assert_int_equal(pipe2(p.fds, O_CLOEXEC), 0);
+        if (p.pid == 0) {
+                (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+                for (;;)
+                        (void) pause();
+        }
+        assert_true(p.pid > 0);
+        p.pidfd = (int) syscall(SYS_pidfd_open, p.pid, 0);
+        assert_true(p.pidfd >= 0);
         return p;
 }
 
 static void process_end(Process *p) {
-        p->fds[1] = fd_close(p->fds[1]);
+        if (p->pid > 0) {
+                (void) kill(p->pid, SIGKILL);
+                (void) waitpid(p->pid, NULL, 0);
+        }
+        p->pid = 0;
 }
 
 static void process_free(Process *p) {
         process_end(p);
-        p->fds[0] = fd_close(p->fds[0]);
+        p->pidfd = fd_close(p->pidfd);
 }
 
 static Reply begin(Env *env, Process *p, MdevctlAction action, const char *uuid, const char *json) {
         Refusal refusal = {};
         Reply reply = {};
-        int r = engine_mdevctl_begin(env->engine, action, uuid_of(uuid), json, p->fds[0], &root_caller,
+        int r = engine_mdevctl_begin(env->engine, action, uuid_of(uuid), json, p->pidfd, &root_caller,
                                      on_reply, &reply, &refusal);
 
         if (r != 0) {
@@ -521,7 +538,7 @@ static void test_begin_checks(void **state) {
         put(env, THEIRS, DEFINITION("manual", ADAPTER("4") "," ADAPTER("3") "," DOMAIN("6")));
         expect(begin(env, &p, MDEVCTL_MODIFY, THEIRS, DEFINITION("auto", ADAPTER("4") "," DOMAIN("6"))), 0,
                NULL);
-        engine_mdevctl_end(env->engine, uuid_of(THEIRS));
+        engine_mdevctl_end(env->engine, uuid_of(THEIRS), p.pidfd);
         env_settle(env);
         expect(begin(env, &p, MDEVCTL_START, THEIRS, DEFINITION("auto", ADAPTER("4") "," DOMAIN("6"))),
                VERDICT_OVERLAP, "m002"); /* but not start it */
@@ -558,7 +575,7 @@ static void test_begin_claims(void **state) {
                         process_free(&p);
                         p = process_new();
                 } else
-                        engine_mdevctl_end(env->engine, uuid_of(THEIRS));
+                        engine_mdevctl_end(env->engine, uuid_of(THEIRS), p.pidfd);
                 env_do(env, "define-start", uuid_n(1), &m);
                 env_do(env, "undefine-stop", uuid_n(1), NULL);
 
@@ -568,7 +585,7 @@ static void test_begin_claims(void **state) {
                         env_foreign(env, THEIRS, "3", "0x10");
                 else
                         env_put_file(env, DIR THEIRS, FREE);
-                engine_mdevctl_end(env->engine, uuid_of(THEIRS));
+                engine_mdevctl_end(env->engine, uuid_of(THEIRS), p.pidfd);
                 env_expect(env, "define", uuid_n(1), &m, VERDICT_OVERLAP, THEIRS);
                 env_settle(env);
                 env_expect(env, "define", uuid_n(1), &m, VERDICT_OVERLAP,
@@ -584,6 +601,37 @@ static void test_begin_claims(void **state) {
         process_free(&q);
 }
 
+/* A killed mdevctl's callout says at last that it is over, when another mdevctl is at work on the same definition. */
+static void test_end_of_another(void **state) {
+        Env *env = *state;
+        ApMatrix m = matrix_of("3", "0x10", "");
+        Process killed = process_new(), p = process_new();
+
+        expect(begin(env, &killed, MDEVCTL_DEFINE, THEIRS, FREE), 0, NULL);
+        process_end(&killed);
+        env_settle(env);
+        expect(begin(env, &p, MDEVCTL_DEFINE, THEIRS, FREE), 0, NULL);
+        engine_mdevctl_end(env->engine, uuid_of(THEIRS), killed.pidfd);
+        env_rescan(env);
+        env_settle(env);
+        env_expect(env, "define", uuid_n(1), &m, VERDICT_OVERLAP, "operation|" THEIRS);
+
+        /* nor one that runs, and what is no process at all */
+        process_free(&killed);
+        killed = process_new();
+        engine_mdevctl_end(env->engine, uuid_of(THEIRS), killed.pidfd);
+        engine_mdevctl_end(env->engine, uuid_of(THEIRS), env->root_fd);
+        env_rescan(env);
+        env_settle(env);
+        env_expect(env, "define", uuid_n(1), &m, VERDICT_OVERLAP, "operation|" THEIRS);
+
+        engine_mdevctl_end(env->engine, uuid_of(THEIRS), p.pidfd);
+        env_settle(env);
+        env_do(env, "define", uuid_n(1), &m);
+        process_free(&killed);
+        process_free(&p);
+}
+
 /* Both ask at once: one of them gets it, whoever it is. */
 static void test_race(void **state) {
         Env *env = *state;
@@ -595,7 +643,7 @@ static void test_race(void **state) {
                 Refusal refusal = {};
 
                 assert_int_equal(engine_mdevctl_begin(env->engine, MDEVCTL_DEFINE, uuid_of(THEIRS), FREE,
-                                                      p.fds[0], &root_caller, on_reply, &theirs_reply,
+                                                      p.pidfd, &root_caller, on_reply, &theirs_reply,
                                                       &refusal),
                                  0);
                 for (unsigned i = 0; i < turns; i++)
@@ -636,6 +684,7 @@ int main(void) {
                 TEST(test_what_lies_aside),
                 TEST(test_begin_checks),
                 TEST(test_begin_claims),
+                TEST(test_end_of_another),
                 TEST(test_race),
                 TEST(test_begin_blind),
                 cmocka_unit_test(test_crashes),
