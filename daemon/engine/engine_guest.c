@@ -10,7 +10,6 @@
 
 #define GUESTS_PER_TURN 64                      /* looked at in one turn of the loop */
 #define AGAIN_US        (5 * UINT64_C(1000000)) /* what has failed is tried again */
-#define QUESTION_US     UINT64_C(1000000)       /* for libvirt to answer one */
 
 /* ---- guests, by uuid ---- */
 
@@ -879,7 +878,7 @@ int engine_ask_guest(Engine *e, const char *name, void (*done)(void *userdata, i
 
         *q = (GuestQuestion) { .engine = e, .done = done, .userdata = userdata, .next = gs->questions };
         gs->questions = q;
-        r = sd_event_add_time_relative(e->event, &q->timer, CLOCK_MONOTONIC, QUESTION_US, 1,
+        r = sd_event_add_time_relative(e->event, &q->timer, CLOCK_MONOTONIC, GUEST_QUESTION_US, 1,
                                        on_question_late, q);
         if (r >= 0)
                 r = gs->virt->ops->find(gs->virt, name, on_question_answered, q);

@@ -17,6 +17,11 @@
 #include "engine/engine_internal.h"
 #include "store/holds.h"
 
+/* What others are granted. */
+#define HOOK_DEADLINE_US     (4 * UINT64_C(1000000))  /* the hook itself waits 5 s */
+#define HOOK_TPM_DEADLINE_US (18 * UINT64_C(1000000)) /* and 20 s for a TPM */
+#define GUEST_QUESTION_US    UINT64_C(1000000)        /* for libvirt to answer one */
+
 typedef struct Guest Guest;
 typedef struct GuestOp GuestOp;
 typedef struct HookOp HookOp;

@@ -11,9 +11,6 @@
 #include "base/log.h"
 #include "engine/engine_guest_internal.h"
 
-#define DEADLINE_US     (4 * UINT64_C(1000000))  /* the hook itself waits 5 s */
-#define TPM_DEADLINE_US (18 * UINT64_C(1000000)) /* and 20 s for a TPM */
-
 typedef enum HookKind {
         HOOK_ANSWER, /* nothing to do */
         HOOK_PREPARE,
@@ -482,8 +479,8 @@ static int hook_new(Guest *g, const EngineHook *h, const EngineCaller *c, engine
             copy_text(h->tpm, &op->tpm_name) < 0 || virt_wiring_copy(&w, &op->wiring) < 0 ||
             sd_event_add_time_relative(g->engine->event, &op->timer, CLOCK_MONOTONIC,
                                        op->kind == HOOK_PREPARE && h->tpm_model != TPM_MODEL_NONE
-                                               ? TPM_DEADLINE_US
-                                               : DEADLINE_US,
+                                               ? HOOK_TPM_DEADLINE_US
+                                               : HOOK_DEADLINE_US,
                                        0, on_late, op) < 0) {
                 (void) hook_free(op);
                 guest_discharge(g->engine, c && c->id ? c->id : "");

@@ -310,6 +310,13 @@ void env_wait(Env *env, const bool *flag) {
         }
 }
 
+void env_turns(Env *env, unsigned n, const bool *done) {
+        for (; n > 0; n--)
+                while (!env_turn(env, *done ? 0 : 1000000))
+                        if (*done)
+                                return;
+}
+
 static bool is_busy(const Env *env) {
         const Engine *e = env->engine;
 
@@ -353,8 +360,12 @@ void env_rest(Env *env) {
         turn_until_idle(env, is_late);
 }
 
-/* The engine's timers are so many times as fast and are not late, for the sake of many tests. */
-unsigned env_speed = 20;
+/* They are not late, either, for the sake of many tests. */
+unsigned env_speed = 20, env_slowness = 1, env_hurry = 1;
+
+static bool is_deadline(uint64_t usec) {
+        return usec == HOOK_DEADLINE_US || usec == HOOK_TPM_DEADLINE_US || usec == GUEST_QUESTION_US;
+}
 
 int __real_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec,
                                       uint64_t accuracy, sd_event_time_handler_t callback, void *userdata);
@@ -363,7 +374,8 @@ int __wrap_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clocki
 
 int __wrap_sd_event_add_time_relative(sd_event *e, sd_event_source **ret, clockid_t clock, uint64_t usec,
                                       uint64_t accuracy, sd_event_time_handler_t callback, void *userdata) {
-        return __real_sd_event_add_time_relative(e, ret, clock, usec / env_speed, 1, callback, userdata);
+        usec = is_deadline(usec) ? usec / env_hurry : usec * env_slowness / env_speed;
+        return __real_sd_event_add_time_relative(e, ret, clock, usec, 1, callback, userdata);
 }
 
 /* Who closes an inotify descriptor waits for the kernel, 15 ms each time: for thousands of engines a thread does that. Its

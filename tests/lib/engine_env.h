@@ -67,6 +67,8 @@ void env_reboot(Env *env, const char *sim_command);
 /* One turn of the loop; false if nothing happened within @timeout_us. */
 bool env_turn(Env *env, uint64_t timeout_us);
 void env_wait(Env *env, const bool *flag);
+/* So many turns in which something happens, however long that takes; fewer when all is quiet after @done. */
+void env_turns(Env *env, unsigned n, const bool *done);
 /* Until nothing is under way. */
 void env_settle(Env *env);
 /* The same, also of what is late on purpose: ends and marks on disk, problems. */
@@ -95,7 +97,9 @@ char *env_matrix_text(Env *env);
 void env_assert_no_overlap(Env *env);
 
 extern const EngineCaller root_caller;
-extern unsigned env_speed;
+/* The engine's timers are so many times as fast, and so many times as slow. How long a hook or libvirt may take is divided by
+ * env_hurry only, which is 1 but where a test waits for just that to pass: how fast this machine is decides no test. */
+extern unsigned env_speed, env_slowness, env_hurry;
 
 void reply_clear(Reply *reply);
 /* What a request returned at once, or the reply that came for it. */

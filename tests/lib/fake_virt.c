@@ -189,6 +189,14 @@ unsigned fake_virt_waiting(const FakeVirt *v) {
         return n;
 }
 
+bool fake_virt_waits_for_edit(const FakeVirt *v) {
+        const FakeCall *c = v->calls;
+
+        while (c && (c->refresh || c->find))
+                c = c->next;
+        return c;
+}
+
 static int on_answer(sd_event_source *s, void *userdata) {
         FakeVirt *v = userdata;
 

@@ -49,6 +49,8 @@ void fake_virt_disconnect(FakeVirt *v);
 /* Those calls that wait; the number of them. */
 unsigned fake_virt_answer(FakeVirt *v);
 unsigned fake_virt_waiting(const FakeVirt *v);
+/* Whether one of them is to change a guest. */
+bool fake_virt_waits_for_edit(const FakeVirt *v);
 
 FakeGuest *fake_virt_find(FakeVirt *v, Uuid uuid);
 /* Defined anew, with what @config says; @config NULL: undefined (what runs goes on as a transient one). */

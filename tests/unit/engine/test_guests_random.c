@@ -266,7 +266,7 @@ static void end(Play *p) {
         world_settle(w);
         for (unsigned n = 1; n <= GUESTS; n++)
                 world_kill(w, n);
-        for (unsigned turns = 0; left && turns < 200; turns++) {
+        for (unsigned turns = 0; left && turns < 2000; turns++) {
                 (void) env_turn(w->env, 100000);
                 left = false;
                 for (unsigned m = 1; m <= MATRICES; m++)

@@ -201,12 +201,12 @@ static void test_two_prepares(void **state) {
 static void test_release_wins(void **state) {
         World *w = *state;
         Reply prepare, release;
-        bool seen_refused = false, seen_done = false;
+        bool done = false;
 
-        for (unsigned n = 0; n < 40; n++) {
+        for (unsigned n = 0; !done; n++) {
                 world_hook_begin(w, 1, "prepare", &prepare);
-                for (unsigned i = 0; i < n; i++)
-                        (void) env_turn(w->env, 1000);
+                env_turns(w->env, n, &prepare.done);
+                done = prepare.done;
                 world_hook_begin(w, 1, "release", &release);
                 env_wait(w->env, &prepare.done);
                 env_wait(w->env, &release.done);
@@ -214,10 +214,11 @@ static void test_release_wins(void **state) {
                 assert_int_equal(release.r, 0);
                 assert_false(world_is_live(w, 1));
                 assert_null(world_hold(w, 1));
-                seen_refused |= prepare.r != 0;
-                seen_done |= prepare.r == 0;
+                if (n == 0)
+                        assert_int_not_equal(prepare.r, 0);
+                if (done)
+                        assert_int_equal(prepare.r, 0);
         }
-        assert_true(seen_refused && seen_done);
 }
 
 static void test_found_started(void **state) {
@@ -238,8 +239,7 @@ static void test_prepare_during_stop(void **state) {
         for (unsigned n = 0; n < 20; n++) {
                 hook_expect(w, 1, "prepare", 0, NULL);
                 world_hook_begin(w, 1, "release", &release);
-                for (unsigned i = 0; i < n; i++)
-                        (void) env_turn(w->env, 1000);
+                env_turns(w->env, n, &release.done);
                 world_hook_begin(w, 2, "prepare", &prepare);
                 env_wait(w->env, &prepare.done);
                 env_wait(w->env, &release.done);
@@ -625,19 +625,17 @@ static void test_reconnect(void **state) {
 /* A crash after each turn: the guest was told or not, starts or not, and nothing is left at its end. */
 static void test_crash(void **state) {
         World *w = *state;
-        bool done = false, lived = false;
+        bool done = false;
 
         world_define(w, 1, &(Wires) { .mdev = 1, .tpm_wired = 1 });
-        for (unsigned n = 0; n < 1000 && !done; n++) {
+        for (unsigned n = 0; !done; n++) {
                 Reply prepare;
 
                 world_hook_begin(w, 1, "prepare", &prepare);
-                for (unsigned i = 0; i < n; i++)
-                        (void) env_turn(w->env, 1000);
+                env_turns(w->env, n, &prepare.done);
                 done = prepare.done;
                 world_crash(w);
                 world_start(w);
-                lived |= world_is_live(w, 1);
                 if (done) { /* the guest has started */
                         fake_virt_run(&w->virt, guest_n(1), true);
                         hook_expect(w, 1, "started", 0, NULL);
@@ -650,7 +648,6 @@ static void test_crash(void **state) {
                 assert_int_equal(tpm(w, 1)->state, VTPM_DEFINED);
                 assert_null(world_hold(w, 1));
         }
-        assert_true(done && lived);
 }
 
 static void test_crash_release(void **state) {
@@ -658,14 +655,13 @@ static void test_crash_release(void **state) {
         bool done = false;
 
         world_define(w, 1, &(Wires) { .mdev = 1, .tpm_wired = 1 });
-        for (unsigned n = 0; n < 1000 && !done; n++) {
+        for (unsigned n = 0; !done; n++) {
                 Reply release;
 
                 assert_true(world_run(w, 1, NULL));
                 world_kill(w, 1);
                 world_hook_begin(w, 1, "release", &release);
-                for (unsigned i = 0; i < n; i++)
-                        (void) env_turn(w->env, 1000);
+                env_turns(w->env, n, &release.done);
                 done = release.done;
                 world_crash(w);
                 world_start(w); /* libvirt shows that it has ended */
@@ -673,7 +669,6 @@ static void test_crash_release(void **state) {
                 assert_int_equal(tpm(w, 1)->state, VTPM_DEFINED);
                 assert_null(world_hold(w, 1));
         }
-        assert_true(done);
 }
 
 /* Nothing answers: the hook is, in time; and nothing stays. */
@@ -683,7 +678,9 @@ static void test_too_late(void **state) {
 
         world_define(w, 3, &(Wires) { .tpm_wired = 1, .mdev = 2 });
         w->vtpm.held = true;
+        env_hurry = 20;
         (void) world_hook(w, 3, "prepare", &prepare);
+        env_hurry = 1;
         assert_reply(&prepare, VERDICT_STUCK, "not ready in time|g3", __FILE__, __LINE__);
         (void) world_hook(w, 3, "release", &release);
         assert_int_equal(release.r, 0);
@@ -706,7 +703,9 @@ static void test_not_settled(void **state) {
         engine_set_virt(w->env->engine, &w->virt.virt);
         engine_set_vtpm(w->env->engine, &w->vtpm.vtpm);
         assert_int_equal(world_hook(w, 3, "prepare", &reply), 0);
+        env_hurry = 20;
         (void) world_hook(w, 1, "prepare", &reply);
+        env_hurry = 1;
         assert_reply(&reply, VERDICT_STUCK, "not finished|g1", __FILE__, __LINE__);
         assert_int_equal(world_hook(w, 1, "reconnect", &reply), 0);
         assert_int_equal(world_hook(w, 1, "release", &reply), 0);

@@ -613,8 +613,7 @@ static void test_same_name(void **state) {
                 env_rest(env);
 
                 env_begin(env, "modify", uuid_n(2), &m, &reply);
-                for (unsigned i = 0; i < turns; i++)
-                        (void) env_turn(env, 2000);
+                env_turns(env, turns, &reply.done);
                 done = reply.done;
                 env_crash(env);
                 env_put_file(env, ENV_STATE "/matrices/" M1 ".xml", xml);
