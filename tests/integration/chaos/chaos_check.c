@@ -6,12 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 
 #define TEXT_MAX    65536
 #define HOLDERS_MAX 4096
+#define READS       8 /* of each of two that seem to have the same */
 
 typedef enum Kind { KIND_MDEV, KIND_RECORD, KIND_HOST } Kind;
 
@@ -20,6 +22,7 @@ typedef struct Holder {
         char path[512];
         char name[OWNER_SIZE];
         bool alternative;
+        int fds[2]; /* what is read; -1: not open */
         Ids adapters, domains;
 } Holder;
 
@@ -55,12 +58,43 @@ bool ids_parse_mask(const char *text, Ids *ret) {
         return true;
 }
 
-static bool slurp(const char *path, char text[static TEXT_MAX]) {
-        CLEANUP(fd_closep) int fd = -1;
-        ssize_t n;
+static void holder_close(Holder *h) {
+        for (unsigned i = 0; i < 2; i++)
+                h->fds[i] = fd_close(h->fds[i]);
+}
 
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-        n = fd < 0 ? -1 : read(fd, text, TEXT_MAX - 1);
+static bool holder_open(Holder *h) {
+        static const char *const names[][2] = {
+                [KIND_MDEV] = { "/ap_config", NULL },
+                [KIND_RECORD] = { "", NULL },
+                [KIND_HOST] = { "/apmask", "/aqmask" },
+        };
+        char path[600];
+
+        for (unsigned i = 0; i < 2; i++) {
+                if (!names[h->kind][i])
+                        continue;
+                (void) snprintf(path, sizeof path, "%s%s", h->path, names[h->kind][i]);
+                h->fds[i] = open(path, O_RDONLY | O_CLOEXEC);
+                if (h->fds[i] < 0) {
+                        holder_close(h);
+                        return false;
+                }
+        }
+        return true;
+}
+
+/* A record is replaced as a whole, by another file of the same name. */
+static bool is_in_place(const Holder *h) {
+        struct stat now, then;
+
+        return h->kind != KIND_RECORD || (stat(h->path, &now) == 0 && fstat(h->fds[0], &then) == 0 &&
+                                          now.st_dev == then.st_dev && now.st_ino == then.st_ino);
+}
+
+static bool slurp(int fd, char text[static TEXT_MAX]) {
+        ssize_t n = pread(fd, text, TEXT_MAX - 1, 0);
+
         if (n < 0)
                 return false;
         text[n] = 0;
@@ -69,11 +103,10 @@ static bool slurp(const char *path, char text[static TEXT_MAX]) {
 
 /* "MASK,MASK,MASK" */
 static bool read_mdev(Holder *h) {
-        char text[TEXT_MAX], path[600];
+        char text[TEXT_MAX];
         const char *comma;
 
-        (void) snprintf(path, sizeof path, "%s/ap_config", h->path);
-        if (!slurp(path, text))
+        if (!slurp(h->fds[0], text))
                 return false;
         comma = strchr(text, ',');
         return comma && ids_parse_mask(text, &h->adapters) && ids_parse_mask(comma + 1, &h->domains);
@@ -97,7 +130,7 @@ static void read_attributes(const char *xml, const char *name, Ids *ret) {
 static bool read_record(Holder *h) {
         char text[TEXT_MAX], *name;
 
-        if (!slurp(h->path, text))
+        if (!slurp(h->fds[0], text))
                 return false;
         name = strstr(text, " name='");
         name = strstr(text, "<guestcrypt:matrix") ? strstr(strstr(text, "<guestcrypt:matrix"), " name='")
@@ -111,13 +144,10 @@ static bool read_record(Holder *h) {
 }
 
 static bool read_host(Holder *h) {
-        char text[TEXT_MAX], path[600];
+        char text[TEXT_MAX];
 
-        (void) snprintf(path, sizeof path, "%s/apmask", h->path);
-        if (!slurp(path, text) || !ids_parse_mask(text, &h->adapters))
-                return false;
-        (void) snprintf(path, sizeof path, "%s/aqmask", h->path);
-        return slurp(path, text) && ids_parse_mask(text, &h->domains);
+        return slurp(h->fds[0], text) && ids_parse_mask(text, &h->adapters) && slurp(h->fds[1], text) &&
+               ids_parse_mask(text, &h->domains);
 }
 
 static bool read_holder(Holder *h) {
@@ -134,11 +164,12 @@ static bool read_holder(Holder *h) {
 static void add(Holder *holders, size_t *n, Kind kind, const char *dir, const char *entry) {
         Holder *h = &holders[*n];
 
-        *h = (Holder) { .kind = kind };
+        *h = (Holder) { .kind = kind, .fds = { -1, -1 } };
         (void) snprintf(h->path, sizeof h->path, "%s/%s", dir, entry);
         (void) snprintf(h->name, sizeof h->name, "%s", kind == KIND_HOST ? "the host" : entry);
-        if (*n + 1 < HOLDERS_MAX && read_holder(h)) /* one that has gone holds nothing */
+        if (*n + 1 < HOLDERS_MAX && holder_open(h) && read_holder(h)) /* one that has gone holds nothing */
                 ++*n;
+        holder_close(h);
 }
 
 static void add_all(Holder *holders, size_t *n, Kind kind, const char *path, const char *suffix) {
@@ -159,18 +190,33 @@ static bool are_rivals(const Holder *a, const Holder *b) {
         return true;
 }
 
+static bool overlap(const Holder *a, const Holder *b, unsigned *ret_adapter, unsigned *ret_domain) {
+        return are_rivals(a, b) && matrix_overlaps(&a->adapters, &a->domains, &b->adapters, &b->domains,
+                                                   ret_adapter, ret_domain);
+}
+
+/* What is read is this one device and this one file: when they are replaced meanwhile, by others of the same name, the descriptors
+ * tell. Between two of its reads @a has the queue, and there @b is read. */
+static bool overlap_lasts(Holder *a, Holder *b, unsigned *ret_adapter, unsigned *ret_domain) {
+        unsigned i = 0;
+
+        while (i < READS && read_holder(a) && read_holder(b) && is_in_place(b) && is_in_place(a) &&
+               overlap(a, b, ret_adapter, ret_domain))
+                i++;
+        return i == READS;
+}
+
 static void compare(Checker *c, Holder *a, Holder *b) {
         unsigned adapter, domain;
+        bool lasts;
 
-        if (!are_rivals(a, b) ||
-            !matrix_overlaps(&a->adapters, &a->domains, &b->adapters, &b->domains, &adapter, &domain))
+        if (!overlap(a, b, &adapter, &domain))
                 return;
-        /* first @a, which was read first: if it has the queue still, it had it when @b was read */
-        for (unsigned i = 0; i < 2; i++)
-                if (!read_holder(a) || !read_holder(b) || !are_rivals(a, b) ||
-                    !matrix_overlaps(&a->adapters, &a->domains, &b->adapters, &b->domains, &adapter,
-                                     &domain))
-                        return;
+        lasts = holder_open(a) && holder_open(b) && overlap_lasts(a, b, &adapter, &domain);
+        holder_close(a);
+        holder_close(b);
+        if (!lasts)
+                return;
 
         if (c->n_overlaps++ == 0)
                 (void) snprintf(c->first, sizeof c->first, "%02x.%04x is in '%s' and in '%s'", adapter,

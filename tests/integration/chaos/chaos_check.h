@@ -30,6 +30,6 @@ typedef struct Checker {
         char first[512]; /* what the first one was */
 } Checker;
 
-/* One look at everything. An overlap counts if it is still there when both sides are read once more: mdevs are read one after the
- * other, and a queue may have moved from one to the next in between. */
+/* One look at everything. An overlap counts if the same device, or file, has the queue each time that both sides are read once more:
+ * they are read one after the other, and a queue may have moved from one to the next in between. */
 void checker_look(Checker *c);

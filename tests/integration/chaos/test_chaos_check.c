@@ -3,8 +3,10 @@
 /* That the witness of the chaos test sees what it is there to see: overlaps are planted in directories like the real ones. */
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -76,6 +78,21 @@ static void put_record(Place *p, const char *name, unsigned adapter, unsigned do
         put(p->definitions, file, text);
 }
 
+/* As a store does it: the old one or the new one, nothing between. */
+static void put_anew(Place *p, const char *name, unsigned adapter) {
+        char from[256], to[256];
+
+        put_record(p, ".new", adapter, 0, "");
+        (void) snprintf(from, sizeof from, "%s/.new.xml", p->definitions);
+        (void) snprintf(to, sizeof to, "%s/%s.xml", p->definitions, name);
+        assert_int_equal(rename(from, to), 0);
+}
+
+typedef struct Moved {
+        Place *place;
+        atomic_bool stop;
+} Moved;
+
 static int setup(void **state) {
         Place *p = calloc(1, sizeof *p);
 
@@ -146,6 +163,30 @@ static void test_two_definitions(void **state) {
         assert_non_null(strstr(p->checker.first, "'two'"));
 }
 
+/* A queue goes from one definition to the other and back, never in both: as often as not between the witness's two reads. */
+static void *move(void *userdata) {
+        Moved *m = userdata;
+
+        for (unsigned n = 0; !atomic_load(&m->stop); n++) {
+                put_anew(m->place, n % 2 ? "two" : "one", n % 2 ? 2 : 3);
+                put_anew(m->place, n % 2 ? "one" : "two", 1);
+        }
+        return NULL;
+}
+
+static void test_moves(void **state) {
+        Moved m = { .place = *state };
+        pthread_t thread;
+
+        put_record(m.place, "two", 2, 0, "");
+        assert_int_equal(pthread_create(&thread, NULL, move, &m), 0);
+        for (unsigned i = 0; i < 2000; i++)
+                checker_look(&m.place->checker);
+        atomic_store(&m.stop, true);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(m.place->checker.n_overlaps, 0);
+}
+
 static void test_log(void **state) {
         Ids adapters = {}, domains = {};
         uint64_t before = log_now(), after;
@@ -171,6 +212,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_two_mdevs, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_mdev_and_host, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_two_definitions, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_moves, setup, teardown),
                 cmocka_unit_test(test_log),
         };
 

@@ -3,7 +3,8 @@
 /* race - people who use mdevctl, virsh and guestcryptctl at the same time, all for the same few queues. Each writes down what it surely
  * has: from the moment at which its tool said so, until the moment before it gives it up again. Never may two of these notes share a
  * queue, whichever tools they are of; nor may two devices in sysfs. Some of the tools are killed on the way; what has become of that is
- * looked up.
+ * looked up. It lasts SECONDS, and on a slow machine until each of them has had a device. What is wrong ends it at once, and the last
+ * commands of all are in SCRATCH-DIRECTORY/commands then, a line each that begins with the time.
  *
  * usage: race SECONDS STATE-DIRECTORY SCRATCH-DIRECTORY SEED TOOL...     mdevctl, virsh, guestcryptctl; each may be there more than once */
 
@@ -17,6 +18,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,7 +29,12 @@
 
 #define USERS_MAX   16
 #define NOTES       2 /* a user's: of the definition, of the device */
+#define UUID_SIZE   37
 #define KILLED_EACH 12
+#define PATIENCE    10 /* times as long as it is to last: until each user must have had a device */
+#define COMMANDS    64 /* of a user's, the last ones, are remembered */
+#define SAID_MAX    300
+#define LOST_MAX    256
 #define ADAPTERS    4
 #define DOMAINS     3
 
@@ -42,29 +50,43 @@ typedef struct Note {
 typedef enum Tool { TOOL_MDEVCTL, TOOL_VIRSH, TOOL_GUESTCRYPTCTL, _TOOL_MAX } Tool;
 static const char *const tools[] = { "mdevctl", "virsh", "guestcryptctl" };
 
+/* One that has been run: what, when, and what came of it. */
+typedef struct Command {
+        double begun, ended; /* seconds */
+        char line[256], said[SAID_MAX];
+        int status; /* as of waitpid() */
+} Command;
+
 typedef struct User {
         unsigned i, seed;
         Tool tool;
-        char uuid[37], file[256];
+        char uuid[UUID_SIZE], file[256];
         bool defined, live;
         Ids adapters, domains; /* of its definition */
         Note notes[NOTES];
+        char lost[LOST_MAX][UUID_SIZE]; /* a ring: what libvirtd may still be at work on */
+        unsigned n_lost;                /* ever */
         unsigned long done, refused, killed;
+        bool had_device;
+        Command commands[COMMANDS]; /* a ring */
+        unsigned n_commands;        /* ever */
 } User;
 
 static struct {
         pthread_mutex_t mutex;
+        pthread_cond_t changed;
         User users[USERS_MAX];
         unsigned n_users;
         const char *scratch;
         atomic_bool stop;
         unsigned n_wrong;
-} race = { .mutex = PTHREAD_MUTEX_INITIALIZER };
+} race = { .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
 static void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static void complain(const char *format, ...) {
         va_list ap;
 
+        (void) pthread_cond_signal(&race.changed);
         if (race.n_wrong++ >= 10)
                 return;
         va_start(ap, format);
@@ -85,6 +107,10 @@ static void note(User *u, unsigned which, const Ids *a, const Ids *d) {
 
         (void) pthread_mutex_lock(&race.mutex);
         *mine = (Note) { true, *a, *d };
+        if (which == 1 && !u->had_device) {
+                u->had_device = true;
+                (void) pthread_cond_signal(&race.changed);
+        }
         for (unsigned i = 0; i < race.n_users; i++)
                 for (unsigned k = 0; k < NOTES; k++) {
                         const User *o = &race.users[i];
@@ -108,20 +134,41 @@ static void unnote(User *u, unsigned which) {
 
 /* ---- tools ---- */
 
+static double seconds(void) {
+        struct timespec t;
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &t);
+        return (double) t.tv_sec + (double) t.tv_nsec / 1e9;
+}
+
+static Command *remember(User *u, char *const *argv) {
+        Command *c = &u->commands[u->n_commands++ % COMMANDS];
+        size_t n = 0;
+
+        *c = (Command) { .begun = seconds() };
+        for (; *argv && n < sizeof c->line; argv++)
+                n += (size_t) snprintf(c->line + n, sizeof c->line - n, "%s%s", n > 0 ? " " : "", *argv);
+        return c;
+}
+
 /* 1: it said that it is done; 0: that it is not; -1: it was killed, nobody knows. */
 static int run(User *u, Tool tool, const char *const *arguments) {
+        CLEANUP(fd_closep) int output = memfd_create("output", MFD_CLOEXEC);
         posix_spawn_file_actions_t actions;
         bool kill_it = pick(u, KILLED_EACH) == 0;
         char *argv[16] = { (char *) tools[tool] };
+        Command *c;
         pid_t pid;
-        int status;
 
+        if (output < 0)
+                abort();
         for (size_t i = 0; arguments[i]; i++)
                 argv[i + 1] = (char *) arguments[i];
+        c = remember(u, argv);
         (void) posix_spawn_file_actions_init(&actions);
         (void) posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-        (void) posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-        (void) posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
+        (void) posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
+        (void) posix_spawn_file_actions_adddup2(&actions, output, STDERR_FILENO);
         if (posix_spawnp(&pid, argv[0], &actions, NULL, argv, environ) != 0)
                 abort();
         (void) posix_spawn_file_actions_destroy(&actions);
@@ -129,15 +176,17 @@ static int run(User *u, Tool tool, const char *const *arguments) {
                 (void) usleep(pick(u, 40000));
                 (void) kill(pid, SIGKILL);
         }
-        if (waitpid(pid, &status, 0) < 0)
+        if (waitpid(pid, &c->status, 0) < 0)
                 abort();
-        if (WIFSIGNALED(status)) {
+        c->ended = seconds();
+        (void) pread(output, c->said, sizeof c->said - 1, 0);
+        if (WIFSIGNALED(c->status)) {
                 u->killed++;
                 return -1;
         }
-        u->done += WEXITSTATUS(status) == 0;
-        u->refused += WEXITSTATUS(status) != 0;
-        return WEXITSTATUS(status) == 0;
+        u->done += WEXITSTATUS(c->status) == 0;
+        u->refused += WEXITSTATUS(c->status) != 0;
+        return WEXITSTATUS(c->status) == 0;
 }
 
 #define RUN(u, ...) run(u, u->tool, (const char *const[]) { __VA_ARGS__, NULL })
@@ -212,27 +261,49 @@ static int act(User *u, const char *verb, const char *virsh_verb) {
                    u->tool == TOOL_VIRSH ? device_name(u, name) : u->uuid);
 }
 
-/* To a known state: nothing of it is there. Whoever was killed half way leaves what the next one of its kind can take away; for
- * virsh that is mdevctl, which libvirt may still be running. */
-static void clear(User *u) {
-        Tool tool = u->tool == TOOL_VIRSH ? TOOL_MDEVCTL : u->tool;
-        const char *const stop[] = { "stop", "--uuid", u->uuid, NULL };
-        const char *const undefine[] = { "undefine", "--uuid", u->uuid, NULL };
-        const char *const ours[] = { "undefine", "--stop", u->uuid, NULL };
-        char device[128], file[128];
+static void new_uuid(User *u) {
+        (void) snprintf(u->uuid, sizeof u->uuid, "a0000000-0000-4000-8000-%08x%04x", u->n_lost, u->i);
+}
 
-        (void) snprintf(device, sizeof device, "/sys/bus/mdev/devices/%s", u->uuid);
-        (void) snprintf(file, sizeof file, "/etc/mdevctl.d/matrix/%s", u->uuid);
-        for (unsigned i = 0; i < 20; i++) {
-                if (tool == TOOL_GUESTCRYPTCTL ? run(u, tool, ours) == 0
-                                               : access(device, F_OK) != 0 && access(file, F_OK) != 0)
+/* As it is in sysfs and in mdevctl's directory, by mdevctl. True: nothing of it is there any more. */
+static bool take_away(User *u, const char *uuid) {
+        const char *const stop[] = { "stop", "--uuid", uuid, NULL };
+        const char *const undefine[] = { "undefine", "--uuid", uuid, NULL };
+        char device[128], file[128];
+        struct stat st;
+
+        (void) snprintf(device, sizeof device, "/sys/bus/mdev/devices/%s", uuid);
+        (void) snprintf(file, sizeof file, "/etc/mdevctl.d/matrix/%s", uuid);
+        if (access(device, F_OK) == 0)
+                (void) run(u, TOOL_MDEVCTL, stop);
+        /* mdevctl empties a file before it writes it: killed in between, it leaves one that it can do nothing with, nor with any
+         * other definition while that one is there. */
+        if (stat(file, &st) == 0 && (st.st_size > 0 || unlink(file) < 0))
+                (void) run(u, TOOL_MDEVCTL, undefine);
+        return access(device, F_OK) != 0 && access(file, F_OK) != 0;
+}
+
+/* To a known state: nothing of it is there. Whoever was killed half way leaves what the next one of its kind can take away. */
+static void clear(User *u) {
+        const char *const ours[] = { "undefine", "--stop", u->uuid, NULL };
+        bool is_ours = u->tool == TOOL_GUESTCRYPTCTL;
+
+        for (unsigned i = 0; i < 20; i++)
+                if (is_ours ? run(u, u->tool, ours) == 0 : take_away(u, u->uuid))
                         break;
-                if (tool == TOOL_MDEVCTL) {
-                        (void) run(u, tool, stop);
-                        (void) run(u, tool, undefine);
-                }
-        }
         u->live = u->defined = false;
+}
+
+/* libvirtd goes on with what a killed virsh has asked for, and begins it at any time: nothing can be said of that device any more. */
+static void lose(User *u) {
+        (void) strcpy(u->lost[u->n_lost++ % LOST_MAX], u->uuid);
+        new_uuid(u);
+        u->live = u->defined = false;
+}
+
+static void take_away_lost(User *u) {
+        for (unsigned i = 0; i < MIN(u->n_lost, (unsigned) LOST_MAX); i++)
+                (void) take_away(u, u->lost[i]);
 }
 
 /* ---- a user ---- */
@@ -241,6 +312,7 @@ static void step(User *u) {
         Ids a = {}, d = {};
         int r;
 
+        take_away_lost(u);
         for (unsigned n = 1 + pick(u, 2); n > 0; n--)
                 a.has[adapters[pick(u, ADAPTERS)]] = true;
         for (unsigned n = 1 + pick(u, 2); n > 0; n--)
@@ -260,7 +332,7 @@ static void step(User *u) {
                         u->adapters = a;
                         u->domains = d;
                         note(u, 0, &a, &d);
-                } else if (pick(u, 4) == 0) /* what was killed may have been done later on */
+                } else if (r == 0 && pick(u, 4) == 0) /* something may be there that could not be cleared */
                         clear(u);
         } else if (pick(u, 3) == 0) {
                 unnote(u, 0);
@@ -289,7 +361,10 @@ static void step(User *u) {
 
         unnote(u, 0);
         unnote(u, 1);
-        clear(u);
+        if (u->tool == TOOL_VIRSH)
+                lose(u);
+        else
+                clear(u);
 }
 
 static void *play(void *userdata) {
@@ -301,9 +376,70 @@ static void *play(void *userdata) {
 }
 
 static void *watch(void *userdata) {
-        while (!atomic_load(&race.stop))
-                checker_look(userdata);
+        Checker *c = userdata;
+
+        while (!atomic_load(&race.stop)) {
+                checker_look(c);
+                if (c->n_overlaps > 0) {
+                        (void) pthread_mutex_lock(&race.mutex);
+                        complain("two have the same: %s", c->first);
+                        (void) pthread_mutex_unlock(&race.mutex);
+                        break;
+                }
+        }
         return NULL;
+}
+
+static bool all_had_devices(void) {
+        unsigned i = 0;
+
+        while (i < race.n_users && race.users[i].had_device)
+                i++;
+        return i == race.n_users;
+}
+
+/* As long as it is to last. */
+static void wait_for_end(unsigned long lasts) {
+        double begun = seconds(), now;
+
+        (void) pthread_mutex_lock(&race.mutex);
+        while ((now = seconds() - begun) < (double) lasts * PATIENCE && race.n_wrong == 0 &&
+               (now < (double) lasts || !all_had_devices())) {
+                struct timespec t;
+
+                (void) clock_gettime(CLOCK_REALTIME, &t);
+                t.tv_sec++;
+                (void) pthread_cond_timedwait(&race.changed, &race.mutex, &t);
+        }
+        (void) pthread_mutex_unlock(&race.mutex);
+}
+
+static void write_commands(void) {
+        char path[512];
+        FILE *f;
+
+        (void) snprintf(path, sizeof path, "%s/commands", race.scratch);
+        f = fopen(path, "we");
+        if (!f)
+                abort();
+        for (unsigned i = 0; i < race.n_users; i++) {
+                const User *u = &race.users[i];
+
+                for (unsigned n = u->n_commands - MIN(u->n_commands, (unsigned) COMMANDS); n < u->n_commands;
+                     n++) {
+                        const Command *c = &u->commands[n % COMMANDS];
+
+                        (void) fprintf(f, "%.6f - %.6f user %u: %s: %s %d: ", c->begun, c->ended, i, c->line,
+                                       WIFSIGNALED(c->status) ? "signal" : "status",
+                                       WIFSIGNALED(c->status) ? WTERMSIG(c->status)
+                                                              : WEXITSTATUS(c->status));
+                        for (const char *s = c->said; *s; s++)
+                                (void) fputc(*s == '\n' ? ' ' : *s, f);
+                        (void) fputc('\n', f);
+                }
+        }
+        if (fclose(f) != 0)
+                abort();
 }
 
 static bool parse_user(const char *name, unsigned seed) {
@@ -314,7 +450,7 @@ static bool parse_user(const char *name, unsigned seed) {
         *u = (User) { .i = race.n_users, .seed = seed + race.n_users };
         while (u->tool < _TOOL_MAX && strcmp(tools[u->tool], name) != 0)
                 u->tool++;
-        (void) snprintf(u->uuid, sizeof u->uuid, "a0000000-0000-4000-8000-%012x", u->i);
+        new_uuid(u);
         (void) snprintf(u->file, sizeof u->file, "%s/user-%u", race.scratch, u->i);
         race.n_users++;
         return u->tool < _TOOL_MAX;
@@ -342,7 +478,7 @@ int main(int argc, char *argv[]) {
         for (unsigned i = 0; i < race.n_users; i++)
                 if (pthread_create(&threads[i], NULL, play, &race.users[i]) != 0)
                         abort();
-        (void) sleep((unsigned) strtoul(argv[1], NULL, 10)); /* how long it lasts; nothing is waited for */
+        wait_for_end(strtoul(argv[1], NULL, 10));
         atomic_store(&race.stop, true);
         for (unsigned i = 0; i < race.n_users; i++)
                 (void) pthread_join(threads[i], NULL);
@@ -354,8 +490,8 @@ int main(int argc, char *argv[]) {
 
                 (void) printf("%-14s %5lu done, %5lu refused, %4lu killed\n", tools[u->tool], u->done,
                               u->refused, u->killed);
-                if (u->done == 0)
-                        complain("user %u, of %s, has done nothing", i, tools[u->tool]);
+                if (!u->had_device)
+                        complain("user %u, of %s, has never had a device", i, tools[u->tool]);
         }
         (void) printf("witness: %lu looks at %lu devices, %u overlaps\n", checker.looks, checker.mdevs,
                       checker.n_overlaps);
@@ -363,5 +499,7 @@ int main(int argc, char *argv[]) {
                 complain("%u overlaps, the first: %s", checker.n_overlaps, checker.first);
         if (checker.looks == 0 || checker.mdevs == 0)
                 complain("nobody watched");
+        if (race.n_wrong > 0)
+                write_commands();
         return race.n_wrong > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

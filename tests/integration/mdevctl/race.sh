@@ -14,11 +14,39 @@ on_host "$libvirt" "$@"
 users=(mdevctl mdevctl mdevctl guestcryptctl guestcryptctl)
 [ "$version" != 1.2 ] || users+=(virsh virsh)
 mkdir /run/race
+
+# tell: what there is to say of a failure
+tell() {
+        echo "--- the last commands"
+        [ ! -e /run/race/commands ] || sort -n /run/race/commands | tail -n 150
+        echo "--- definitions of mdevctl's, devices"
+        tail -n +1 /etc/mdevctl.d/matrix/* || :
+        tail -n +1 /sys/bus/mdev/devices/*/ap_config || :
+        echo "--- guestcryptd"
+        tail -n 100 /run/log/guestcryptd
+        [ -z "$libvirt" ] || { echo "--- libvirtd"; tail -n 30 /var/log/libvirt/libvirtd.log; }
+}
+
 status=0
 "$GUESTCRYPT_BUILD/tests/integration/mdevctl/mdevctl-race" "${RACE_SECONDS:-20}" /var/lib/guestcrypt /run/race \
         "${RACE_SEED:-$RANDOM}" "${users[@]}" || status=$?
-[ $status = 0 ] || { tail -n 30 /run/log/guestcryptd; exit $status; }
+[ $status = 0 ] || { tell; exit $status; }
+trap 'status=$?; [ $status = 0 ] || tell' EXIT
 guestcryptctl status > /dev/null || die "guestcryptd has died"
+
+# libvirtd may still be at work on what a killed virsh has asked for.
+process_gone() {
+        ! kill -0 "$1"
+}
+no_mdevctl() {
+        ! pgrep -x mdevctl
+}
+if [ -n "$libvirt" ]; then
+        pid=$(cat /run/libvirtd.pid)
+        kill "$pid"
+        until_true 120 process_gone "$pid" || die "libvirtd does not end"
+        until_true 120 no_mdevctl || die "mdevctl does not end"
+fi
 
 # Both kinds of definitions and the devices, each as its own owner has it, once all is quiet.
 {
