@@ -37,9 +37,10 @@ need() {
         done
 }
 
-# until_true SECONDS COMMAND...: for the few things that nothing announces (a socket of a foreign daemon, say)
+# until_true SECONDS COMMAND...: for the few things that nothing announces (a socket of a foreign daemon, say). A machine that is
+# busy with other things has six times as long.
 until_true() {
-        local deadline=$((${EPOCHREALTIME/[.,]/} + $1 * 1000000))
+        local deadline=$((${EPOCHREALTIME/[.,]/} + $1 * 6000000))
 
         shift
         until "$@" > /dev/null 2>&1; do

@@ -30,7 +30,7 @@
 #define MDEV        "00000000-0000-4000-8000-000000000002"
 #define TRACEES     64
 #define MDEVCTL_DIR "etc/mdevctl.d/matrix"
-#define CALL_US     (20 * UINT64_C(1000000))
+#define CALL_US     (60 * UINT64_C(1000000))
 #define READY_S     120
 
 /* Whom the signal is for. */

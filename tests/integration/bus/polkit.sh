@@ -71,11 +71,11 @@ expect 1 'adapter id 4000 is above 255' user_call nobody "${define[@]}" x '' 1 4
 
 # what was authorised late finds the object gone
 kill -STOP $polkit_pid
-as daemon busctl --address="$address" --timeout=20 call org.guestcrypt1 "$path" org.guestcrypt1.Matrix Start 'a{sv}' 0 \
+as daemon busctl --address="$address" --timeout=300 call org.guestcrypt1 "$path" org.guestcrypt1.Matrix Start 'a{sv}' 0 \
         > "$b/late" 2>&1 &
 late=$!
 # others are served meanwhile
-expect 0 '^o' timeout 5 busctl --address="$address" call org.guestcrypt1 /org/guestcrypt1 org.guestcrypt1.Manager GetMatrix s daemon-1
+expect 0 '^o' timeout 20 busctl --address="$address" call org.guestcrypt1 /org/guestcrypt1 org.guestcrypt1.Manager GetMatrix s daemon-1
 expect 0 '' busctl --address="$address" call org.guestcrypt1 "$path" org.guestcrypt1.Matrix Undefine 'a{sv}' 0
 kill -CONT $polkit_pid
 wait $late || :

@@ -48,8 +48,8 @@ guestcryptctl undefine large --stop > /dev/null
 # Reading waits for no lock.
 mdevctl start -u $u1 -p matrix -t vfio_ap-passthrough
 echo $$ > /run/lock/s390apconfig.lock
-timeout 5 mdevctl list > /dev/null || die "reading waits for the lock"
-timeout 5 guestcryptctl matrix > /dev/null || die "reading waits for the lock"
+timeout 20 mdevctl list > /dev/null || die "reading waits for the lock"
+timeout 20 guestcryptctl matrix > /dev/null || die "reading waits for the lock"
 rm /run/lock/s390apconfig.lock
 mdevctl stop -u $u1
 

@@ -17,7 +17,7 @@ tell() {
 
 # wait_for PATTERN [SECONDS]: reads on until a line matches; it is then in $line.
 wait_for() {
-        local until=$((SECONDS + ${2:-20}))
+        local until=$((SECONDS + ${2:-120}))
 
         while IFS= read -r -t $((until > SECONDS ? until - SECONDS : 1)) -u "$drive_out" line; do
                 echo "$line" >> "$tmp/said"

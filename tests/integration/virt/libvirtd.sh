@@ -213,7 +213,7 @@ meddle)
         libvirtd_start_clean() { LD_PRELOAD='' libvirtd_start; }
         libvirtd_start_clean
         LD_PRELOAD='' until_true 20 virsh version
-        drive qemu:///system 4000
+        drive qemu:///system 60000
         unset LD_PRELOAD
         wait_for listed
         define_all
@@ -240,11 +240,14 @@ X
         ! grep $mdev "$tmp/attached"
 
         # libvirtd hangs when it is to write: what became of it is not known, and others are answered
+        drive_end
+        LD_PRELOAD=$meddle drive qemu:///system 8000
+        wait_for listed
         echo "1 define kill -STOP $libvirtd" > "$tmp/meddle"
         tell attach-matrix $z $mdev payments config
         tell ping
         wait_for pong
-        wait_for 'outcome unavailable unknown: *did not answer in 4 s*'
+        wait_for 'outcome unavailable unknown: *did not answer in 8 s*'
         rm "$tmp/meddle"
         ask 'outcome unavailable: *' refresh $z
         kill -CONT "$libvirtd"
@@ -258,7 +261,7 @@ away)
         is_up() { virsh version > /dev/null 2>&1; }
 
         # where there is none, nobody has its library in memory; and it is seen when it comes
-        drive qemu:///system 3000
+        drive qemu:///system
         wait_for 'down none runs on this host*'
         no_child
         tell ping
@@ -271,7 +274,7 @@ away)
 
         until_true 20 is_up
         define_all
-        drive qemu:///system 3000
+        drive qemu:///system 10000
         wait_for listed
 
         # hung: the call ends at its deadline, and nothing was begun
@@ -279,7 +282,7 @@ away)
         tell attach-matrix $z $mdev payments config
         tell ping
         wait_for pong
-        wait_for 'outcome unavailable: *did not answer in 3 s*'
+        wait_for 'outcome unavailable: *did not answer in 10 s*'
         kill -CONT "$libvirtd"
         wait_for up
         wait_for listed

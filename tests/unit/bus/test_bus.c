@@ -581,8 +581,8 @@ static void test_bus_does_not_say_who(void **state) {
 }
 
 static int set_up_impatient(void **state) {
-        return set_up_with(
-                &(BusConfig) { .sender_uid = sender_uid, .authz_timeout_us = 50000, .max_asks_per_uid = 3 });
+        return set_up_with(&(BusConfig) {
+                .sender_uid = sender_uid, .authz_timeout_us = 2000000, .max_asks_per_uid = 3 });
 }
 
 static void test_hanging_polkit(void **state) {
