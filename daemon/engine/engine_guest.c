@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include <assert.h>
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -126,162 +124,7 @@ bool guest_is(const Guest *g, const char *meant) {
         return strcmp(meant, g->name) == 0 || (uuid_parse(meant, &uuid) >= 0 && uuid_equal(uuid, g->uuid));
 }
 
-/* ---- who names what ---- */
-
-const VirtWiring *guest_wiring(const Guest *g) {
-        return g->persistent || !g->active ? &g->config : &g->live;
-}
-
-static bool has_uuid(const Uuid *list, size_t n, Uuid uuid) {
-        for (size_t i = 0; i < n; i++)
-                if (uuid_equal(list[i], uuid))
-                        return true;
-        return false;
-}
-
-bool guest_wiring_has(const VirtWiring *w, Uuid mdev) {
-        return has_uuid(w->mdevs, w->n_mdevs, mdev);
-}
-
-Matrix *guest_declared_matrix(Engine *e, const char *name) {
-        Matrix *m = state_find_name(e, name);
-        Uuid uuid;
-
-        if (!m && uuid_parse(name, &uuid) >= 0)
-                m = state_find(e, uuid);
-        return m && m->visible ? m : NULL;
-}
-
-int guest_declared_tpm(Engine *e, const char *name, Uuid *ret) {
-        Vtpm *v = e->guests->vtpm;
-
-        return v ? v->ops->find(v, name, ret) : -ENOENT;
-}
-
-int guest_socket_tpm(const char *socket, Uuid *ret) {
-        char text[UUID_STRING_SIZE];
-
-        if (!socket || strncmp(socket, VIRT_TPM_DIR "/", strlen(VIRT_TPM_DIR "/")) != 0)
-                return -ENOENT;
-        socket += strlen(VIRT_TPM_DIR "/");
-        if (strnlen(socket, UUID_STRING_SIZE) < UUID_STRING_SIZE || socket[UUID_STRING_SIZE - 1] != '/')
-                return -ENOENT;
-        memcpy(text, socket, UUID_STRING_SIZE - 1);
-        text[UUID_STRING_SIZE - 1] = '\0';
-        return uuid_parse(text, ret) < 0 ? -ENOENT : 0;
-}
-
-const char *guest_mdev_name(const Engine *e, Uuid mdev, char buf[static UUID_STRING_SIZE]) {
-        const Matrix *m = state_find(e, mdev);
-
-        return m ? m->rec.name : uuid_format(mdev, buf);
-}
-
-static int refs_add(GuestRefs *refs, Uuid what, Guest *g) {
-        if (uuid_is_null(what))
-                return 0;
-        if (refs->n == refs->allocated) {
-                size_t n = refs->allocated * 2 + 64;
-                GuestRef *grown = reallocarray(refs->list, n, sizeof *grown);
-
-                if (!grown)
-                        return -ENOMEM;
-                refs->list = grown;
-                refs->allocated = n;
-        }
-        refs->list[refs->n++] = (GuestRef) { .what = what, .guest = g };
-        return 0;
-}
-
-static int compare_refs(const void *a, const void *b) {
-        const GuestRef *x = a, *y = b;
-        int r = uuid_compare(x->what, y->what);
-
-        return r != 0 ? r : uuid_compare(x->guest->uuid, y->guest->uuid);
-}
-
-/* In order, each once. */
-static void refs_sort(GuestRefs *refs) {
-        size_t n = 0;
-
-        if (refs->n > 0)
-                qsort(refs->list, refs->n, sizeof *refs->list, compare_refs);
-        for (size_t i = 0; i < refs->n; i++)
-                if (n == 0 || compare_refs(&refs->list[n - 1], &refs->list[i]) != 0)
-                        refs->list[n++] = refs->list[i];
-        refs->n = n;
-}
-
-static int refs_add_wiring(Engine *e, Guest *g, const VirtWiring *w) {
-        Guests *gs = e->guests;
-        const Matrix *m = w->matrix ? guest_declared_matrix(e, w->matrix) : NULL;
-        Uuid tpm;
-        int r = 0;
-
-        for (size_t i = 0; i < w->n_mdevs && r >= 0; i++)
-                r = refs_add(&gs->mdevs, w->mdevs[i], g);
-        for (size_t i = 0; i < w->n_others && r >= 0; i++)
-                r = refs_add(&gs->others, w->others[i], g);
-        if (r >= 0 && m)
-                r = refs_add(&gs->mdevs, m->rec.uuid, g);
-        if (r >= 0 && w->tpm_model != TPM_MODEL_NONE && guest_socket_tpm(w->tpm_socket, &tpm) >= 0)
-                r = refs_add(&gs->tpms, tpm, g);
-        if (r >= 0 && w->tpm && guest_declared_tpm(e, w->tpm, &tpm) >= 0)
-                r = refs_add(&gs->tpms, tpm, g);
-        return r;
-}
-
-static void refs_renew(Engine *e) {
-        Guests *gs = e->guests;
-        int r = 0;
-
-        gs->mdevs.n = gs->others.n = gs->tpms.n = 0;
-        for (size_t i = 0; i < gs->n && r >= 0; i++) {
-                Guest *g = gs->by_uuid[i];
-
-                r = refs_add_wiring(e, g, &g->config);
-                if (r >= 0)
-                        r = refs_add_wiring(e, g, &g->live);
-                if (r >= 0)
-                        r = refs_add(&gs->mdevs, g->hold.matrix, g);
-                if (r >= 0)
-                        r = refs_add(&gs->tpms, g->hold.tpm, g);
-        }
-        refs_sort(&gs->mdevs);
-        refs_sort(&gs->others);
-        refs_sort(&gs->tpms);
-        gs->refs_stale = r < 0;
-}
-
-const GuestRef *guests_naming(Engine *e, GuestRefs *refs, Uuid what, size_t *ret_n) {
-        size_t low = 0, high, n = 0;
-
-        if (e->guests->refs_stale)
-                refs_renew(e);
-        high = refs->n;
-        while (low < high) {
-                size_t middle = (low + high) / 2;
-
-                if (uuid_compare(refs->list[middle].what, what) < 0)
-                        low = middle + 1;
-                else
-                        high = middle;
-        }
-        while (low + n < refs->n && uuid_equal(refs->list[low + n].what, what))
-                n++;
-        *ret_n = n;
-        return refs->list + low;
-}
-
-const Guest *guests_other_naming(Engine *e, GuestRefs *refs, Uuid what, const Guest *g) {
-        size_t n;
-        const GuestRef *ref = guests_naming(e, refs, what, &n);
-
-        for (size_t i = 0; i < n; i++)
-                if (ref[i].guest != g)
-                        return ref[i].guest;
-        return NULL;
-}
+/* ---- what is different ---- */
 
 uint64_t guest_digest_add(uint64_t h, const void *data, size_t size) {
         const unsigned char *p = data;
@@ -311,25 +154,6 @@ static uint64_t digest_named(const Guest *g) {
         h = add_wiring(h, &g->config);
         h = add_wiring(h, &g->live);
         return h;
-}
-
-const char *engine_mdev_guest(Engine *e, Uuid uuid) {
-        Guests *gs = e->guests;
-        GuestRefs *refs[] = { &gs->mdevs, &gs->others };
-
-        for (size_t k = 0; gs->n > 0 && k < ELEMENTS(refs); k++) {
-                size_t n;
-                const GuestRef *ref = guests_naming(e, refs[k], uuid, &n);
-
-                for (size_t i = 0; i < n; i++) {
-                        const Guest *g = ref[i].guest;
-
-                        if (g->active && (guest_wiring_has(&g->live, uuid) ||
-                                          has_uuid(g->live.others, g->live.n_others, uuid)))
-                                return g->name;
-                }
-        }
-        return "";
 }
 
 static void show_mdevs(Engine *e, const Uuid *list, size_t n) {
@@ -412,7 +236,7 @@ static uint64_t digest_shown(Guest *g) {
         return h;
 }
 
-static bool is_visible(const Guest *g) {
+bool guest_is_visible(const Guest *g) {
         return g->known || g->hold.phase != HOLD_NONE;
 }
 
@@ -422,7 +246,7 @@ static void guest_show(Guest *g) {
         char **problems;
         uint64_t now;
 
-        if (!is_visible(g)) {
+        if (!guest_is_visible(g)) {
                 if (g->announced) {
                         g->announced = false;
                         state_emit(e, &key, ENGINE_REMOVED);
@@ -750,16 +574,6 @@ int guests_load(Engine *e, int run_fd) {
         return hold_load(e, run_fd);
 }
 
-static void question_free(Guests *gs, GuestQuestion *q) {
-        GuestQuestion **p = &gs->questions;
-
-        while (*p != q)
-                p = &(*p)->next;
-        *p = q->next;
-        sd_event_source_disable_unref(q->timer);
-        free(q);
-}
-
 void guests_drain(Engine *e) {
         if (e->guests)
                 hold_drain(e);
@@ -775,8 +589,7 @@ void guests_free(Engine *e) {
         for (size_t i = 0; i < gs->n; i++)
                 guest_free(gs->by_uuid[i]);
         guest_calls_orphan(e);
-        while (gs->questions)
-                question_free(gs, gs->questions);
+        guest_questions_free(gs);
         free(gs->by_uuid);
         free(gs->mdevs.list);
         free(gs->others.list);
@@ -785,133 +598,4 @@ void guests_free(Engine *e) {
         fd_close(gs->holds_fd);
         free(gs);
         e->guests = NULL;
-}
-
-/* ---- questions ---- */
-
-static const char *state_name(const Guest *g) {
-        static const char *const names[] = {
-                [VIRT_STATE_UNKNOWN] = "unknown",   [VIRT_STATE_SHUTOFF] = "shutoff",
-                [VIRT_STATE_RUNNING] = "running",   [VIRT_STATE_PAUSED] = "paused",
-                [VIRT_STATE_SHUTDOWN] = "shutdown", [VIRT_STATE_CRASHED] = "crashed",
-        };
-        static_assert(ELEMENTS(names) == _VIRT_STATE_MAX, "every state has a name");
-
-        return names[g->state];
-}
-
-static const char *tpm_name(Engine *e, const VirtWiring *w, char buf[static UUID_STRING_SIZE]) {
-        Vtpm *v = e->guests->vtpm;
-        VtpmView view;
-        Uuid uuid;
-
-        if (w->tpm_model == TPM_MODEL_NONE || guest_socket_tpm(w->tpm_socket, &uuid) < 0)
-                return "";
-        if (!v || v->ops->get(v, uuid, &view) < 0)
-                return uuid_format(uuid, buf);
-        return view.spec.name;
-}
-
-int engine_get_guest(Engine *e, Uuid uuid, EngineGuest *ret) {
-        static const char *const none[] = { NULL };
-        Guest *g = guest_find(e, uuid);
-
-        if (!g || !is_visible(g))
-                return -ENOENT;
-        *ret = (EngineGuest) {
-                .uuid = uuid,
-                .name = g->name,
-                .state = state_name(g),
-                .persistent = g->persistent,
-                .active = g->active,
-                .matrix = g->config.n_mdevs > 0 ? guest_mdev_name(e, g->config.mdevs[0], g->texts[0]) : "",
-                .live_matrix = g->live.n_mdevs > 0 ? guest_mdev_name(e, g->live.mdevs[0], g->texts[1]) : "",
-                .tpm = tpm_name(e, &g->config, g->texts[2]),
-                .live_tpm = tpm_name(e, &g->live, g->texts[3]),
-                .tpm_model = g->config.tpm_model,
-                .live_tpm_model = g->live.tpm_model,
-                .problems = g->problems ? (const char *const *) g->problems : none,
-        };
-        return 0;
-}
-
-int engine_find_guest(Engine *e, const char *name, Uuid *ret) {
-        const Guest *g = NULL;
-        Uuid uuid;
-
-        for (size_t i = 0; i < e->guests->n && !g; i++)
-                if (is_visible(e->guests->by_uuid[i]) && strcmp(e->guests->by_uuid[i]->name, name) == 0)
-                        g = e->guests->by_uuid[i];
-        if (!g && uuid_parse(name, &uuid) >= 0)
-                g = guest_find(e, uuid);
-        if (!g || !is_visible(g))
-                return -ENOENT;
-        *ret = g->uuid;
-        return 0;
-}
-
-static int on_question_late(sd_event_source *s, uint64_t usec, void *userdata) {
-        GuestQuestion *q = userdata;
-
-        TAKE(q->done)(q->userdata, -ETIME);
-        return 0;
-}
-
-static void on_question_answered(void *userdata, int r, const VirtOutcome *outcome) {
-        GuestQuestion *q = userdata;
-
-        if (q->done)
-                q->done(q->userdata, r);
-        question_free(q->engine->guests, q);
-}
-
-int engine_ask_guest(Engine *e, const char *name, void (*done)(void *userdata, int r), void *userdata) {
-        Guests *gs = e->guests;
-        GuestQuestion *q;
-        int r;
-
-        if (!gs->virt || !gs->up)
-                return -EHOSTDOWN;
-        q = malloc(sizeof *q);
-        if (!q)
-                return -ENOMEM;
-
-        *q = (GuestQuestion) { .engine = e, .done = done, .userdata = userdata, .next = gs->questions };
-        gs->questions = q;
-        r = sd_event_add_time_relative(e->event, &q->timer, CLOCK_MONOTONIC, GUEST_QUESTION_US, 1,
-                                       on_question_late, q);
-        if (r >= 0)
-                r = gs->virt->ops->find(gs->virt, name, on_question_answered, q);
-        if (r < 0) {
-                question_free(gs, q);
-                return r;
-        }
-        return 0;
-}
-
-static int compare_names(const void *a, const void *b) {
-        const Guest *const *x = a, *const *y = b;
-        int r = strcmp((*x)->name, (*y)->name);
-
-        return r != 0 ? r : uuid_compare((*x)->uuid, (*y)->uuid);
-}
-
-int engine_list_guests(Engine *e, Uuid **ret, size_t *ret_n) {
-        CLEANUP(freep) Guest **guests = calloc(e->guests->n + 1, sizeof *guests);
-        Uuid *list = calloc(e->guests->n + 1, sizeof *list);
-        size_t n = 0;
-
-        if (!guests || !list) {
-                free(list);
-                return -ENOMEM;
-        }
-        for (size_t i = 0; i < e->guests->n; i++)
-                if (is_visible(e->guests->by_uuid[i]))
-                        guests[n++] = e->guests->by_uuid[i];
-        qsort(guests, n, sizeof *guests, compare_names);
-        for (size_t i = 0; i < n; i++)
-                list[i] = guests[i]->uuid;
-        *ret = list;
-        *ret_n = n;
-        return 0;
 }

@@ -3,8 +3,10 @@
 
 /* engine_guest_internal - what the engine knows of guests, shared by
  *
- *   engine_guest.c    guests as libvirt tells of them, who names what, questions
- *   engine_guest_text.c  what is the matter with a guest
+ *   engine_guest.c    guests as libvirt tells of them
+ *   engine_guest_names.c  who names what
+ *   engine_guest_ask.c    questions about them
+ *   engine_guest_text.c   what is the matter with a guest
  *   engine_hold.c     what a guest holds while it runs: kept in files, given up when it has ended
  *   engine_hook.c     libvirt's hook
  *   engine_attach.c   matrices into and out of guests, by request or because their metadata say so
@@ -124,6 +126,8 @@ const char *guest_name(const Guest *g);
 /* Whether @meant, of a definition, is this guest. */
 bool guest_is(const Guest *g, const char *meant);
 
+/* Whether it is to be shown: libvirt has told of it, or it holds something. */
+bool guest_is_visible(const Guest *g);
 /* The hook says so; libvirt will, too. */
 void guest_has_ended(Guest *g);
 
@@ -134,13 +138,15 @@ void guests_stir_all(Engine *e);
 void guests_again(Engine *e);
 /* Who names what may be different. */
 void guests_names_changed(Engine *e);
+uint64_t guest_digest_add(uint64_t h, const void *data, size_t size);
+#define GUEST_DIGEST UINT64_C(0xcbf29ce484222325)
+
+/* ---- engine_guest_names.c ---- */
+
 /* Those that name @what; *ret_n of them. */
 const GuestRef *guests_naming(Engine *e, GuestRefs *refs, Uuid what, size_t *ret_n);
 /* One that names it, runs with it or is meant to, but @g; NULL: none. */
 const Guest *guests_other_naming(Engine *e, GuestRefs *refs, Uuid what, const Guest *g);
-uint64_t guest_digest_add(uint64_t h, const void *data, size_t size);
-#define GUEST_DIGEST UINT64_C(0xcbf29ce484222325)
-
 /* The definition that the metadata @name; NULL: none. */
 Matrix *guest_declared_matrix(Engine *e, const char *name);
 /* The TPM that @socket, below VIRT_TPM_DIR, belongs to. -ENOENT: none of ours. */
@@ -151,6 +157,11 @@ int guest_declared_tpm(Engine *e, const char *name, Uuid *ret);
 const VirtWiring *guest_wiring(const Guest *g);
 bool guest_wiring_has(const VirtWiring *w, Uuid mdev);
 const char *guest_mdev_name(const Engine *e, Uuid mdev, char buf[static UUID_STRING_SIZE]);
+
+/* ---- engine_guest_ask.c ---- */
+
+/* Nobody is answered any more. */
+void guest_questions_free(Guests *gs);
 
 /* ---- engine_guest_text.c ---- */
 
