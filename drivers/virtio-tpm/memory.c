@@ -294,7 +294,7 @@ int memory_map(Memory *m, uint64_t start, uint64_t size, uint64_t offset, unsign
 bool memory_has(const Memory *m, uint64_t start, uint64_t size) {
         const MemoryRange *range = size > 0 ? range_find(m, start, size) : NULL;
 
-        return range && range->start == start && range->size == size;
+        return range && range->start == start && range->size == size && range->file != NO_FILE;
 }
 
 static void range_remove(Memory *m, MemoryRange *range) {

@@ -64,7 +64,7 @@ void memory_done(Memory *m);
  * -EEXIST: overlaps; -EINVAL: wraps, or is not within the file; -EACCES: the descriptor does not allow @access; -ENOSPC: too many. */
 int memory_map(Memory *m, uint64_t start, uint64_t size, uint64_t offset, unsigned access, int fd);
 
-/* Whether exactly this range is there with a usable file (or deliberately without). */
+/* Whether exactly this range is there, with its file. */
 bool memory_has(const Memory *m, uint64_t start, uint64_t size);
 
 /* Removes exactly this range. -ENOENT. */

@@ -535,10 +535,10 @@ void tpm_power_cycle(Tpm *t) {
 int tpm_send(Tpm *t, const uint8_t *command, size_t size) {
         int r;
 
+        /* before it is noted that the command is on its way: whoever finds that note has a deadline for what perhaps was not sent */
+        set_deadline(t, t->options.deadline_ns);
         r = data_send(t, command, size);
         if (r < 0)
                 fail_silently(t, strerror(-r));
-        else
-                set_deadline(t, t->options.deadline_ns);
         return r;
 }

@@ -116,6 +116,8 @@ static int do_dma_map(VfioUser *v, Request *q) {
                 return 0;
         if (q->wire->s->rx_fds != q->wire->n_fds)
                 return -EIO; /* its descriptor went with the process that received it */
+        if (q->again)
+                (void) memory_unmap(v->memory, map.address, map.size); /* its file had not been kept yet */
 
         r = memory_map(v->memory, map.address, map.size, map.offset, map.flags & MAP_ACCESS,
                        wire_take_fd(q->wire, 0));

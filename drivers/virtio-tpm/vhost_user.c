@@ -350,6 +350,24 @@ static int get_region(const Request *q, Region *ret) {
         return 0;
 }
 
+/* -ENOENT: there is none. */
+static int find_region(const VhostUser *v, const Region *g) {
+        for (uint32_t i = 0; i < v->s->n_regions; i++)
+                if (v->s->regions[i].guest == g->guest && v->s->regions[i].size == g->size &&
+                    v->s->regions[i].user == g->user)
+                        return (int) i;
+        return -ENOENT;
+}
+
+static int remove_region(VhostUser *v, const Region *g) {
+        int i = find_region(v, g);
+
+        if (i < 0)
+                return i;
+        v->s->regions[i] = v->s->regions[--v->s->n_regions];
+        return memory_unmap(v->memory, g->guest, g->size);
+}
+
 static int do_add_region(VhostUser *v, Request *q) {
         Region g;
         int r;
@@ -357,12 +375,16 @@ static int do_add_region(VhostUser *v, Request *q) {
         r = get_region(q, &g);
         if (r < 0)
                 return r;
-        if (q->again && memory_has(v->memory, g.guest, g.size))
+        if (q->again && memory_has(v->memory, g.guest, g.size) && find_region(v, &g) >= 0) {
+                ring_update(v);
                 return 0;
+        }
         if (q->wire->s->rx_fds != q->wire->n_fds)
                 return -EIO;
         if (q->wire->n_fds != 1)
                 return -EINVAL;
+        if (q->again && remove_region(v, &g) < 0)
+                (void) memory_unmap(v->memory, g.guest, g.size); /* as far as it came */
 
         r = add_region(v, &g, wire_take_fd(q->wire, 0));
         if (r >= 0)
@@ -371,7 +393,6 @@ static int do_add_region(VhostUser *v, Request *q) {
 }
 
 static int do_remove_region(VhostUser *v, Request *q) {
-        VhostUserState *s = v->s;
         Region g;
         int r;
 
@@ -379,15 +400,13 @@ static int do_remove_region(VhostUser *v, Request *q) {
         if (r < 0)
                 return r;
 
-        for (uint32_t i = 0; i < s->n_regions; i++)
-                if (s->regions[i].guest == g.guest && s->regions[i].size == g.size &&
-                    s->regions[i].user == g.user) {
-                        s->regions[i] = s->regions[--s->n_regions];
-                        r = memory_unmap(v->memory, g.guest, g.size);
-                        ring_update(v);
-                        return r;
-                }
-        return q->again ? 0 : -ENOENT;
+        r = remove_region(v, &g);
+        if (r == -ENOENT && q->again) {
+                (void) memory_unmap(v->memory, g.guest, g.size);
+                r = 0;
+        }
+        ring_update(v);
+        return r;
 }
 
 /* Where the ring goes on when it starts again, unless the front end has another wish: not where it once began, which would have

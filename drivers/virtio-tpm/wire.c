@@ -66,7 +66,7 @@ static int64_t whole_size(Wire *w) {
                                                                                             : whole;
 }
 
-/* The usual case, a message that is there as a whole. 1, 0 if it is not, or -errno. */
+/* The usual case, a message that is there as a whole. 1, 0 if there is nothing, -EAGAIN if there is less, or -errno. */
 static int receive_whole(Wire *w) {
         WireState *s = w->s;
         int64_t whole;
@@ -81,15 +81,15 @@ static int receive_whole(Wire *w) {
                 return (int) whole;
         if (whole > n) {
                 close_fds(w); /* they come again with the bytes */
-                return 0;
+                return -EAGAIN;
         }
 
         /* a look into the socket ends behind bytes that came with descriptors */
         w->drained = whole == n && n < (ssize_t) sizeof s->rx && w->n_fds == 0;
         s->rx_fds = w->n_fds;
-        s->rx_size = (uint32_t) whole;
+        s->peeked = 1; /* before its size: what has a size and was not peeked at has been taken out */
         RECORD();
-        s->peeked = 1;
+        s->rx_size = (uint32_t) whole;
         RECORD();
         return 1;
 }
@@ -103,7 +103,7 @@ int wire_receive(Wire *w) {
         w->drained = false;
         if (s->rx_size == 0) {
                 r = receive_whole(w);
-                if (r != 0)
+                if (r != -EAGAIN)
                         return r;
         }
 
@@ -136,22 +136,24 @@ static bool is_in_socket(const Wire *w) {
 
 bool wire_recover(Wire *w) {
         WireState *s = w->s;
-        bool again = false;
 
-        if (s->peeked && s->rx_size > 0 && is_in_socket(w)) {
-                if (s->tx_size == 0)
-                        again = true; /* it comes again, with its descriptors */
-                else
+        if (s->peeked && s->rx_size > 0) {
+                bool there = is_in_socket(w);
+
+                if (there && s->tx_size > 0)
                         (void) recv(w->fd, s->rx, s->rx_size, MSG_DONTWAIT); /* only this was left to do */
-        }
-        if (s->peeked)
+                /* else it comes again, with its descriptors; perhaps not to us, who may end before */
+                s->again = there && s->tx_size == 0;
+                RECORD();
                 s->rx_size = s->rx_fds = 0;
+                RECORD();
+        }
         s->peeked = 0;
 
         /* one that was taken out in pieces stands there as a whole: it was perhaps handled, but not answered */
         if (s->rx_size > 0 && s->tx_size > 0)
                 s->rx_size = s->rx_fds = 0;
-        return again || s->rx_size > 0;
+        return s->again || s->rx_size > 0;
 }
 
 void wire_answer(Wire *w, size_t size) {
@@ -179,6 +181,8 @@ int wire_done(Wire *w) {
 
 void wire_consume(Wire *w) {
         close_fds(w);
+        w->s->again = 0;
+        RECORD();
         w->s->rx_size = w->s->rx_fds = 0;
         RECORD();
         w->s->peeked = 0;

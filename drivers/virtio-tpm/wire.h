@@ -16,7 +16,8 @@
 typedef struct WireState {
         uint32_t rx_size, rx_fds; /* how many descriptors came with it */
         uint32_t tx_size, tx_sent;
-        uint32_t peeked, reserved; /* the message in rx is in the socket, too, or was until a moment ago */
+        uint32_t peeked; /* the message in rx is in the socket, too, or was until a moment ago */
+        uint32_t again;  /* the next one there was begun by an earlier process */
         uint8_t rx[WIRE_MESSAGE_MAX], tx[WIRE_MESSAGE_MAX];
 } WireState;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The real device process with the real swtpm: usage: test_process GUESTCRYPT-TPM FDSTORE */
+/* The real device process with the real swtpm: usage: test_process GUESTCRYPT-TPM FDSTORE [TEST] */
 
 #include <poll.h>
 #include <setjmp.h>
@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -18,7 +19,10 @@
 
 #define RESTARTS   100
 #define RESETS_MAX 100000 /* as many messages fit into no queue */
-#define TRIES_MAX  20
+#define KILLS      300
+#define KILL_WITHIN \
+        "600" /* times that it enters or leaves a system call: those of a start and of one round */
+#define TRIES_MAX 20
 
 #if defined __SANITIZE_ADDRESS__
 #define SANITIZED 1
@@ -183,6 +187,64 @@ static void test_kills(void **state) {
         restarts(true, SIGUSR2);
 }
 
+/* One after another of what a VMM does, while the device is killed at one system call after another. */
+static void killed_at_calls(bool vhost) {
+        uint8_t response[4096];
+        uint32_t before;
+
+        if (!process_traceable())
+                skip();
+        assert_int_equal(setenv("FDSTORE_KILL_WITHIN", KILL_WITHIN, 1), 0);
+        process_start(&process, program, fdstore, vhost, SANITIZED ? "--sandbox=no" : NULL);
+        assert_int_equal(unsetenv("FDSTORE_KILL_WITHIN"), 0);
+        assert_int_equal(vmm_start(&process.vmm), 0);
+        before = update_counter();
+        for (uint32_t n = 1; process.n_killed < KILLS; n++) {
+                if (!vhost)
+                        share_and_take_back();
+                assert_true(run(pcr_extend, sizeof pcr_extend, response) >= 10);
+                assert_int_equal(codec_code(response), 0);
+                assert_int_equal(update_counter(), before + n);
+
+                /* a driver's reset, and a machine's memory that is another for a while */
+                assert_int_equal(vmm_reset(&process.vmm), 0);
+                if (!vhost)
+                        take_back(VMM_BASE);
+                assert_int_equal(vmm_share_memory(&process.vmm), 0);
+                assert_int_equal(vmm_start_ring(&process.vmm), 0);
+                assert_int_equal(run(get_random, sizeof get_random, response), 28);
+                while (process_ready(&process, 0))
+                        ;
+        }
+        process_stop(&process);
+}
+
+static void test_vfio_killed_at_calls(void **state) {
+        killed_at_calls(false);
+}
+
+static void test_vhost_killed_at_calls(void **state) {
+        killed_at_calls(true);
+}
+
+/* Between the note that a command is being sent and its sending: nobody can tell, but the guest does not wait for ever. */
+static void test_killed_before_sending(void **state) {
+        uint8_t response[4096];
+
+        if (SANITIZED || !process_traceable())
+                skip();
+        /* the third one: the TPM is started, and its platform hierarchy locked before */
+        assert_int_equal(setenv("FDSTORE_KILL_COMMAND", "3", 1), 0);
+        process_start(&process, program, fdstore, true, "--deadline=1");
+        assert_int_equal(unsetenv("FDSTORE_KILL_COMMAND"), 0);
+        assert_int_equal(vmm_start(&process.vmm), 0);
+        assert_int_equal(run(get_random, sizeof get_random, response), 10);
+        assert_int_equal(codec_code(response), VIRTIO_TPM_RC_FAILURE);
+        assert_true(process_ready(&process, VMM_PATIENCE_MS));
+        assert_int_equal(process.n_killed, 1);
+        process_stop(&process);
+}
+
 static void test_swtpm_killed(void **state) {
         uint8_t response[4096];
 
@@ -277,13 +339,16 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_teardown(test_keep_platform, teardown),
                 cmocka_unit_test_teardown(test_restarts, teardown),
                 cmocka_unit_test_teardown(test_kills, teardown),
+                cmocka_unit_test_teardown(test_vfio_killed_at_calls, teardown),
+                cmocka_unit_test_teardown(test_vhost_killed_at_calls, teardown),
+                cmocka_unit_test_teardown(test_killed_before_sending, teardown),
                 cmocka_unit_test_teardown(test_swtpm_killed, teardown),
                 cmocka_unit_test_teardown(test_manager_hangs, teardown),
                 cmocka_unit_test_teardown(test_idle, teardown),
         };
 
-        if (argc != 3) {
-                (void) fprintf(stderr, "usage: test_process GUESTCRYPT-TPM FDSTORE\n");
+        if (argc < 3) {
+                (void) fprintf(stderr, "usage: test_process GUESTCRYPT-TPM FDSTORE [TEST]\n");
                 return 2;
         }
         if (!process_possible()) {
@@ -292,5 +357,7 @@ int main(int argc, char **argv) {
         }
         program = argv[1];
         fdstore = argv[2];
+        if (argc > 3)
+                cmocka_set_test_filter(argv[3]);
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,25 +5,35 @@
  *
  * Runs COMMAND with $NOTIFY_SOCKET, keeps the descriptors that it stores, and runs it again with them ($LISTEN_FDS) whenever it ends.
  * SIGUSR1 ends it with SIGTERM, SIGUSR2 with SIGKILL; SIGTERM ends both. Descriptors from 3 on that fdstore was started with are left
- * where they are for --...-fd options of the first run, and are not given to later ones. Prints "ready PID" for each READY=1. */
+ * where they are for --...-fd options of the first run, and are not given to later ones. Prints "ready PID" for each READY=1.
+ *
+ * With $FDSTORE_KILL_WITHIN=N it traces COMMAND and kills it each time after up to N times that it entered or left a system call, the first
+ * one's counted from READY=1 on; and prints "killed NUMBER-OF-THE-CALL". It does so before anything that may be seen by others is done, or
+ * after it was noted; what nobody can tell is left out: whether a command that is about to be sent was sent, and whether an answer was.
+ * With $FDSTORE_KILL_COMMAND=N it kills it there, once, before the Nth command. */
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define STORE_MAX 128
 #define FIRST_FD  3
+#define SYSCALL   (SIGTRAP | 0x80)
 
 typedef struct Stored {
         char name[64];
@@ -34,6 +44,13 @@ static Stored store[STORE_MAX];
 static unsigned n_stored;
 static int notify_fd;
 static char notify_name[128];
+
+/* What is traced. */
+static struct {
+        unsigned within, at, n, seed, commands;
+        bool wanted, counts, inside, is_command, is_answer;
+        long call;
+} trace;
 
 static void die(const char *what) {
         (void) fprintf(stderr, "fdstore: %s: %s\n", what, strerror(errno));
@@ -97,6 +114,7 @@ static void read_notifications(pid_t child) {
                 if (strncmp(text, "READY=1", 7) == 0) {
                         (void) printf("ready %d\n", (int) child);
                         (void) fflush(stdout);
+                        trace.counts = true;
                 }
         }
 }
@@ -129,11 +147,17 @@ static pid_t spawn(char **argv, const sigset_t *set) {
 
         if (pid < 0)
                 die("fork");
-        if (pid > 0)
+        if (pid > 0) {
+                trace.seed = trace.seed * 1103515245 + 12345;
+                trace.at = trace.within > 0 ? 1 + (trace.seed >> 8) % trace.within : 0;
+                trace.n = 0;
                 return pid;
+        }
 
         (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
         (void) sigprocmask(SIG_UNBLOCK, set, NULL);
+        if (trace.wanted && ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+                die("ptrace");
         (void) setenv("NOTIFY_SOCKET", notify_name, 1);
         if (n_stored > 0)
                 hand_over();
@@ -142,7 +166,54 @@ static pid_t spawn(char **argv, const sigset_t *set) {
         return -1;
 }
 
+/* It enters or leaves a system call: which, and whether that sends a command to the TPM, or an answer to the VMM. */
+static void look(pid_t child) {
+        struct __ptrace_syscall_info info = {};
+        uint8_t bytes[sizeof(long)];
+        long word;
+
+        if (ptrace(PTRACE_GET_SYSCALL_INFO, child, sizeof info, &info) < 0)
+                die("ptrace");
+        trace.inside = info.op == PTRACE_SYSCALL_INFO_ENTRY;
+        if (!trace.inside)
+                return;
+
+        trace.call = (long) info.entry.nr;
+        trace.is_command = trace.is_answer = false;
+        if (trace.call == SYS_sendto) {
+                word = ptrace(PTRACE_PEEKDATA, child, info.entry.args[1], NULL);
+                memcpy(bytes, &word, sizeof word);
+                trace.is_command = bytes[0] == 0x80 && bytes[1] > 0 && bytes[2] == 0 && bytes[3] == 0;
+                trace.is_answer = !trace.is_command;
+        }
+}
+
+/* It has stopped: goes on, or is killed. */
+static void step(pid_t child, int sig) {
+        if (sig != SYSCALL) {
+                if (trace.n == 0 && sig == SIGTRAP) { /* it has become COMMAND */
+                        if (ptrace(PTRACE_SETOPTIONS, child, NULL, PTRACE_O_TRACESYSGOOD) < 0)
+                                die("ptrace");
+                        sig = 0;
+                }
+        } else {
+                sig = 0;
+                look(child);
+                trace.n += trace.counts;
+                if (trace.commands > 0 ? trace.inside && trace.is_command && --trace.commands == 0
+                                       : trace.within > 0 && trace.n >= trace.at &&
+                                                 !(trace.inside ? trace.is_command : trace.is_answer)) {
+                        (void) printf("killed %ld\n", trace.call);
+                        (void) fflush(stdout);
+                        (void) kill(child, SIGKILL);
+                        return;
+                }
+        }
+        (void) ptrace(PTRACE_SYSCALL, child, NULL, sig); /* fails if it was killed meanwhile */
+}
+
 int main(int argc, char **argv) {
+        const char *within = getenv("FDSTORE_KILL_WITHIN"), *commands = getenv("FDSTORE_KILL_COMMAND");
         int signal_fd, status = 0;
         sigset_t set;
         pid_t child;
@@ -159,6 +230,9 @@ int main(int argc, char **argv) {
         (void) sigaddset(&set, SIGUSR1);
         (void) sigaddset(&set, SIGUSR2);
         (void) sigprocmask(SIG_BLOCK, &set, NULL);
+        trace.within = within ? (unsigned) strtoul(within, NULL, 10) : 0;
+        trace.commands = commands ? (unsigned) strtoul(commands, NULL, 10) : 0;
+        trace.wanted = within || commands;
         signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
         if (signal_fd < 0)
                 die("signalfd");
@@ -186,6 +260,10 @@ int main(int argc, char **argv) {
                 case SIGCHLD:
                         if (waitpid(child, &status, WNOHANG) != child)
                                 break;
+                        if (WIFSTOPPED(status)) {
+                                step(child, WSTOPSIG(status));
+                                break;
+                        }
                         read_notifications(child); /* all that it said before */
                         if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
                                 return WEXITSTATUS(status);
@@ -196,8 +274,10 @@ int main(int argc, char **argv) {
                         child = spawn(argv, &set);
                         break;
                 default:
-                        (void) kill(child, SIGTERM);
-                        (void) waitpid(child, &status, 0);
+                        (void) kill(child, trace.wanted ? SIGKILL : SIGTERM);
+                        do
+                                (void) waitpid(child, &status, 0);
+                        while (WIFSTOPPED(status));
                         return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
                 }
         }

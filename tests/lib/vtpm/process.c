@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -31,6 +32,17 @@
 
 bool process_possible(void) {
         return system("command -v swtpm > /dev/null 2>&1") == 0;
+}
+
+bool process_traceable(void) {
+        pid_t pid = fork();
+        int status;
+
+        CHECK(pid >= 0);
+        if (pid == 0)
+                _exit(ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0);
+        CHECK(waitpid(pid, &status, 0) == pid);
+        return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
 static void pair(int fds[2]) {
@@ -126,6 +138,7 @@ bool process_ready(Process *p, int ms) {
                                 continue;
                         p->line[p->n_line] = '\0';
                         p->n_line = 0;
+                        p->n_killed += strncmp(p->line, "killed ", 7) == 0;
                         if (sscanf(p->line, "ready %d", &p->device) == 1)
                                 return true;
                 }

@@ -12,8 +12,9 @@
 typedef struct Process {
         char directory[64];
         pid_t swtpm, store;
-        int ready_fd; /* what the store prints */
-        pid_t device; /* the last one that was ready */
+        int ready_fd;      /* what the store prints */
+        pid_t device;      /* the last one that was ready */
+        unsigned n_killed; /* how often the store says that it has killed it at a system call */
         char line[64];
         unsigned n_line;
         Vmm vmm;
@@ -21,6 +22,9 @@ typedef struct Process {
 
 /* Whether there is a swtpm; the tests are skipped without. */
 bool process_possible(void);
+
+/* Whether the store may trace the device. */
+bool process_traceable(void);
 
 /* @program and @fdstore are paths; @option is one more option, or NULL. */
 void process_start(Process *p, const char *program, const char *fdstore, bool vhost, const char *option);

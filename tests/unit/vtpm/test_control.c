@@ -70,6 +70,7 @@ static void test_status(void **state) {
                                      HARNESS_MS),
                          28);
         text = ask(fd, "status\n");
+        assert_non_null(strstr(text, "manager=none\n"));
         assert_non_null(strstr(text, "front=vhost-user\n"));
         assert_non_null(strstr(text, "connected=yes\n"));
         assert_non_null(strstr(text, "tpm=ready\n"));

@@ -157,7 +157,9 @@ static void test_rights(void **state) {
         /* no file at all: known, but nothing to look at */
         assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
         assert_int_equal(memory_map(&memory, 8 * KIB, 4 * KIB, 0, MEMORY_READ, pipes[0]), 0);
-        assert_true(memory_has(&memory, 8 * KIB, 4 * KIB));
+        assert_int_equal(memory_map(&memory, 8 * KIB, 4 * KIB, 0, MEMORY_READ, -1), -EEXIST);
+        assert_false(memory_has(&memory, 8 * KIB, 4 * KIB));
+        assert_true(memory_has(&memory, 4 * KIB, 4 * KIB));
         assert_int_equal(memory_check(&memory, 8 * KIB, 1, MEMORY_READ), -EFAULT);
         (void) close(pipes[1]);
         memory_clear(&memory);

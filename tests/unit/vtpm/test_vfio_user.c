@@ -576,11 +576,12 @@ static void test_again(void **state) {
         assert_int_equal(vmm_start_ring(&h.vmm), 0);
 }
 
-/* The process is killed while it has a message: however far it came, the message is handled, with its descriptor, and answered once. */
+/* The process is killed while it has a message: however far it came, and if the next one is, too, the message is handled, with its
+ * descriptor, and answered once. */
 static void test_killed(void **state) {
-        enum { RECEIVED, HANDLED, TAKEN_OUT, DONE, STAGES };
+        enum { RECEIVED, NOT_KEPT, HANDLED, TAKEN_OUT, DONE, STAGES };
 
-        for (unsigned stage = 0; stage < STAGES; stage++) {
+        for (unsigned stage = 0; stage < 2 * STAGES; stage++) {
                 struct {
                         uint16_t id, command;
                         uint32_t size, flags, error;
@@ -597,13 +598,20 @@ static void test_killed(void **state) {
                 assert_int_equal(vmm_send(&h.vmm, &map, sizeof map, &h.vmm.memory_fd, 1), 0);
                 w = &h.service.server.wire;
                 assert_int_equal(wire_receive(w), 1);
-                if (stage >= HANDLED)
+                if (stage % STAGES >= NOT_KEPT)
                         assert_int_equal(h.service.server.front->handle(&h.service.vfio, w, false), 0);
-                if (stage == TAKEN_OUT)
+                if (stage % STAGES ==
+                    NOT_KEPT) { /* the range has been noted, its file is not in the store yet */
+                        w->s->tx_size = 0;
+                        h.service.memory.files[0].fd = fd_close(h.service.memory.files[0].fd);
+                }
+                if (stage % STAGES == TAKEN_OUT)
                         assert_int_equal(recv(w->fd, w->s->rx, w->s->rx_size, MSG_DONTWAIT), 48);
-                if (stage == DONE)
+                if (stage % STAGES == DONE)
                         assert_int_equal(wire_done(w), 0);
                 harness_restart(&h);
+                if (stage >= STAGES)
+                        harness_restart(&h);
 
                 assert_int_equal(vmm_receive(&h.vmm, reply, sizeof reply), 0);
                 assert_memory_equal(reply, &map, 4);

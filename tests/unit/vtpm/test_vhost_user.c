@@ -105,6 +105,55 @@ static void test_messages(void **state) {
         }
 }
 
+/* The process is killed while it adds or removes memory, and so perhaps is the next: the next one does it, as far as it was not done. */
+static void test_killed(void **state) {
+        enum { RECEIVED, NOT_KEPT, NOT_NOTED, HANDLED, STAGES };
+
+        for (unsigned stage = 0; stage < 4 * STAGES; stage++) {
+                bool twice = stage / STAGES % 2 > 0, add = stage / STAGES < 2;
+                struct {
+                        uint32_t request, flags, size, payload[10];
+                } m = { add ? 37 : 38, 9, 40, {} };
+                struct {
+                        uint64_t padding, guest, size, user, offset;
+                } region = { 0, VMM_BASE, VMM_SIZE, VMM_USER, 0 };
+                uint32_t reply[5];
+                Memory *memory;
+                Wire *w;
+
+                harness_done(&h);
+                harness_init(&h, true);
+                memory = &h.service.memory;
+                w = &h.service.server.wire;
+                assert_int_equal(vmm_negotiate(&h.vmm), 0);
+                if (!add)
+                        assert_int_equal(vmm_vhost(&h.vmm, 37, &region, sizeof region, &h.vmm.memory_fd, 1,
+                                                   NULL, 0),
+                                         0);
+                memcpy(m.payload, &region, sizeof region);
+                assert_int_equal(vmm_send(&h.vmm, &m, sizeof m, &h.vmm.memory_fd, add), 0);
+                assert_int_equal(wire_receive(w), 1);
+                if (stage % STAGES > RECEIVED)
+                        assert_int_equal(h.service.server.front->handle(&h.service.vhost, w, false), 0);
+                if (stage % STAGES == NOT_KEPT && add)
+                        memory->files[0].fd = fd_close(memory->files[0].fd);
+                if (stage % STAGES == NOT_NOTED && add)
+                        h.service.state->vhost.n_regions = 0;
+                if (stage % STAGES < HANDLED)
+                        w->s->tx_size = 0;
+                harness_restart(&h);
+                if (twice)
+                        harness_restart(&h);
+
+                assert_int_equal(vmm_receive(&h.vmm, reply, sizeof reply), 0);
+                assert_int_equal(reply[0], m.request);
+                assert_int_equal(reply[3], 0);
+                assert_int_equal(memory->n_ranges, add);
+                assert_int_equal(h.service.state->vhost.n_regions, add);
+                assert_int_equal(memory_has(memory, VMM_BASE, VMM_SIZE), add);
+        }
+}
+
 /* Refusals are told where they can be. */
 static void test_acknowledged(void **state) {
         struct {
@@ -374,6 +423,7 @@ static void test_goes_on(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_messages, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_acknowledged, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_no_migration, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_orders, setup, teardown),
