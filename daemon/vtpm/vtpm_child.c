@@ -27,6 +27,8 @@
 #define KEPT_MAX    128
 #define KEPT_NAME   32
 #define MESSAGE_MAX 4096
+#define PER_TURN    64                      /* messages, before others have their turn */
+#define QUEUE_MAX   4096                    /* more than a socket's queue holds */
 #define TERM_US     (3 * UINT64_C(1000000)) /* between SIGTERM and SIGKILL */
 #define KILL_US     (5 * UINT64_C(1000000)) /* and the end, but for one that hangs in the kernel */
 #define FIRST_FD    3
@@ -218,7 +220,7 @@ static int exit_status(Child *c, char text[static TEXT_SIZE]) {
         return 128 + info.si_status;
 }
 
-static int on_notify(sd_event_source *s, int fd, uint32_t events, void *userdata);
+static void receive_all(ChildRunner *r);
 
 static int on_exit_of(sd_event_source *s, int fd, uint32_t events, void *userdata) {
         Child *c = userdata;
@@ -228,7 +230,7 @@ static int on_exit_of(sd_event_source *s, int fd, uint32_t events, void *userdat
         bool kept;
         int status;
 
-        (void) on_notify(NULL, r->notify_fd, 0, r); /* its last words, and descriptors */
+        receive_all(r); /* its last words, and descriptors */
         status = exit_status(c, text);
         if (c->text[0] && !c->ready)
                 (void) snprintf(text, sizeof text, "%s", c->text);
@@ -331,8 +333,15 @@ static bool receive(ChildRunner *r) {
         return true;
 }
 
+/* What is there, but not without end what is being said meanwhile. */
+static void receive_all(ChildRunner *r) {
+        for (unsigned i = 0; i < QUEUE_MAX && receive(r); i++)
+                ;
+}
+
+/* Who says more than can be listened to, whatever it is, keeps nobody from being served. */
 static int on_notify(sd_event_source *s, int fd, uint32_t events, void *userdata) {
-        while (receive(userdata))
+        for (unsigned i = 0; i < PER_TURN && receive(userdata); i++)
                 ;
         return 0;
 }
@@ -464,13 +473,7 @@ static int spawn(ChildRunner *r, Child *c, const Store *store) {
 }
 
 static int child_watch(Child *c) {
-        int r;
-
-        r = sd_event_add_io(c->runner->event, &c->exit, c->pid_fd, EPOLLIN, on_exit_of, c);
-        if (r < 0)
-                return r;
-        /* after its messages, which are older than its end */
-        return sd_event_source_set_priority(c->exit, SD_EVENT_PRIORITY_NORMAL + 1);
+        return sd_event_add_io(c->runner->event, &c->exit, c->pid_fd, EPOLLIN, on_exit_of, c);
 }
 
 static Child *child_new(ChildRunner *r, VtpmRole role, Uuid uuid) {

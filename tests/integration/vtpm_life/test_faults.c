@@ -488,6 +488,43 @@ static void test_hung_swtpm(void **state) {
         assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
 }
 
+static bool flooded;
+
+ssize_t __real_recvmsg(int fd, struct msghdr *m, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags);
+
+/* The manager's: there is always something more that somebody said. */
+ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags) {
+        static const char something[] = "STATUS=x";
+        ssize_t n = __real_recvmsg(fd, m, flags);
+
+        if (n >= 0 || errno != EAGAIN || !flooded)
+                return n;
+        memcpy(m->msg_iov->iov_base, something, sizeof something - 1);
+        m->msg_controllen = 0;
+        m->msg_flags = 0;
+        return sizeof something - 1;
+}
+
+/* Who does nothing but talk to the manager keeps nobody from being served. */
+static void test_flood(void **state) {
+        Uuid uuid = define_plain("one");
+        uint8_t pcr[32];
+        Vmm vmm;
+
+        flooded = true;
+        (void) alarm(VMM_PATIENCE_MS / 1000); /* rather than for ever */
+        start_guest(uuid, &vmm, pcr);
+        vmm.killed = true;
+        life_kill(&life, uuid, "device.pid");
+        assert_pcr(&vmm, pcr, true);
+        assert_int_equal(life_counters(&life, uuid), VTPM_DONE);
+        assert_int_equal(life_stop(&life, uuid), VTPM_DONE);
+        (void) alarm(0);
+        flooded = false;
+        vmm_done(&vmm);
+}
+
 /* ---- disks, files, programs ---- */
 
 static void test_disk(void **state) {
@@ -633,6 +670,7 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_manager_killed_early, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_two_managers, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_hung_swtpm, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_flood, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_disk, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_bad_records, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_programs, setup, teardown),
