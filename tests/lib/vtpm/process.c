@@ -30,6 +30,11 @@
 
 #define ARGUMENTS_MAX 16
 
+static void give_up(const char *why) {
+        (void) fprintf(stderr, "%s\n", why);
+        abort();
+}
+
 bool process_possible(void) {
         return system("command -v swtpm > /dev/null 2>&1") == 0;
 }
@@ -122,7 +127,7 @@ void process_start(Process *p, const char *program, const char *fdstore, bool vh
         p->vmm.posted = true;
         if (!process_ready(p, VMM_PATIENCE_MS)) {
                 process_tell(p);
-                CHECK(!"the device is ready");
+                give_up("the device is not ready");
         }
 }
 
@@ -271,7 +276,7 @@ void process_stop(Process *p) {
                 (void) kill(p->store, SIGCONT); /* a test that failed may have stopped it */
                 if (!ended(p->store, VMM_PATIENCE_MS)) {
                         process_tell(p);
-                        CHECK(!"the store ends when it is told to");
+                        give_up("the store does not end when it is told to");
                 }
         }
         (void) kill(p->swtpm, SIGKILL); /* its state is of no more use */
