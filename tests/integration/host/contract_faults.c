@@ -232,7 +232,7 @@ void test_hangs(void **state) {
                         continue;
                 for (unsigned skip = 0; skip < n; skip = skip == 0 && n > 2 ? n - 1 : skip + 1) {
                         const ApMatrix other = { IDS(4), IDS(0x47), {} };
-                        Bench *b = fault_bench(c, use_child ? 500000 : 50000);
+                        Bench *b = fault_bench(c, use_child ? 1500000 : 50000);
                         Snapshot *s = bench_snapshot(b);
                         const char *what = NULL;
                         Answer a = {};

@@ -241,7 +241,7 @@ void test_starts_hang_all(void **state) {
 
         if (!parallel())
                 skip();
-        starts_new(&t, 1000000);
+        starts_new(&t, 4000000);
         bench_ctl(t.b, "fault write ap_config hang 3 skip=2");
         bench_execute(t.b, t.plans, STARTS, &t.a);
         assert_int_equal(t.a.r, 0);

@@ -483,7 +483,7 @@ static void test_details_hang(void **state) {
         const ApMatrix m = { IDS(2), IDS(6), {} };
         Answer a = {};
 
-        b->config.scan_timeout_us = 300000;
+        b->config.scan_timeout_us = 3000000;
         bench_host(b);
         start(b, 1, &m, false);
         if (strcmp(dialect, "6.1") == 0)

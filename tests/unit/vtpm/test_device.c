@@ -312,7 +312,7 @@ static void test_behind_response(void **state) {
 static void test_deadline(void **state) {
         const ServiceOptions options = { .front = FRONT_VFIO_USER,
                                          .peer_uid = (uid_t) -1,
-                                         .tpm.deadline_ns = 20000000 };
+                                         .tpm.deadline_ns = 300000000 };
         uint8_t response[64];
 
         harness_init_with(&h, &options);
