@@ -180,7 +180,7 @@ static void test_moves(void **state) {
 
         put_record(m.place, "two", 2, 0, "");
         assert_int_equal(pthread_create(&thread, NULL, move, &m), 0);
-        for (unsigned i = 0; i < 2000; i++)
+        for (unsigned i = 0; i < 500; i++)
                 checker_look(&m.place->checker);
         atomic_store(&m.stop, true);
         assert_int_equal(pthread_join(thread, NULL), 0);
