@@ -17,16 +17,27 @@ fail() {
 }
 
 ok() {
-        echo "ok: $* ($(cut -d ' ' -f 1 /proc/uptime) s)"
+        local uptime
+
+        read -r uptime _ < /proc/uptime
+        echo "ok: $* ($uptime s)"
 }
 
-until_true() { # COMMAND: within some 30 s
+# Nobody writes to it: what waits for it needs no process for that.
+mkfifo /run/nothing
+exec 9<> /run/nothing
+
+pause() { # SECONDS
+        read -rt "$1" -u 9 || :
+}
+
+until_true() { # COMMAND: within some 60 s
         local n=0
 
         until eval "$1" > /dev/null 2>&1; do
                 n=$((n + 1))
                 [ $n -lt 300 ] || return 1
-                sleep 0.1
+                pause 0.2
         done
 }
 
@@ -61,75 +72,98 @@ the_end() {
         exit $((failed > 0))
 }
 
+# The next ones start no process, each of which is a tenth of a second of the machine that emulates this one.
+
+bits() { # MASK: 0x and 64 digits, the first bit is the highest; sets ids=, " 4 5 "
+        local i digit
+
+        ids=' '
+        for ((i = 0; i < 64; i++)); do
+                digit=${1:2+i:1}
+                [ "$digit" != 0 ] || continue
+                digit=$((16#$digit))
+                [ $((digit & 8)) = 0 ] || ids+="$((4 * i)) "
+                [ $((digit & 4)) = 0 ] || ids+="$((4 * i + 1)) "
+                [ $((digit & 2)) = 0 ] || ids+="$((4 * i + 2)) "
+                [ $((digit & 1)) = 0 ] || ids+="$((4 * i + 3)) "
+        done
+}
+
+config_of() { # MDEV: sets adapters= and domains=, as ids= above
+        local config
+
+        IFS=, read -ra config < "$mdevs/$1/ap_config"
+        [ ${#config[@]} -ge 2 ] || return 1
+        bits "${config[0]}"
+        adapters=$ids
+        bits "${config[1]}"
+        domains=$ids
+}
+
 queues_of() { # MDEV: its queues by the masks of ap_config, one a line
         local adapters domains a d
 
-        IFS=, read -r adapters domains _ < "$mdevs/$1/ap_config"
-        for a in $(bits "$adapters"); do
-                for d in $(bits "$domains"); do
+        config_of "$1" || return 1
+        for a in $adapters; do
+                for d in $domains; do
                         printf '%02x.%04x\n' "$a" "$d"
                 done
         done
 }
 
-bits() { # MASK: 0x and 64 digits, the first bit is the highest
-        local i digit
-
-        for ((i = 0; i < 64; i++)); do
-                [ "${1:2+i:1}" != 0 ] || continue
-                digit=$((16#${1:2+i:1}))
-                [ $((digit & 8)) = 0 ] || echo $((4 * i))
-                [ $((digit & 4)) = 0 ] || echo $((4 * i + 1))
-                [ $((digit & 2)) = 0 ] || echo $((4 * i + 2))
-                [ $((digit & 1)) = 0 ] || echo $((4 * i + 3))
-        done
-}
-
 ids() { # MASK: the same in one line
-        local all
+        local ids
 
-        all=$(bits "$1")
-        echo " ${all//$'\n'/ } "
+        bits "$1"
+        echo "$ids"
 }
 
 # No queue is in two mdevs, none of an mdev's is with a driver of the host or would come to it by the masks, and each matrix
 # that is said to be started has its mdev, with its queues. One that is being removed under its guest has no files any more.
 check() {
-        local path uuid queue driver adapters domains config all=
+        local path uuid queue ids adapters domains a d mask host_adapters host_domains their_adapters their_domains
+        local -A owner=()
 
         checked=$((checked + 1))
+        read -r mask < $bus/apmask
+        bits "$mask"
+        host_adapters=$ids
+        read -r mask < $bus/aqmask
+        bits "$mask"
+        host_domains=$ids
         for path in "$mdevs"/*; do
-                [ ! -r "$path/ap_config" ] || all+=$(queues_of "${path##*/}")$'\n'
+                config_of "${path##*/}" 2> /dev/null || continue
+                for a in $adapters; do
+                        for d in $domains; do
+                                printf -v queue '%02x.%04x' "$a" "$d"
+                                [ -z "${owner[$queue]-}" ] || fail "$1: $queue is in ${owner[$queue]} and ${path##*/}"
+                                owner[$queue]=${path##*/}
+                                if [[ $host_adapters == *" $a "* && $host_domains == *" $d "* ]]; then
+                                        is "$(cat $bus/devices/$queue/driver_override)" vfio_ap "$1: the masks leave $queue to the host, and its override"
+                                fi
+                                [ ! -e $bus/devices/$queue/driver ] || [ $bus/devices/$queue/driver -ef $bus/drivers/vfio_ap ] ||
+                                        fail "$1: the driver of $queue is $(readlink $bus/devices/$queue/driver)"
+                        done
+                done
         done
-        all=$(sort <<< "$all" | sed '/^$/d')
-        [ -z "$(uniq -d <<< "$all")" ] || fail "$1: in two mdevs: $(uniq -d <<< "$all")"
 
-        adapters=$(ids "$(cat $bus/apmask)")
-        domains=$(ids "$(cat $bus/aqmask)")
-        for queue in $all; do
-                if [[ $adapters == *" $((16#${queue%.*})) "* && $domains == *" $((16#${queue#*.})) "* ]]; then
-                        is "$(cat $bus/devices/$queue/driver_override)" vfio_ap "$1: the masks leave $queue to the host, and its override"
-                fi
-                driver=$(readlink "$bus/devices/$queue/driver" 2> /dev/null) || continue
-                is "${driver##*/}" vfio_ap "$1: the driver of $queue"
-        done
-
-        while IFS=$'\t' read -r uuid adapters domains; do
+        while IFS=$'\t' read -r uuid their_adapters their_domains; do
                 [ -e "$parent/$uuid" ] || { fail "$1: $uuid is said to be started and has no mdev"; continue; }
-                [ -r "$mdevs/$uuid/ap_config" ] || continue
-                IFS=, read -ra config < "$mdevs/$uuid/ap_config"
-                is "$(ids "${config[0]}")" " $adapters " "$1: adapters of $uuid"
-                is "$(ids "${config[1]}")" " $domains " "$1: domains of $uuid"
+                config_of "$uuid" 2> /dev/null || continue
+                is "$adapters" " ${their_adapters:+$their_adapters }" "$1: adapters of $uuid"
+                is "$domains" " ${their_domains:+$their_domains }" "$1: domains of $uuid"
         done < <(guestcryptctl --json list | jq -r '.[] | select(.state == "started") |
                 [.uuid, (.adapters | join(" ")), (.domains | join(" "))] | @tsv')
 }
 
 live() { # how many mdevs there are
-        find "$mdevs" -mindepth 1 | wc -l
+        local all=("$mdevs"/*)
+
+        [ -e "${all[0]}" ] && echo ${#all[@]} || echo 0
 }
 
 state_is() { # NAME STATE
-        [ "$(guestcryptctl --json show "$1" | jq -r .state)" = "$2" ]
+        [[ $(guestcryptctl --json show "$1") == *"\"state\":\"$2\""* ]]
 }
 
 uuid_of() { # NAME
@@ -138,4 +172,28 @@ uuid_of() { # NAME
 
 ready() {
         busctl --system status org.guestcrypt1
+}
+
+daemon_procs=/sys/fs/cgroup/system.slice/guestcryptd.service/cgroup.procs
+
+# killed [OPTION...]: SIGKILL to all, or with --kill-whom=main. "back" then returns when systemd has started the next one and that
+# says that it is ready.
+killed() {
+        mapfile -t old_procs < $daemon_procs
+        systemctl kill -s KILL "$@" guestcryptd
+}
+
+another() {
+        local pid
+
+        while read -r pid; do
+                [[ " ${old_procs[*]} " == *" $pid "* ]] || return 0
+        done < $daemon_procs
+        return 1
+}
+
+back() {
+        expect 0 '' until_true another
+        # The unit's own start has begun: this waits for its end.
+        expect 0 '' systemctl start guestcryptd
 }
