@@ -38,16 +38,17 @@ mdev_is() { # UUID QUEUE...
 
 # lszcrypt and guestcryptctl say the same of each queue's driver and each adapter's state.
 agree() { # WHEN
-        local theirs ours
+        local all theirs ours
 
-        theirs=$(lszcrypt -V | mawk '$1 ~ /^[0-9a-f]+[.]/ { print $1, $NF == "vfio_ap" ? "vfio_ap" : "host" }')
+        all=$(lszcrypt -V)
+        theirs=$(mawk '$1 ~ /^[0-9a-f]+[.]/ { print $1, $NF == "vfio_ap" ? "vfio_ap" : "host" }' <<< "$all")
         ours=$(guestcryptctl queues | mawk 'NR > 1 { print $1, $3 }')
         is "$ours" "$theirs" "$1: queues"
-        theirs=$(lszcrypt | mawk '$1 ~ /^[0-9a-f]+$/ { print $1, $4 }')
+        theirs=$(mawk '$1 ~ /^[0-9a-f]+$/ { print $1, $4 }' <<< "$all")
         ours=$(guestcryptctl adapters | mawk 'NR > 1 { sub("0x", "", $1); print $1, $4 }')
         is "$ours" "$theirs" "$1: adapters"
         # A queue is said to be assigned if and only if a matrix, or somebody's device, has it.
-        theirs=$(lszcrypt -V | mawk '/ (assigned|in use) / { print $1 }')
+        theirs=$(mawk '/ (assigned|in use) / { print $1 }' <<< "$all")
         ours=$(for path in "$mdevs"/*; do [ ! -e "$path" ] || queues_of "${path##*/}"; done | sort)
         is "$theirs" "$ours" "$1: what is assigned"
 }
@@ -161,6 +162,47 @@ mdev_is $other 04.001b
 check "from hand to hand"
 ok "mdevctl is held to the same, and changes hands with guestcryptd"
 
+# ---- mdevctl 1.2, which has its callouts elsewhere, and asks only one ----
+
+old() {
+        /usr/lib/mdevctl-1.2/mdevctl "$@"
+}
+
+mkdir -p /etc/mdevctl.d/scripts.d/notifiers # as its package does
+expect 0 'mdevctl 1.2.' old --version
+expect 0 'vfio_ap-passthrough' old types
+json manual 4 6
+expect 1 "04.0006 is held by definition 'vault'" old define --uuid $third --parent matrix --jsonfile /run/device.json
+json manual 4 0x1b
+expect 1 "04.001b is held by" old start --uuid $third --parent matrix --jsonfile /run/device.json
+is "$(live)" 3 "devices after refusals of mdevctl 1.2"
+expect 0 '' old define --uuid $third --parent matrix --type vfio_ap-passthrough
+expect 0 '' old modify --uuid $third --addattr=assign_adapter --value=4
+expect 1 "04.0001 is held by definition 'payments'" old modify --uuid $third --addattr=assign_domain --value=1
+expect 0 '' old modify --uuid $third --addattr=assign_domain --value=0x4c
+expect 0 '' old modify --uuid $third --auto
+expect 3 "04.004c is held by mdevctl's definition '$third'" guestcryptctl define late --adapters 4 --domains 0x4c
+expect 0 '' old start --uuid $third
+mdev_is $third 04.004c
+expect 0 '"start": "auto"' old list --defined --dumpjson --uuid $third
+expect 0 "$third matrix vfio_ap-passthrough" old list
+expect 3 "04.004c is held by" guestcryptctl define late --adapters 4 --domains 0x4c --start
+expect 1 "is matrix 'payments' of guestcrypt" old stop --uuid "$payments"
+agree "with a device of mdevctl 1.2"
+check "a device of mdevctl 1.2"
+expect 0 '' guestcryptctl import mdevctl $third --name older
+expect 0 '' until_true "state_is older started"
+expect 1 "is matrix 'older' of guestcrypt" old define --uuid $third --parent matrix --type vfio_ap-passthrough
+expect 0 '' guestcryptctl export mdevctl older --force
+expect 0 '0x4c' old list --defined --dumpjson --uuid $third
+mdev_is $third 04.004c
+expect 0 '' old stop --uuid $third
+expect 0 '' old undefine --uuid $third
+is "$(live)" 3 "devices after mdevctl 1.2"
+[ ! -e /run/lock/s390apconfig.lock ] || fail "the lock was left to $(cat /run/lock/s390apconfig.lock)"
+check "mdevctl 1.2"
+ok "so is mdevctl 1.2"
+
 # ---- the masks: chzdev and host-persist ----
 
 expect 9 "apmask conflicts with mdev $payments APQN 4.1" chzdev --type ap apmask=+4 --active
@@ -177,7 +219,7 @@ expect 0 '' chzdev --type ap apmask=+3 --persistent
 sleep 1000 &
 holder=$!
 echo $holder > /run/lock/s390apconfig.lock
-(sleep 3; kill $holder) &
+(sleep 1; kill $holder) &
 expect 0 '' guestcryptctl host-persist
 expect 0 '' mdevctl stop --uuid $other
 is "$(lszdev --type ap | mawk '$1 == "apmask" { print $2 == $3 }')" 1 "the masks of the next boot"
