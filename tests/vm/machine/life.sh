@@ -12,11 +12,11 @@ ok "guestcryptd runs on $(uname -r) with the unit that is installed"
 # A matrix of queues that are the host's; one that overlaps it; one beside it.
 expect 3 "host's own drivers" guestcryptctl define payments --adapters 4,5 --domains 1,2 --start
 expect 0 'defined and started' guestcryptctl define payments --adapters 4,5 --domains 1,2 --from-host --autostart --start
-payments=$(guestcryptctl --json show payments | jq -r .uuid)
+payments=$(uuid_of payments)
 [ "$(queues_of "$payments" | tr '\n' ' ')" = '04.0001 04.0002 05.0001 05.0002 ' ] || fail "it has $(queues_of "$payments")"
 expect 3 "05.0002 is held by definition 'payments'" guestcryptctl define greedy --adapters 5 --domains 2,6 --start
 expect 0 'defined and started' guestcryptctl define vault --adapters 10 --domains 6 --control 16 --from-host --start
-vault=$(guestcryptctl --json show vault | jq -r .uuid)
+vault=$(uuid_of vault)
 [ "$(live)" = 2 ] || fail "$(live) mdevs"
 [ "$(cat "$mdevs/$vault/control_domains" | tr '\n' ' ')" = '0010 ' ] || fail "control domains"
 check "two matrices"
@@ -72,7 +72,7 @@ ok "adapters go, come, stop and are configured off"
 echo 'stuck 0a.0006' > $model
 guestcryptctl stop vault > /run/stop 2>&1 &
 stopping=$!
-sleep 1
+expect 0 '' until_true "! state_is vault started"
 for _ in 1 2 3 4 5; do
         busctl get-property org.guestcrypt1 /org/guestcrypt1 org.guestcrypt1.Manager Version > /dev/null || fail "no answer"
 done
@@ -85,20 +85,69 @@ expect 0 '' until_true "state_is vault defined"
 [ ! -e "$parent/$vault" ] || fail "it is there still"
 ok "a reset that hangs keeps nobody waiting"
 
-# Killed at random moments of starts and stops: nothing overlaps, and what was asked is done or undone.
+# Killed at random moments of all that changes something: nothing overlaps, and what was asked is done or undone.
+masks() {
+        local apmask aqmask
+
+        read -r apmask < $bus/apmask
+        read -r aqmask < $bus/aqmask
+        echo "$apmask,$aqmask"
+}
+
+domains_of() { # NAME: as its definition has them
+        local show
+
+        show=$(guestcryptctl --json show "$1" 2> /dev/null) || return 0
+        show=${show#*\"domains\":\[}
+        echo "${show%%]*}"
+}
+
+# one_of WHAT IS CHOICE...
+one_of() {
+        local what=$1 is=$2 choice
+
+        shift 2
+        for choice; do
+                [ "$is" != "$choice" ] || return 0
+        done
+        fail "$what: '$is', which is none of: $*"
+}
+
+free=$(masks)
+reserve=(--adapters 3 --domains 0x4c --by masks)
+expect 0 '' guestcryptctl host-reserve "${reserve[@]}"
+reserved=$(masks)
+[ "$reserved" != "$free" ] || fail "reserving a queue changes no mask"
+expect 0 '' guestcryptctl host-release "${reserve[@]}"
+is "$(masks)" "$free" "the masks after a release"
+
+operations=(
+        'guestcryptctl start vault; guestcryptctl stop vault'
+        'guestcryptctl define late --adapters 10 --domains 1 --start; guestcryptctl modify late --domains 1,2; guestcryptctl undefine late --stop'
+        'guestcryptctl modify payments --domains 1,2; guestcryptctl modify payments --domains 1,2,6'
+        'guestcryptctl host-reserve "${reserve[@]}"; guestcryptctl host-release "${reserve[@]}"'
+)
 RANDOM=7
 for ((i = 0; i < 8; i++)); do
-        (guestcryptctl start vault; guestcryptctl stop vault) > /dev/null 2>&1 &
-        sleep "0.$((RANDOM % 10))"
-        systemctl kill -s KILL guestcryptd
+        (eval "${operations[i % 4]}") > /dev/null 2>&1 &
+        pause "0.$((RANDOM % 10))"
+        killed
         wait $!
-        expect 0 '' until_true ready
+        back
         expect 0 '' until_true "state_is vault started || state_is vault defined"
         check "after SIGKILL $i"
+        one_of "domains of late after SIGKILL $i" "$(domains_of late)" '' '1' '1,2'
+        one_of "domains of payments after SIGKILL $i" "$(domains_of payments)" '1,2' '1,2,6'
+        one_of "masks after SIGKILL $i" "$(masks)" "$free" "$reserved"
         [ -e "$mdevs/$payments" ] || fail "payments was lost"
+        is "$(live)" "$(guestcryptctl list | grep -c ' started ')" "devices after SIGKILL $i"
         systemctl reset-failed guestcryptd
 done
 state_is vault started || expect 0 '' guestcryptctl start vault
+[ -z "$(domains_of late)" ] || expect 0 '' guestcryptctl undefine late --stop
+expect 0 '' guestcryptctl modify payments --domains 1,2,6
+[ "$(masks)" = "$free" ] || expect 0 '' guestcryptctl host-release "${reserve[@]}"
+is "$(masks)" "$free" "the masks after all that"
 [ "$(live)" = 2 ] || fail "$(live) mdevs after all that"
 [ "$(queues_of "$payments" | wc -l)" = 6 ] && [ "$(queues_of "$vault")" = 0a.0006 ] || fail "they are not as they were"
 ok "SIGKILL loses nothing"
