@@ -78,7 +78,7 @@ fi
 work=$(mktemp -d)
 guest=
 tidy() {
-        [ -z "$guest" ] || kill -9 "$guest" 2> /dev/null || :
+        [ -z "$guest" ] || kill "$guest" 2> /dev/null || : # timeout passes it on to QEMU
         rm -rf "$work"
 }
 trap tidy EXIT
