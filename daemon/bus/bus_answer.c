@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/timer.h"
 #include "bus/bus_internal.h"
 
 #define SLICE_PERIOD_US (20 * UINT64_C(1000)) /* while calls keep coming */
@@ -190,8 +191,7 @@ static int add_sources(Bus *b) {
         if (b->turn_timer)
                 return 0;
 
-        return sd_event_add_time_relative(b->event, &b->turn_timer, CLOCK_MONOTONIC, SLICE_PERIOD_US, 1000,
-                                          on_period, b);
+        return timer_after(b->event, &b->turn_timer, SLICE_PERIOD_US, on_period, b);
 }
 
 int bus_wake(Bus *b) {

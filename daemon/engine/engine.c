@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/timer.h"
 #include "engine/engine_internal.h"
 
 #define FILE_JOBS_MAX   7
@@ -130,8 +131,7 @@ static int on_stirred(sd_event_source *s, uint64_t usec, void *userdata) {
 
 void engine_stirred(Engine *e) {
         if (e->stirred && !e->stir_timer)
-                (void) sd_event_add_time_relative(e->event, &e->stir_timer, CLOCK_MONOTONIC, STIR_US, 0,
-                                                  on_stirred, e);
+                (void) timer_after(e->event, &e->stir_timer, STIR_US, on_stirred, e);
 }
 
 void engine_look(Engine *e) {

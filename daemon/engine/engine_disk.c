@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/timer.h"
 #include "engine/engine_internal.h"
 
 #define FILES_MAX           32 /* written in one go: what is to be durable waits for them */
@@ -271,8 +272,7 @@ static void commit_done(Work *w, int r) {
                 }
 
         if (!e->closing && job->n_entries > 0 && !e->checkpoint_timer)
-                (void) sd_event_add_time_relative(e->event, &e->checkpoint_timer, CLOCK_MONOTONIC,
-                                                  CHECKPOINT_DELAY_US, 0, on_checkpoint, e);
+                (void) timer_after(e->event, &e->checkpoint_timer, CHECKPOINT_DELAY_US, on_checkpoint, e);
         if (!e->closing) {
                 op_execute(e);
                 op_commit(e);
@@ -353,8 +353,7 @@ static int on_files(sd_event_source *s, uint64_t usec, void *userdata) {
 static void files_soon(Engine *e) {
         e->files_since = e->files_timer;
         if (!e->files_timer && !e->closing)
-                (void) sd_event_add_time_relative(e->event, &e->files_timer, CLOCK_MONOTONIC, FILES_DELAY_US,
-                                                  0, on_files, e);
+                (void) timer_after(e->event, &e->files_timer, FILES_DELAY_US, on_files, e);
 }
 
 void op_commit(Engine *e) {
@@ -402,8 +401,7 @@ static void lazy_soon(Engine *e) {
         uint64_t delay = e->store_failed || e->marks_failed ? LAZY_RETRY_US : LAZY_DELAY_US;
 
         if (!e->lazy_timer && !e->closing)
-                (void) sd_event_add_time_relative(e->event, &e->lazy_timer, CLOCK_MONOTONIC, delay, 0,
-                                                  on_lazy, e);
+                (void) timer_after(e->event, &e->lazy_timer, delay, on_lazy, e);
 }
 
 static int on_lazy(sd_event_source *s, uint64_t usec, void *userdata) {
@@ -422,8 +420,7 @@ static int on_checkpoint(sd_event_source *s, uint64_t usec, void *userdata) {
 
         e->checkpoint_timer = sd_event_source_disable_unref(e->checkpoint_timer);
         if (e->committing || e->n_ops > 0) /* not idle: later */
-                (void) sd_event_add_time_relative(e->event, &e->checkpoint_timer, CLOCK_MONOTONIC,
-                                                  CHECKPOINT_DELAY_US, 0, on_checkpoint, e);
+                (void) timer_after(e->event, &e->checkpoint_timer, CHECKPOINT_DELAY_US, on_checkpoint, e);
         else
                 commit_leftovers(e, true);
         return 0;

@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/timer.h"
 #include "engine/engine_guest_internal.h"
 
 #define GUESTS_PER_TURN 64                      /* looked at in one turn of the loop */
@@ -356,8 +357,7 @@ static int on_again(sd_event_source *s, uint64_t usec, void *userdata) {
 
 void guests_again(Engine *e) {
         if (!e->guests->again_timer && !e->closing)
-                (void) sd_event_add_time_relative(e->event, &e->guests->again_timer, CLOCK_MONOTONIC,
-                                                  AGAIN_US, 0, on_again, e);
+                (void) timer_after(e->event, &e->guests->again_timer, AGAIN_US, on_again, e);
 }
 
 void guests_matrix_changed(Engine *e, Uuid uuid, bool names) {

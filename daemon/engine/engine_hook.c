@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/timer.h"
 #include "engine/engine_guest_internal.h"
 
 typedef enum HookKind {
@@ -477,11 +478,10 @@ static int hook_new(Guest *g, const EngineHook *h, const EngineCaller *c, engine
         (void) snprintf(op->caller, sizeof op->caller, "%s", c && c->id ? c->id : "");
         if (copy_text(h->name ?: g->name, &op->name) < 0 || copy_text(h->matrix, &op->matrix_name) < 0 ||
             copy_text(h->tpm, &op->tpm_name) < 0 || virt_wiring_copy(&w, &op->wiring) < 0 ||
-            sd_event_add_time_relative(g->engine->event, &op->timer, CLOCK_MONOTONIC,
-                                       op->kind == HOOK_PREPARE && h->tpm_model != TPM_MODEL_NONE
-                                               ? HOOK_TPM_DEADLINE_US
-                                               : HOOK_DEADLINE_US,
-                                       0, on_late, op) < 0) {
+            timer_after(g->engine->event, &op->timer,
+                        op->kind == HOOK_PREPARE && h->tpm_model != TPM_MODEL_NONE ? HOOK_TPM_DEADLINE_US
+                                                                                   : HOOK_DEADLINE_US,
+                        on_late, op) < 0) {
                 (void) hook_free(op);
                 guest_discharge(g->engine, c && c->id ? c->id : "");
                 return -ENOMEM;

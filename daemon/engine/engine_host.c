@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/timer.h"
 #include "engine/engine_internal.h"
 
 #define LOCK_TIMEOUT_US (10 * UINT64_C(1000000))
@@ -567,8 +568,7 @@ static void rules_done(Work *w, int r) {
                 return;
         (void) sd_event_now(e->event, CLOCK_MONOTONIC, &now);
         if (r == HOST_RULES_LOCKED && now < job->deadline_us &&
-            sd_event_add_time_relative(e->event, &job->timer, CLOCK_MONOTONIC, HOST_RULES_RETRY_US, 0,
-                                       on_lock_again, job) >= 0)
+            timer_after(e->event, &job->timer, HOST_RULES_RETRY_US, on_lock_again, job) >= 0)
                 return;
         if (r == HOST_RULES_LOCKED)
                 r = refuse(

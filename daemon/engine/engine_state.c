@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/timer.h"
 #include "core/reconcile.h"
 #include "engine/engine_internal.h"
 
@@ -691,16 +692,14 @@ static int on_show_begun(sd_event_source *s, uint64_t usec, void *userdata) {
 
 void state_show_begun_soon(Engine *e) {
         if (!e->begun_timer)
-                (void) sd_event_add_time_relative(e->event, &e->begun_timer, CLOCK_MONOTONIC, SHOW_DELAY_US,
-                                                  0, on_show_begun, e);
+                (void) timer_after(e->event, &e->begun_timer, SHOW_DELAY_US, on_show_begun, e);
 }
 
 void state_show_all_soon(Engine *e) {
         if (e->show_timer) /* those that were shown already are shown once more */
                 e->show_again |= e->showing;
         else
-                (void) sd_event_add_time_relative(e->event, &e->show_timer, CLOCK_MONOTONIC, SHOW_DELAY_US,
-                                                  0, on_show, e);
+                (void) timer_after(e->event, &e->show_timer, SHOW_DELAY_US, on_show, e);
 }
 
 void state_emit(Engine *e, const EngineKey *key, EngineChange change) {

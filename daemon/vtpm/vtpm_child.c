@@ -20,6 +20,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/timer.h"
 #include "vtpm/vtpm_record.h"
 #include "vtpm/vtpm_runner.h"
 #include "vtpm/vtpm_tree.h"
@@ -196,8 +197,7 @@ static int set_timer(Child *c, uint64_t us) {
         int r;
 
         if (!c->timer)
-                return sd_event_add_time_relative(c->runner->event, &c->timer, CLOCK_MONOTONIC, us, 0,
-                                                  on_timer, c);
+                return timer_after(c->runner->event, &c->timer, us, on_timer, c);
         r = sd_event_source_set_time_relative(c->timer, us);
         return r < 0 ? r : sd_event_source_set_enabled(c->timer, SD_EVENT_ONESHOT);
 }

@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/timer.h"
 #include "vtpm/vtpm_internal.h"
 #include "vtpm/vtpm_tree.h"
 
@@ -68,7 +69,7 @@ static void wait_a_moment(Op *op, sd_event_time_handler_t then) {
         int r;
 
         op->timer = sd_event_source_disable_unref(op->timer);
-        r = sd_event_add_time_relative(op->m->event, &op->timer, CLOCK_MONOTONIC, MOMENT_US, 0, then, op);
+        r = timer_after(op->m->event, &op->timer, MOMENT_US, then, op);
         if (r < 0)
                 vtpm_op_fail(op, r);
 }

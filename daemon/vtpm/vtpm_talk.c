@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/timer.h"
 #include "vtpm/vtpm_process.h"
 
 #define ANSWER_MAX 4096
@@ -144,8 +145,7 @@ static int talk(sd_event *event, int run_fd, const char *name, const void *data,
         if (r >= 0)
                 r = sd_event_add_io(event, &t->io, t->fd, EPOLLIN, on_io, t);
         if (r >= 0)
-                r = sd_event_add_time_relative(event, &t->timer, CLOCK_MONOTONIC,
-                                               lines ? DEVICE_US : SHUTDOWN_US, 0, on_timer, t);
+                r = timer_after(event, &t->timer, lines ? DEVICE_US : SHUTDOWN_US, on_timer, t);
         if (r < 0) {
                 (void) vtpm_talk_cancel(t);
                 return r;

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/timer.h"
 #include "vtpm/vtpm_runner.h"
 
 #define SYSTEMD_NAME    "org.freedesktop.systemd1"
@@ -153,7 +154,7 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *userdata) {
 
 static int set_timer(Unit *u, uint64_t us) {
         clear_timer(u);
-        return sd_event_add_time_relative(u->runner->event, &u->timer, CLOCK_MONOTONIC, us, 0, on_timer, u);
+        return timer_after(u->runner->event, &u->timer, us, on_timer, u);
 }
 
 /* ---- why it failed ---- */
@@ -274,8 +275,7 @@ static void unit_changed(Unit *u, const char *state) {
         if (strcmp(state, "failed") != 0 && strcmp(state, "inactive") != 0)
                 return;
         /* a unit that is started again by systemd is seen so on its way */
-        if (u->role != VTPM_ROLE_DEVICE ||
-            sd_event_add_time_relative(r->event, &u->timer, CLOCK_MONOTONIC, GONE_US, 0, on_gone, u) < 0)
+        if (u->role != VTPM_ROLE_DEVICE || timer_after(r->event, &u->timer, GONE_US, on_gone, u) < 0)
                 unit_ended(u, state);
 }
 

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
+#include "base/timer.h"
 #include "vtpm/vtpm_internal.h"
 
 #define LINES_MAX 256
@@ -46,8 +47,7 @@ static int on_again(sd_event_source *s, uint64_t usec, void *userdata);
 static void try_again(VtpmWatch *w) {
         hang_up(w);
         sd_event_source_disable_unref(TAKE(w->again));
-        (void) sd_event_add_time_relative(w->t->m->event, &w->again, CLOCK_MONOTONIC, AGAIN_US, 0, on_again,
-                                          w);
+        (void) timer_after(w->t->m->event, &w->again, AGAIN_US, on_again, w);
 }
 
 /* Whether something was told. */
