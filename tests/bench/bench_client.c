@@ -256,6 +256,17 @@ static void call_many(sd_bus *bus, const char *name, size_t n, size_t window) {
         (void) printf("%.6f %zu %.6f\n", now() - start, f.count_objects ? f.n_objects : n, cpu_time() - cpu);
 }
 
+/* What the lines of standard input say, "VERB N WINDOW", each answered by a line: all through one connection. */
+static void serve(sd_bus *bus) {
+        char verb[16];
+        size_t n, window;
+
+        while (scanf("%15s %zu %zu", verb, &n, &window) == 3) {
+                call_many(bus, verb, n, window);
+                (void) fflush(stdout);
+        }
+}
+
 static int ascending(const void *a, const void *b) {
         double x = *(const double *) a, y = *(const double *) b;
 
@@ -413,6 +424,7 @@ static int usage(void) {
         (void) fprintf(
                 stderr,
                 "usage: bench_client define|define-auto|check|start|stop|undefine|list|property N WINDOW\n"
+                "       bench_client serve\n"
                 "       bench_client latency SECONDS PAUSE-MS check|list|property\n"
                 "       bench_client launch COMMAND [ARGUMENT]...\n"
                 "       bench_client run N LIMIT COMMAND [ARGUMENT]...\n"
@@ -444,6 +456,8 @@ int main(int argc, char *argv[]) {
                 launch(bus, argv + 2);
         else if (strcmp(verb, "latency") == 0 && argc == 5)
                 latency(bus, argv[4], strtod(argv[2], NULL), (unsigned) strtoul(argv[3], NULL, 10));
+        else if (strcmp(verb, "serve") == 0 && argc == 2)
+                serve(bus);
         else if (argc == 4)
                 call_many(bus, verb, n, strtoul(argv[3], NULL, 10));
         else
