@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/program.h"
 #include "host/ap_lock.h"
 #include "host/host.h"
 #include "host/host_job.h"
@@ -148,13 +148,8 @@ static int child_on_io(sd_event_source *source, int fd, uint32_t events, void *u
 static int child_spawn(HostChild *h) {
         char *argv[] = { h->program, (char *) "--host-child", NULL };
         CLEANUP(fd_closep) int theirs = -1;
-        CLEANUP(fd_closep) int root = -1;
-        CLEANUP(fd_closep) int memory = -1;
         CLEANUP(fd_closep) int page = -1;
-        posix_spawn_file_actions_t actions;
-        posix_spawnattr_t attributes;
         int pair[2], r;
-        sigset_t all, none;
         Child *c;
 
         if (children_hanging(h, NULL) >= CHILDREN_LEFT_MAX)
@@ -162,65 +157,30 @@ static int child_spawn(HostChild *h) {
 
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
                 return -errno;
+        theirs = pair[1];
         c = calloc(1, sizeof *c);
         if (!c) {
                 (void) fd_close(pair[0]);
-                (void) fd_close(pair[1]);
                 return -ENOMEM;
         }
         c->host = h;
         c->pid_fd = -1;
         c->fd = pair[0];
-        /* out of the way of the numbers that they will have there */
-        theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, HOST_CHILD_PAGE_FD + 1);
-        r = theirs < 0 ? -errno : 0;
-        (void) fd_close(pair[1]);
-        if (r >= 0) {
-                root = fcntl(h->config.root_fd, F_DUPFD_CLOEXEC, HOST_CHILD_PAGE_FD + 1);
-                r = root < 0 ? -errno : 0;
-        }
+        r = host_page_new(&c->page, &page);
         if (r >= 0)
-                r = host_page_new(&c->page, &memory);
-        if (r >= 0) {
-                page = fcntl(memory, F_DUPFD_CLOEXEC, HOST_CHILD_PAGE_FD + 1);
-                r = page < 0 ? -errno : 0;
-        }
+                r = program_spawn(h->program, argv, environ,
+                                  (int[]) {
+                                          PROGRAM_NULL,
+                                          PROGRAM_NULL,
+                                          PROGRAM_OURS,
+                                          [HOST_CHILD_SOCKET_FD] = theirs,
+                                          [HOST_CHILD_ROOT_FD] = h->config.root_fd,
+                                          [HOST_CHILD_PAGE_FD] = page,
+                                  },
+                                  HOST_CHILD_PAGE_FD + 1, &c->pid);
         if (r < 0) {
                 (void) child_free(c);
                 return r;
-        }
-
-        (void) sigfillset(&all);
-        (void) sigemptyset(&none);
-        (void) posix_spawn_file_actions_init(&actions);
-        (void) posix_spawnattr_init(&attributes);
-        r = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
-        if (r == 0)
-                r = posix_spawn_file_actions_adddup2(&actions, 0, 1);
-        if (r == 0)
-                r = posix_spawn_file_actions_adddup2(&actions, theirs, HOST_CHILD_SOCKET_FD);
-        if (r == 0)
-                r = posix_spawn_file_actions_adddup2(&actions, root, HOST_CHILD_ROOT_FD);
-        if (r == 0)
-                r = posix_spawn_file_actions_adddup2(&actions, page, HOST_CHILD_PAGE_FD);
-        if (r == 0)
-                r = posix_spawn_file_actions_addclosefrom_np(&actions, HOST_CHILD_PAGE_FD + 1);
-        if (r == 0)
-                r = posix_spawnattr_setsigdefault(&attributes, &all);
-        if (r == 0)
-                r = posix_spawnattr_setsigmask(&attributes, &none);
-        if (r == 0)
-                r = posix_spawnattr_setpgroup(&attributes, 0);
-        if (r == 0)
-                r = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK |
-                                                                  POSIX_SPAWN_SETPGROUP);
-        if (r == 0)
-                r = posix_spawn(&c->pid, h->program, &actions, &attributes, argv, environ);
-        (void) posix_spawn_file_actions_destroy(&actions);
-        (void) posix_spawnattr_destroy(&attributes);
-        if (r != 0) {
-                (void) child_free(c);
-                return -r;
         }
 
         c->pid_fd = (int) syscall(SYS_pidfd_open, c->pid, 0);

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/program.h"
 #include "virt/virt.h"
 #include "virt/virt_socket.h"
 #include "virt/virt_wire.h"
@@ -460,41 +459,8 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
-static int spawn(VirtChild *v, int theirs, pid_t *ret) {
-        char *argv[] = { v->program, v->uri, NULL };
-        posix_spawn_file_actions_t actions;
-        posix_spawnattr_t attributes;
-        sigset_t all, none;
-        int r;
-
-        (void) sigfillset(&all);
-        (void) sigemptyset(&none);
-        (void) posix_spawn_file_actions_init(&actions);
-        (void) posix_spawnattr_init(&attributes);
-        r = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
-        if (r == 0)
-                r = posix_spawn_file_actions_adddup2(&actions, 0, 1);
-        if (r == 0)
-                r = posix_spawn_file_actions_adddup2(&actions, theirs, VIRT_CHILD_FD);
-        if (r == 0)
-                r = posix_spawn_file_actions_addclosefrom_np(&actions, VIRT_CHILD_FD + 1);
-        if (r == 0)
-                r = posix_spawnattr_setsigdefault(&attributes, &all);
-        if (r == 0)
-                r = posix_spawnattr_setsigmask(&attributes, &none);
-        if (r == 0)
-                r = posix_spawnattr_setpgroup(&attributes, 0);
-        if (r == 0)
-                r = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK |
-                                                                  POSIX_SPAWN_SETPGROUP);
-        if (r == 0)
-                r = posix_spawn(ret, v->program, &actions, &attributes, argv, environ);
-        (void) posix_spawn_file_actions_destroy(&actions);
-        (void) posix_spawnattr_destroy(&attributes);
-        return -r;
-}
-
 static int process_start(VirtChild *v) {
+        char *argv[] = { v->program, v->uri, NULL };
         CLEANUP(fd_closep) int theirs = -1;
         Process *p = calloc(1, sizeof *p);
         int pair[2], r;
@@ -508,12 +474,10 @@ static int process_start(VirtChild *v) {
                 goto fail;
         }
         p->fd = pair[0];
-        /* out of the way of the number that it will have there */
-        theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, VIRT_CHILD_FD + 1);
-        r = theirs < 0 ? -errno : 0;
-        (void) fd_close(pair[1]);
-        if (r >= 0)
-                r = spawn(v, theirs, &p->pid);
+        theirs = pair[1];
+        r = program_spawn(v->program, argv, environ,
+                          (int[]) { PROGRAM_NULL, PROGRAM_NULL, PROGRAM_OURS, [VIRT_CHILD_FD] = theirs },
+                          VIRT_CHILD_FD + 1, &p->pid);
         if (r < 0)
                 goto fail;
 

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/program.h"
 #include "virt/virt_emulator.h"
 
 #define TIMEOUT_MS 5000
@@ -63,47 +63,14 @@ static int read_output(int fd, int64_t until, char *buffer, size_t size) {
         return 0;
 }
 
-static int spawn(const char *path, char *const argv[], int out, pid_t *ret) {
-        posix_spawn_file_actions_t actions;
-        posix_spawnattr_t attributes;
-        char *environment[] = { (char *) "PATH=/usr/sbin:/usr/bin:/sbin:/bin", (char *) "LC_ALL=C", NULL };
-        sigset_t all, none;
-        int r;
-
-        (void) sigfillset(&all);
-        (void) sigemptyset(&none);
-        (void) posix_spawn_file_actions_init(&actions);
-        (void) posix_spawnattr_init(&attributes);
-        r = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
-        if (r == 0)
-                r = posix_spawn_file_actions_adddup2(&actions, out, 1);
-        if (r == 0)
-                r = posix_spawn_file_actions_adddup2(&actions, 0, 2);
-        if (r == 0)
-                r = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-        if (r == 0)
-                r = posix_spawnattr_setsigdefault(&attributes, &all);
-        if (r == 0)
-                r = posix_spawnattr_setsigmask(&attributes, &none);
-        if (r == 0)
-                r = posix_spawnattr_setpgroup(&attributes, 0);
-        if (r == 0)
-                r = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK |
-                                                                  POSIX_SPAWN_SETPGROUP);
-        if (r == 0)
-                r = posix_spawn(ret, path, &actions, &attributes, argv, environment);
-        (void) posix_spawn_file_actions_destroy(&actions);
-        (void) posix_spawnattr_destroy(&attributes);
-        return -r;
-}
-
 static int run(const char *path, char *const argv[], char *buffer, size_t size) {
+        char *env[] = { (char *) "PATH=/usr/sbin:/usr/bin:/sbin:/bin", (char *) "LC_ALL=C", NULL };
         int pipe_fd[2], r;
         pid_t pid;
 
         if (pipe2(pipe_fd, O_CLOEXEC) < 0)
                 return -errno;
-        r = spawn(path, argv, pipe_fd[1], &pid);
+        r = program_spawn(path, argv, env, (int[]) { PROGRAM_NULL, pipe_fd[1], PROGRAM_NULL }, 3, &pid);
         (void) fd_close(pipe_fd[1]);
         if (r >= 0) {
                 r = read_output(pipe_fd[0], now_ms() + TIMEOUT_MS, buffer, size);
