@@ -80,12 +80,13 @@ static int put_rows(sd_bus_message *m, const char *key, const ApMask rows[static
         return r < 0 ? r : close_entry(m);
 }
 
-static int append_report(sd_bus_message *m, const EngineHostReport *report, bool done) {
+static int append_report(sd_bus_message *m, const Call *call, const void *answer) {
+        const EngineHostReport *report = answer;
         const HostChange *c = &report->change;
         Verdict verdict = report->refusal.text ? report->refusal.verdict : VERDICT_OK;
         int r;
 
-        r = put_flag(m, "done", done);
+        r = put_flag(m, "done", call->reply != CALL_REPLY_DRY_RUN);
         if (r >= 0)
                 r = put_text(m, "means", means[c->means]);
         if (r >= 0)
@@ -133,10 +134,11 @@ static int append_rules(sd_bus_message *m, const EngineHostView *v) {
         return r < 0 ? r : put_texts(m, "notes", v->notes);
 }
 
-static int append_persisted(sd_bus_message *m, const EngineHostView *v, bool done) {
+static int append_persisted(sd_bus_message *m, const Call *call, const void *answer) {
+        const EngineHostView *v = answer;
         int r;
 
-        r = put_flag(m, "done", done);
+        r = put_flag(m, "done", call->reply != CALL_REPLY_DRY_RUN);
         if (r >= 0)
                 r = put_flag(m, "changed", v->changed);
         if (r >= 0 && v->text)
@@ -144,7 +146,9 @@ static int append_persisted(sd_bus_message *m, const EngineHostView *v, bool don
         return r < 0 ? r : append_rules(m, v);
 }
 
-static int append_view(sd_bus_message *m, const Snapshot *s, const EngineHostView *v) {
+static int append_view(sd_bus_message *m, const Call *call, const void *answer) {
+        const Snapshot *s = engine_snapshot(call->bus->engine);
+        const EngineHostView *v = answer;
         ApMask given[AP_IDS], last[AP_IDS] = {}, usable[AP_IDS] = {};
         int16_t domain = s->default_domain;
         HostMeans in_force = HOST_MEANS_ANY;
@@ -190,15 +194,20 @@ static int append_view(sd_bus_message *m, const Snapshot *s, const EngineHostVie
 
 /* ---- calls ---- */
 
-static int reply_begin(const Call *c, sd_bus_message **ret) {
-        int r;
+/* Ends @c with what @append puts into the dictionary of @answer, if @r is 0. */
+static void finish(Call *c, int r, const Refusal *refusal,
+                   int (*append)(sd_bus_message *m, const Call *call, const void *answer),
+                   const void *answer) {
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
 
-        r = sd_bus_message_new_method_return(c->message, ret);
-        return r < 0 ? r : sd_bus_message_open_container(*ret, 'a', "{sv}");
-}
+        if (r != 0)
+                return bus_call_done(c, r, refusal, (Uuid) {});
 
-/* @r < 0: the reply could not be put together. */
-static void reply_end(Call *c, int r, sd_bus_message *reply) {
+        r = sd_bus_message_new_method_return(c->message, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "{sv}");
+        if (r >= 0)
+                r = append(reply, c, answer);
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
         if (r >= 0)
@@ -210,39 +219,15 @@ static void reply_end(Call *c, int r, sd_bus_message *reply) {
 }
 
 static void on_changed(void *userdata, int r, const Refusal *refusal, const EngineHostReport *report) {
-        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
-        Call *c = userdata;
-
-        if (r != 0)
-                return bus_call_done(c, r, refusal, (Uuid) {});
-        r = reply_begin(c, &reply);
-        if (r >= 0)
-                r = append_report(reply, report, c->reply != CALL_REPLY_DRY_RUN);
-        reply_end(c, r, reply);
+        finish(userdata, r, refusal, append_report, report);
 }
 
 static void on_persisted(void *userdata, int r, const Refusal *refusal, const EngineHostView *view) {
-        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
-        Call *c = userdata;
-
-        if (r != 0)
-                return bus_call_done(c, r, refusal, (Uuid) {});
-        r = reply_begin(c, &reply);
-        if (r >= 0)
-                r = append_persisted(reply, view, c->reply != CALL_REPLY_DRY_RUN);
-        reply_end(c, r, reply);
+        finish(userdata, r, refusal, append_persisted, view);
 }
 
 static void on_viewed(void *userdata, int r, const Refusal *refusal, const EngineHostView *view) {
-        CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
-        Call *c = userdata;
-
-        if (r != 0)
-                return bus_call_done(c, r, refusal, (Uuid) {});
-        r = reply_begin(c, &reply);
-        if (r >= 0)
-                r = append_view(reply, engine_snapshot(c->bus->engine), view);
-        reply_end(c, r, reply);
+        finish(userdata, r, refusal, append_view, view);
 }
 
 /* As bus_call_begin(); the call counts for its caller from now on. @dry_run: it changes nothing. */
