@@ -108,21 +108,76 @@ int bus_add_objects(Bus *b, const char *kind, const char *interface, const sd_bu
 
         assert(b->n_kinds < ELEMENTS(b->kinds) && b->n_slots + 2 <= ELEMENTS(b->slots));
 
-        *k = (BusKind) { .interface = interface, .vtable = vtable, .find = find, .enumerate = enumerate };
+        *k = (BusKind) { .bus = b,
+                         .name = kind,
+                         .interface = interface,
+                         .vtable = vtable,
+                         .find = find,
+                         .enumerate = enumerate };
         (void) snprintf(k->prefix, sizeof k->prefix, BUS_ROOT "/%s", kind);
         b->n_kinds++;
 
-        r = sd_bus_add_fallback_vtable(b->bus, &b->slots[b->n_slots], k->prefix, interface, vtable, find, b);
+        r = sd_bus_add_fallback_vtable(b->bus, &b->slots[b->n_slots], k->prefix, interface, vtable, find, k);
         if (r < 0)
                 return r;
         b->n_slots++;
 
-        r = sd_bus_add_node_enumerator(b->bus, &b->slots[b->n_slots], k->prefix, enumerate, b);
+        r = sd_bus_add_node_enumerator(b->bus, &b->slots[b->n_slots], k->prefix, enumerate, k);
         if (r < 0)
                 return r;
         b->n_slots++;
 
         return 0;
+}
+
+static int find_uuid(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
+                     sd_bus_error *error) {
+        const BusKind *k = userdata;
+        Uuid uuid;
+        int r;
+
+        r = bus_path_parse_uuid(path, k->name, &uuid);
+        if (r < 0)
+                return 0;
+
+        r = k->get(k->bus, uuid);
+        if (r < 0)
+                return r == -ENOENT ? 0 : r;
+
+        *ret = &k->bus->object;
+        return 1;
+}
+
+static int enumerate_uuids(sd_bus *bus, const char *prefix, void *userdata, char ***ret,
+                           sd_bus_error *error) {
+        CLEANUP(freep) Uuid *uuids = NULL;
+        const BusKind *k = userdata;
+        char path[BUS_PATH_SIZE];
+        size_t n = 0;
+        int r;
+
+        /* sd-bus asks for each object that is introspected, too: nothing lies below one */
+        if (strlen(prefix) > strlen(k->prefix))
+                return 0;
+
+        r = k->list(k->bus, &uuids, &n);
+        if (r >= 0)
+                r = bus_paths_new(n, ret);
+        for (size_t i = 0; r >= 0 && i < n; i++)
+                r = bus_paths_set(*ret, i, bus_path_uuid(k->name, uuids[i], path));
+
+        return r < 0 ? r : 1;
+}
+
+int bus_add_uuids(Bus *b, const char *kind, const char *interface, const sd_bus_vtable *vtable,
+                  bus_get_t get, bus_list_t list) {
+        BusKind *k = &b->kinds[b->n_kinds];
+        int r;
+
+        r = bus_add_objects(b, kind, interface, vtable, find_uuid, enumerate_uuids);
+        k->get = get;
+        k->list = list;
+        return r;
 }
 
 static unsigned *counter_of(Bus *b, EngineObject object) {

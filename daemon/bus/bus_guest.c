@@ -234,39 +234,14 @@ const sd_bus_vtable bus_guest_vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
-                sd_bus_error *error) {
-        Bus *b = userdata;
-        Uuid uuid;
-        int r;
-
-        r = bus_path_parse_uuid(path, "guest", &uuid);
-        if (r < 0)
-                return 0;
-
-        r = engine_get_guest(b->engine, uuid, &b->object.guest);
-        if (r == -ENOENT)
-                return 0;
-        if (r < 0)
-                return r;
-
-        *ret = &b->object;
-        return 1;
+static int get(Bus *b, Uuid uuid) {
+        return engine_get_guest(b->engine, uuid, &b->object.guest);
 }
 
-static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***ret, sd_bus_error *error) {
-        CLEANUP(freep) Uuid *uuids = NULL;
-        Bus *b = userdata;
-        size_t n;
-        int r;
-
-        if (bus_path_is_object(prefix))
-                return 0;
-
-        r = engine_list_guests(b->engine, &uuids, &n);
-        return r < 0 ? r : bus_paths_of_uuids("guest", uuids, n, ret);
+static int list(Bus *b, Uuid **ret, size_t *ret_n) {
+        return engine_list_guests(b->engine, ret, ret_n);
 }
 
 int bus_guest_add(Bus *b) {
-        return bus_add_objects(b, "guest", BUS_INTERFACE("Guest"), bus_guest_vtable, find, enumerate);
+        return bus_add_uuids(b, "guest", BUS_INTERFACE("Guest"), bus_guest_vtable, get, list);
 }

@@ -68,7 +68,7 @@ const sd_bus_vtable bus_parent_vtable[] = {
 static int find_parent(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
                        sd_bus_error *error) {
         CLEANUP(freep) char *name = NULL;
-        Bus *b = userdata;
+        Bus *b = ((const BusKind *) userdata)->bus;
         int r;
 
         r = sd_bus_path_decode(path, BUS_ROOT "/parent", &name);
@@ -85,7 +85,7 @@ static int find_parent(sd_bus *bus, const char *path, const char *interface, voi
 
 static int enumerate_parents(sd_bus *bus, const char *prefix, void *userdata, char ***ret,
                              sd_bus_error *error) {
-        Bus *b = userdata;
+        Bus *b = ((const BusKind *) userdata)->bus;
         const Snapshot *s = engine_snapshot(b->engine);
         int r;
 
@@ -183,7 +183,7 @@ static char *adapter_path(uint8_t id, char buf[static BUS_PATH_SIZE]) {
 
 static int find_adapter(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
                         sd_bus_error *error) {
-        Bus *b = userdata;
+        Bus *b = ((const BusKind *) userdata)->bus;
         const Snapshot *s = engine_snapshot(b->engine);
         char own[BUS_PATH_SIZE];
 
@@ -199,7 +199,7 @@ static int find_adapter(sd_bus *bus, const char *path, const char *interface, vo
 
 static int enumerate_adapters(sd_bus *bus, const char *prefix, void *userdata, char ***ret,
                               sd_bus_error *error) {
-        Bus *b = userdata;
+        Bus *b = ((const BusKind *) userdata)->bus;
         const Snapshot *s = engine_snapshot(b->engine);
         char path[BUS_PATH_SIZE];
         int r;

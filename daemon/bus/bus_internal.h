@@ -29,13 +29,21 @@ typedef struct Signal Signal;
 #define BUS_KINDS       6
 #define BUS_ANSWERS_MAX 4 /* that are worked on at a time */
 
+/* Looks up the object @uuid, for BusObject. -ENOENT: there is none. */
+typedef int (*bus_get_t)(Bus *b, Uuid uuid);
+/* All of them; the caller frees *@ret. */
+typedef int (*bus_list_t)(Bus *b, Uuid **ret, size_t *ret_n);
+
 /* Objects below BUS_ROOT/NAME, all alike. */
 typedef struct BusKind {
+        Bus *bus;
+        const char *name, *interface;
         char prefix[BUS_PATH_SIZE];
-        const char *interface;
         const sd_bus_vtable *vtable;
         sd_bus_object_find_t find;
         sd_bus_node_enumerator_t enumerate;
+        bus_get_t get; /* of those that have UUIDs */
+        bus_list_t list;
 } BusKind;
 
 /* What all handlers and getters get. There is one: a find function fills in what was looked up for the
@@ -173,14 +181,9 @@ char *bus_text(const char *s);
 /* The same as one line, for errors: control characters, which a caller may have sent, are '?' as well. */
 char *bus_line(const char *s);
 
-/* Of an object of a kind, or below: nothing lies there that could be enumerated. sd-bus asks all the
- * same, for each object that is introspected. */
-bool bus_path_is_object(const char *path);
 /* Room for @n paths, which sd-bus frees with the list, whatever was put in. 0 or -ENOMEM. */
 int bus_paths_new(size_t n, char ***ret);
 int bus_paths_set(char **paths, size_t i, const char *path);
-/* What an enumerator returns for the objects of these. */
-int bus_paths_of_uuids(const char *kind, const Uuid *uuids, size_t n, char ***ret);
 
 char *bus_path_uuid(const char *kind, Uuid uuid, char buf[static BUS_PATH_SIZE]);
 /* That at the end of @path; null: there is none. */
@@ -317,9 +320,12 @@ extern const sd_bus_vtable bus_manager_vtable[], bus_matrix_vtable[], bus_mdev_v
 
 /* An interface of the object at BUS_ROOT itself. */
 int bus_add_root(Bus *b, const char *interface, const sd_bus_vtable *vtable);
-/* Objects below BUS_ROOT/@kind. */
+/* Objects below BUS_ROOT/@kind; @find and @enumerate get the BusKind. */
 int bus_add_objects(Bus *b, const char *kind, const char *interface, const sd_bus_vtable *vtable,
                     sd_bus_object_find_t find, sd_bus_node_enumerator_t enumerate);
+/* The same, of which each has a UUID that ends its path. */
+int bus_add_uuids(Bus *b, const char *kind, const char *interface, const sd_bus_vtable *vtable,
+                  bus_get_t get, bus_list_t list);
 
 /* The matrix that is called @name or has that UUID; else @error is set. */
 int bus_find_matrix(Bus *b, const char *name, Uuid *ret, sd_bus_error *error);

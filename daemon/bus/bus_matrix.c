@@ -265,39 +265,14 @@ const sd_bus_vtable bus_matrix_vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
-                sd_bus_error *error) {
-        Bus *b = userdata;
-        Uuid uuid;
-        int r;
-
-        r = bus_path_parse_uuid(path, "matrix", &uuid);
-        if (r < 0)
-                return 0;
-
-        r = engine_get_matrix(b->engine, uuid, &b->object.matrix);
-        if (r == -ENOENT)
-                return 0;
-        if (r < 0)
-                return r;
-
-        *ret = &b->object;
-        return 1;
+static int get(Bus *b, Uuid uuid) {
+        return engine_get_matrix(b->engine, uuid, &b->object.matrix);
 }
 
-static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***ret, sd_bus_error *error) {
-        CLEANUP(freep) Uuid *uuids = NULL;
-        Bus *b = userdata;
-        size_t n;
-        int r;
-
-        if (bus_path_is_object(prefix))
-                return 0;
-
-        r = engine_list_matrices(b->engine, &uuids, &n);
-        return r < 0 ? r : bus_paths_of_uuids("matrix", uuids, n, ret);
+static int list(Bus *b, Uuid **ret, size_t *ret_n) {
+        return engine_list_matrices(b->engine, ret, ret_n);
 }
 
 int bus_matrix_add(Bus *b) {
-        return bus_add_objects(b, "matrix", BUS_INTERFACE("Matrix"), bus_matrix_vtable, find, enumerate);
+        return bus_add_uuids(b, "matrix", BUS_INTERFACE("Matrix"), bus_matrix_vtable, get, list);
 }

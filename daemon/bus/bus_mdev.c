@@ -80,40 +80,23 @@ const sd_bus_vtable bus_mdev_vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
-                sd_bus_error *error) {
-        Bus *b = userdata;
-        Uuid uuid;
-        int r;
-
-        r = bus_path_parse_uuid(path, "mdev", &uuid);
-        if (r < 0)
-                return 0;
-
+static int get(Bus *b, Uuid uuid) {
         b->object.mdev = snapshot_find_mdev(engine_snapshot(b->engine), uuid);
-        if (!b->object.mdev)
-                return 0;
-
-        *ret = &b->object;
-        return 1;
+        return b->object.mdev ? 0 : -ENOENT;
 }
 
-static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***ret, sd_bus_error *error) {
-        Bus *b = userdata;
+static int list(Bus *b, Uuid **ret, size_t *ret_n) {
         const Snapshot *s = engine_snapshot(b->engine);
-        char path[BUS_PATH_SIZE];
-        int r;
 
-        if (bus_path_is_object(prefix))
-                return 0;
-
-        r = bus_paths_new(s->n_mdevs, ret);
-        for (size_t i = 0; r >= 0 && i < s->n_mdevs; i++)
-                r = bus_paths_set(*ret, i, bus_path_uuid("mdev", s->mdevs[i].uuid, path));
-
-        return r < 0 ? r : 1;
+        *ret = calloc(s->n_mdevs + 1, sizeof **ret);
+        if (!*ret)
+                return -ENOMEM;
+        for (size_t i = 0; i < s->n_mdevs; i++)
+                (*ret)[i] = s->mdevs[i].uuid;
+        *ret_n = s->n_mdevs;
+        return 0;
 }
 
 int bus_mdev_add(Bus *b) {
-        return bus_add_objects(b, "mdev", BUS_INTERFACE("Mdev"), bus_mdev_vtable, find, enumerate);
+        return bus_add_uuids(b, "mdev", BUS_INTERFACE("Mdev"), bus_mdev_vtable, get, list);
 }

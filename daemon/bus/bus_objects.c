@@ -72,12 +72,11 @@ static int append_interface(Bus *b, sd_bus_message *m, const BusKind *k, const c
         return r;
 }
 
-static int append_object(Bus *b, sd_bus_message *m, const BusKind *k, const char *path,
-                         sd_bus_error *error) {
+static int append_object(Bus *b, sd_bus_message *m, BusKind *k, const char *path, sd_bus_error *error) {
         void *object;
         int r;
 
-        r = k->find(b->bus, path, k->interface, b, &object, error);
+        r = k->find(b->bus, path, k->interface, k, &object, error);
         if (r <= 0)
                 return r; /* 0: it has gone */
 
@@ -113,14 +112,14 @@ static int finish(Inventory *v) {
 static int append_some(Answer *a, sd_bus_error *error) {
         Inventory *v = CONTAINER_OF(a, Inventory, answer);
         Bus *b = a->bus;
-        const BusKind *k = &b->kinds[v->kind];
+        BusKind *k = &b->kinds[v->kind];
         int r;
 
         if (v->kind == b->n_kinds)
                 return finish(v);
 
         if (!v->paths) {
-                r = k->enumerate(b->bus, k->prefix, b, &v->paths, error);
+                r = k->enumerate(b->bus, k->prefix, k, &v->paths, error);
                 return r < 0 ? r : 0;
         }
 

@@ -385,42 +385,18 @@ const sd_bus_vtable bus_tpm_vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
-                sd_bus_error *error) {
-        Bus *b = userdata;
+static int get(Bus *b, Uuid uuid) {
         Vtpm *v = engine_vtpm(b->engine);
-        Uuid uuid;
-        int r;
 
-        r = bus_path_parse_uuid(path, "tpm", &uuid);
-        if (r < 0 || !v)
-                return 0;
-
-        r = v->ops->get(v, uuid, &b->object.tpm);
-        if (r == -ENOENT)
-                return 0;
-        if (r < 0)
-                return r;
-
-        *ret = &b->object;
-        return 1;
+        return v ? v->ops->get(v, uuid, &b->object.tpm) : -ENOENT;
 }
 
-static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***ret, sd_bus_error *error) {
-        CLEANUP(freep) Uuid *uuids = NULL;
-        Bus *b = userdata;
+static int list(Bus *b, Uuid **ret, size_t *ret_n) {
         Vtpm *v = engine_vtpm(b->engine);
-        size_t n = 0;
-        int r = 0;
 
-        if (bus_path_is_object(prefix))
-                return 0;
-
-        if (v)
-                r = v->ops->list(v, &uuids, &n);
-        return r < 0 ? r : bus_paths_of_uuids("tpm", uuids, n, ret);
+        return v ? v->ops->list(v, ret, ret_n) : 0;
 }
 
 int bus_tpm_add(Bus *b) {
-        return bus_add_objects(b, "tpm", BUS_INTERFACE("Tpm"), bus_tpm_vtable, find, enumerate);
+        return bus_add_uuids(b, "tpm", BUS_INTERFACE("Tpm"), bus_tpm_vtable, get, list);
 }

@@ -119,11 +119,6 @@ int bus_path_parse_uuid(const char *path, const char *kind, Uuid *ret) {
         return 0;
 }
 
-bool bus_path_is_object(const char *path) {
-        return strncmp(path, BUS_ROOT "/", strlen(BUS_ROOT) + 1) == 0 &&
-               strchr(path + strlen(BUS_ROOT) + 1, '/') != NULL;
-}
-
 int bus_paths_new(size_t n, char ***ret) {
         *ret = calloc(n + 1, sizeof **ret);
         return *ret ? 0 : -ENOMEM;
@@ -132,15 +127,4 @@ int bus_paths_new(size_t n, char ***ret) {
 int bus_paths_set(char **paths, size_t i, const char *path) {
         paths[i] = strdup(path);
         return paths[i] ? 0 : -ENOMEM;
-}
-
-int bus_paths_of_uuids(const char *kind, const Uuid *uuids, size_t n, char ***ret) {
-        char path[BUS_PATH_SIZE];
-        int r;
-
-        r = bus_paths_new(n, ret);
-        for (size_t i = 0; r >= 0 && i < n; i++)
-                r = bus_paths_set(*ret, i, bus_path_uuid(kind, uuids[i], path));
-
-        return r < 0 ? r : 1;
 }
