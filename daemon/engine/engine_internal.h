@@ -76,6 +76,7 @@ struct Op {
         bool set_guest;   /* MODIFY: to that of `record` */
         Uuid for_guest;   /* STOP: of what was started for it; it alone may hold it */
         bool fresh;       /* has been decided on a fresh scan */
+        unsigned round;   /* in which it began, state_show_begun_soon() */
         bool shown;       /* its matrix has been shown with it */
         Plan plan;
         Plan undo;        /* UNDO: what brings the host back */
@@ -188,7 +189,8 @@ struct Engine {
         unsigned gathered, gather_singles; /* requests by now; gatherings of one, in a row */
         bool look_wanted;
         sd_event_source *rescan_timer, *stir_timer, *show_timer, *begun_timer, *mdevctl_watch;
-        Uuid show_next; /* the matrix at which showing all goes on */
+        unsigned begun_round; /* of what begins now; begun_timer is that of the rounds before */
+        Uuid show_next;       /* the matrix at which showing all goes on */
         bool showing, show_again;
 
         Unresolved *unresolved;
@@ -298,7 +300,8 @@ char **state_problems(Engine *e, const Matrix *m);
 void state_show(Engine *e, Matrix *m);
 /* The same for all, a little later. */
 void state_show_all_soon(Engine *e);
-void state_show_begun_soon(Engine *e); /* what is done by then is shown once, with its result */
+/* With @op, once that has lasted a while: what is done by then is shown once, with its result. */
+void state_show_begun_soon(Engine *e, Op *op);
 void state_emit(Engine *e, const EngineKey *key, EngineChange change);
 void state_emit_matrix(Engine *e, const Matrix *m, EngineChange change);
 void state_emit_manager(Engine *e);

@@ -156,7 +156,7 @@ static void proceed(Engine *e, Op *op) {
         if (op->phase == OP_INTENT)
                 op->id = ++e->last_op;
         op_push(&e->commit, op);
-        state_show_begun_soon(e);
+        state_show_begun_soon(e, op);
         gather_commit(e);
 }
 

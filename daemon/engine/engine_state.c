@@ -668,8 +668,11 @@ static int on_show(sd_event_source *s, uint64_t usec, void *userdata) {
         return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
 }
 
+static void begin_round(Engine *e);
+
 static int on_show_begun(sd_event_source *s, uint64_t usec, void *userdata) {
         Engine *e = userdata;
+        bool others = false;
         unsigned n = 0;
         int r;
 
@@ -678,6 +681,10 @@ static int on_show_begun(sd_event_source *s, uint64_t usec, void *userdata) {
 
                 if (!m->op || m->op->shown)
                         continue;
+                if (m->op->round == e->begun_round) {
+                        others = true;
+                        continue;
+                }
                 if (n++ == SHOWN_PER_TURN) {
                         r = sd_event_source_set_time_relative(s, 0);
                         return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
@@ -687,12 +694,21 @@ static int on_show_begun(sd_event_source *s, uint64_t usec, void *userdata) {
         }
 
         e->begun_timer = sd_event_source_disable_unref(e->begun_timer);
+        if (others)
+                begin_round(e);
         return 0;
 }
 
-void state_show_begun_soon(Engine *e) {
+/* What begins from now on is of the next round, for which the timer is set when it has passed. */
+static void begin_round(Engine *e) {
+        e->begun_round++;
+        (void) timer_after(e->event, &e->begun_timer, SHOW_DELAY_US, on_show_begun, e);
+}
+
+void state_show_begun_soon(Engine *e, Op *op) {
+        op->round = e->begun_round;
         if (!e->begun_timer)
-                (void) timer_after(e->event, &e->begun_timer, SHOW_DELAY_US, on_show_begun, e);
+                begin_round(e);
 }
 
 void state_show_all_soon(Engine *e) {

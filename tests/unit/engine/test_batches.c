@@ -187,6 +187,37 @@ static void test_begun_is_told_late(void **state) {
         batches_free(env);
 }
 
+/* The timer is for many. What begins while it runs waits for its next time, or what is quick would be told twice. */
+static void test_each_is_told_late(void **state) {
+        Env *env = batches_env();
+        Reply replies[2] = {};
+
+        for (unsigned i = 0; i < 2; i++) {
+                ApMatrix m = one_queue(i);
+
+                env_do(env, "define", uuid_n(i + 1), &m);
+        }
+        env_rest(env);
+        while (env->engine->begun_timer || env->engine->show_timer)
+                (void) env_turn(env, 1000000);
+        env->n_matrix_events = 0;
+        env_ctl(env, "fault write create hang 2");
+        for (unsigned i = 0; i < 2; i++) {
+                env_begin(env, "start", uuid_n(i + 1), NULL, &replies[i]);
+                assert_non_null(env->engine->begun_timer);
+        }
+        for (unsigned n = 1; n <= 2; n++) {
+                while (env->n_matrix_events < n)
+                        (void) env_turn(env, 1000000);
+                assert_int_equal(env->n_matrix_events, n);
+                assert_false(replies[0].done || replies[1].done);
+                assert_true(state_find(env->engine, uuid_n(n))->op->shown);
+        }
+        env_crash(env);
+        env_ctl(env, "release");
+        batches_free(env);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_close_requests_are_one_batch),
@@ -194,6 +225,7 @@ int main(void) {
                 cmocka_unit_test(test_files_follow),
                 cmocka_unit_test(test_files_are_put_off),
                 cmocka_unit_test(test_begun_is_told_late),
+                cmocka_unit_test(test_each_is_told_late),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
