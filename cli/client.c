@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/utf8.h"
 #include "cli/cli.h"
 
@@ -178,20 +178,15 @@ static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return 1;
 }
 
-static unsigned seconds_since(const struct timespec *t0) {
-        struct timespec t;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (unsigned) (t.tv_sec - t0->tv_sec - (t.tv_nsec < t0->tv_nsec));
+static unsigned seconds_since(uint64_t us) {
+        return (unsigned) ((clock_now_us() - us) / 1000000);
 }
 
 /* Waits for *reply, telling a person what for. 0 or -errno. */
 static int wait_reply(Cli *c, sd_bus_message **reply, const char *doing) {
-        struct timespec t0;
+        uint64_t begun_us = clock_now_us();
         bool told = false;
         int r;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t0);
 
         for (;;) {
                 r = sd_bus_process(c->bus, NULL);
@@ -203,8 +198,8 @@ static int wait_reply(Cli *c, sd_bus_message **reply, const char *doing) {
                 r = sd_bus_wait(c->bus, c->progress ? PROGRESS_US : UINT64_MAX);
                 if (r < 0 && r != -EINTR)
                         break;
-                if (c->progress && seconds_since(&t0) > 0) {
-                        (void) fprintf(c->err, "\r\033[K%s, %u s ...", doing, seconds_since(&t0));
+                if (c->progress && seconds_since(begun_us) > 0) {
+                        (void) fprintf(c->err, "\r\033[K%s, %u s ...", doing, seconds_since(begun_us));
                         (void) fflush(c->err);
                         told = true;
                 }

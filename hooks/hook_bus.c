@@ -1,20 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "hooks/hook_bus.h"
 
 static void slot_unrefp(sd_bus_slot **slot) {
         (void) sd_bus_slot_unref(*slot);
-}
-
-static uint64_t now_us(void) {
-        struct timespec t;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
 }
 
 static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -26,7 +19,7 @@ static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
 int hook_bus_call(sd_bus *bus, sd_bus_message *m, uint64_t timeout_us, sd_bus_message **ret) {
         CLEANUP(message_unrefp) sd_bus_message *reply = NULL;
         CLEANUP(slot_unrefp) sd_bus_slot *slot = NULL;
-        uint64_t end = now_us() + timeout_us;
+        uint64_t end = clock_now_us() + timeout_us;
         int r;
 
         r = sd_bus_call_async(bus, &slot, m, on_reply, &reply, timeout_us);
@@ -36,7 +29,7 @@ int hook_bus_call(sd_bus *bus, sd_bus_message *m, uint64_t timeout_us, sd_bus_me
                 r = sd_bus_process(bus, NULL);
                 if (r != 0)
                         continue;
-                now = now_us();
+                now = clock_now_us();
                 if (now >= end)
                         return -ETIMEDOUT;
                 r = sd_bus_wait(bus, end - now);

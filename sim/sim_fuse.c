@@ -9,10 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "sim/sim_fuse.h"
 
 #define INODE_HASH 65536u
@@ -75,13 +75,6 @@ typedef struct Front {
 
 static Front *front_of(fuse_req_t req) {
         return fuse_req_userdata(req);
-}
-
-static uint64_t now_usec(void) {
-        struct timespec t;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
 }
 
 /* inodes */
@@ -413,7 +406,7 @@ static void finish(Front *f, Waiter values) {
         }
         *w = values;
         w->front = f;
-        w->deadline = now_usec() + delay;
+        w->deadline = clock_now_us() + delay;
         w->id = w->result == SIM_NEVER ? sim_pending(f->sim) : 0;
         w->next = f->waiters;
         f->waiters = w;
@@ -441,7 +434,7 @@ static void done(void *userdata, uint64_t id, ssize_t result, const char *data) 
 
 /* Answers what has been delayed long enough; milliseconds to the next one, -1 if there is none. */
 static int answer_delayed(Front *f) {
-        uint64_t now = now_usec(), next = UINT64_MAX;
+        uint64_t now = clock_now_us(), next = UINT64_MAX;
 
         for (Waiter **at = &f->waiters, *w; (w = *at);) {
                 if (!w->id && w->deadline <= now) {

@@ -10,18 +10,11 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #define OUTPUT_MAX (64 * 1024)
-
-static uint64_t now_us(void) {
-        struct timespec t;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
-}
 
 /* In the new process. Only system calls: other threads may have held locks. */
 static int become(const RunOptions *o, int output_fd) {
@@ -99,7 +92,7 @@ static void last_line(char *output, int (*is_noise)(const char *line), char ret[
 static int collect(int fd, uint64_t deadline, char *output, size_t *size) {
         for (;;) {
                 struct pollfd p = { .fd = fd, .events = POLLIN };
-                uint64_t now = now_us();
+                uint64_t now = clock_now_us();
                 ssize_t n;
                 int r;
 
@@ -133,7 +126,7 @@ static int await(pid_t pid, uint64_t deadline, int *ret_status) {
 
         if (pid_fd < 0)
                 return -errno;
-        while ((now = now_us()) < deadline)
+        while ((now = clock_now_us()) < deadline)
                 if (poll(&p, 1, (int) MIN((deadline - now) / 1000 + 1, UINT64_C(1000000))) > 0)
                         return waitpid(pid, ret_status, 0) < 0 ? -errno : 0;
         return -ETIME;
@@ -149,7 +142,7 @@ int run_wait(pid_t pid) {
 }
 
 int run_program(const RunOptions *o, char ret_text[static RUN_TEXT_SIZE], char **ret_output) {
-        uint64_t deadline = now_us() + o->timeout_us;
+        uint64_t deadline = clock_now_us() + o->timeout_us;
         CLEANUP(freep) char *output = NULL;
         int fds[2], status = 0, r;
         size_t size = 0;

@@ -7,9 +7,9 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/program.h"
@@ -67,13 +67,6 @@ struct HostChild {
 };
 
 #define CHILD(h) CONTAINER_OF(h, HostChild, host)
-
-static uint64_t now_us(void) {
-        struct timespec t;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
-}
 
 static Child *child_free(Child *c) {
         if (!c)
@@ -283,7 +276,7 @@ static void child_lost(HostChild *h);
 
 /* The lane that has passed its limit, stopped with all others. -EAGAIN: none, look again; -EBADMSG: makes no sense. */
 static int child_stop_late(HostChild *h, HostNote *ret) {
-        uint64_t now = now_us(), left = UINT64_MAX;
+        uint64_t now = clock_now_us(), left = UINT64_MAX;
 
         for (unsigned lane = 0; lane < HOST_PAGE_LANES; lane++) {
                 uint64_t turn, until;
@@ -585,7 +578,7 @@ static unsigned host_stuck(Host *host, const char **ret_what) {
 
         if (oldest && ret_what) {
                 (void) snprintf(h->what, sizeof h->what, "%s for %llu s", oldest->note.what,
-                                (unsigned long long) (now_us() - oldest->note.since_us) / 1000000);
+                                (unsigned long long) (clock_now_us() - oldest->note.since_us) / 1000000);
                 *ret_what = h->what;
         }
         return n;

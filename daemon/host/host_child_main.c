@@ -18,10 +18,10 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "host/ap_lock.h"
 #include "host/host.h"
@@ -186,7 +186,7 @@ static void child_listen(ChildMain *c, Own *own) {
         uevent_take(c->uevent_fd, own ? child_is_own : NULL, own, &news);
         c->moved |= news.ap;
         if (news.mdevs)
-                c->stirred_us = host_scan_now_us();
+                c->stirred_us = clock_now_us();
 }
 
 /* Ends the job; @s is kept for the next scan. */
@@ -205,14 +205,14 @@ static int child_result(ChildMain *c, int error, Snapshot *s) {
 
 /* 0: had; 1: not in time; -ECONNRESET: the daemon has gone. */
 static int child_lock(ChildMain *c, uint64_t timeout_us, pid_t *ret_holder) {
-        uint64_t until = host_scan_now_us() + timeout_us;
+        uint64_t until = clock_now_us() + timeout_us;
 
         for (;;) {
                 struct pollfd p = { .fd = c->fd, .events = POLLRDHUP };
                 int r;
 
                 r = ap_lock_try(c->lock_fd, getpid(), ret_holder);
-                if (r <= 0 || host_scan_now_us() >= until)
+                if (r <= 0 || clock_now_us() >= until)
                         return r;
 
                 r = poll(&p, 1, AP_LOCK_POLL_US / 1000);
@@ -226,7 +226,7 @@ static int child_lock(ChildMain *c, uint64_t timeout_us, pid_t *ret_holder) {
 /* For a scan that begins now: what is heard during it counts for the next one. */
 static HostScanner child_scanner(ChildMain *c, const WireJob *job) {
         bool basic = job->depth == HOST_SCAN_BASIC;
-        uint64_t now = host_scan_now_us();
+        uint64_t now = clock_now_us();
         HostScanner scanner = { .sysfs = c->sysfs,
                                 .root_fd = c->root_fd,
                                 .risky = child_risky,
@@ -399,7 +399,7 @@ int host_child_main(int fd, int root_fd, int page_fd) {
                         .sys_fd = -1,
                         .lock_fd = -1,
                         .uevent_fd = -1,
-                        .stirred_us = host_scan_now_us() };
+                        .stirred_us = clock_now_us() };
         int r;
 
         for (unsigned i = 0; i < ELEMENTS(c.lanes); i++)

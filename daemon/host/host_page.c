@@ -6,9 +6,9 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #ifndef MFD_NOEXEC_SEAL /* glibc 2.36 has it not yet; vm.memfd_noexec may ask for it */
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -31,13 +31,6 @@ struct HostPage {
         PageLane lanes[HOST_PAGE_LANES];
         PageOutcome outcomes[HOST_PAGE_PLANS_MAX];
 };
-
-static uint64_t now_us(void) {
-        struct timespec t;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
-}
 
 int host_page_map(int fd, HostPage **ret) {
         HostPage *p = mmap(NULL, sizeof *p, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -95,7 +88,7 @@ int host_page_begin(HostPage *p, unsigned lane, const HostNote *note) {
         next->phase = note->phase;
         next->plan = note->plan;
         next->step = note->step;
-        next->since_us = now_us();
+        next->since_us = clock_now_us();
         next->allowance_us = note->allowance_us;
         memcpy(next->what, note->what, strnlen(note->what, sizeof note->what - 1) + 1);
 

@@ -5,21 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "host/host_matrix.h"
 #include "host/host_paths.h"
 #include "host/host_prefetch.h"
 #include "host/host_scan_internal.h"
 #include "host/host_use.h"
-
-uint64_t host_scan_now_us(void) {
-        struct timespec t;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
-}
 
 int host_scan_mdev_path(const char *parent_path, Uuid uuid, const char *name, char *buf, size_t size) {
         char id[UUID_STRING_SIZE];
@@ -428,7 +421,7 @@ static int scan_matrices(const HostScanner *c, HostPrefetch *ahead, Snapshot *s)
                                                 sizeof path) >= 0)
                                 host_prefetch_add(ahead, path);
                 }
-                now = host_scan_now_us();
+                now = clock_now_us();
                 host_prefetch_load(ahead);
 
                 for (size_t i = first; i < at; i++) {

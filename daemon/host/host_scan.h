@@ -41,9 +41,6 @@ typedef struct HostScanner {
  * still; SYSFS_NEVER. */
 int host_scan(const HostScanner *c, HostScan depth, Snapshot **ret);
 
-/* CLOCK_MONOTONIC, as the scanner's times are. */
-uint64_t host_scan_now_us(void);
-
 /* Reads again which queues are there, bound to vfio_ap and overridden, and the masks. */
 int host_scan_queues(Sysfs *sysfs, Snapshot *s);
 

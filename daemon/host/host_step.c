@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "host/host_matrix.h"
 #include "host/host_paths.h"
@@ -492,7 +493,7 @@ static int assign_look(StepContext *c, const Plan *p, const ApMatrix *want) {
                 return r;
 
         if (c->s->has_ap_config) {
-                c->looked_us = host_scan_now_us();
+                c->looked_us = clock_now_us();
                 r = host_matrix_read(c->sysfs, path, want, &now);
         } else if (ap_matrix_n_queues(want) >= HOST_MATRIX_QUEUES_MAX)
                 return 0; /* the results of the writes must do */

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #define GROUP_KERNEL 1
 #define BUFFER_SIZE  (8 << 20) /* of the socket: unplugging a full machine is 65,536 messages */
@@ -104,13 +104,6 @@ void uevent_read(const char *message, size_t size, uevent_own_t own, void *userd
         news->mdevs = true;
 }
 
-static uint64_t now_us(void) {
-        struct timespec t;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
-}
-
 /* The kernel sends as port 0 and as root; anybody may send to the group in his own name. */
 static bool is_from_kernel(struct msghdr *m, const struct sockaddr_nl *from) {
         if (m->msg_namelen != sizeof *from || from->nl_pid != 0)
@@ -153,7 +146,7 @@ static int uevent_notice(Uevent *u) {
         int r;
 
         r = sd_event_source_set_time(u->timer,
-                                     MAX(now_us() + UEVENT_COALESCE_US, u->last + UEVENT_PERIOD_US));
+                                     MAX(clock_now_us() + UEVENT_COALESCE_US, u->last + UEVENT_PERIOD_US));
         if (r >= 0)
                 r = sd_event_source_set_enabled(u->timer, SD_EVENT_ONESHOT);
         if (r >= 0)
@@ -186,7 +179,7 @@ static int uevent_on_timer(sd_event_source *source, uint64_t usec, void *userdat
         do
                 r = uevent_receive(u->fd, data, &size);
         while (r >= 0 || r == -ENOBUFS || r == -EINTR);
-        u->last = now_us();
+        u->last = clock_now_us();
         r = sd_event_source_set_enabled(u->io, SD_EVENT_ON);
         u->changed(u->userdata);
         return r;

@@ -11,11 +11,12 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/program.h"
 #include "virt/virt_emulator.h"
 
-#define TIMEOUT_MS 5000
+#define TIMEOUT_US 5000000
 #define OUTPUT_MAX (512 * 1024)
 #define CACHE_MAX  16
 
@@ -31,23 +32,16 @@ typedef struct Asked {
 static Asked cache[CACHE_MAX];
 static size_t next_cached;
 
-static int64_t now_ms(void) {
-        struct timespec t;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (int64_t) t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-/* All it writes until it closes its output, or until @until. */
-static int read_output(int fd, int64_t until, char *buffer, size_t size) {
+/* All it writes until it closes its output, or until @until_us. */
+static int read_output(int fd, uint64_t until_us, char *buffer, size_t size) {
         size_t n = 0;
 
         for (;;) {
                 struct pollfd p = { .fd = fd, .events = POLLIN };
-                int64_t left = until - now_ms();
+                uint64_t now = clock_now_us();
                 ssize_t k;
 
-                if (left <= 0 || poll(&p, 1, (int) left) == 0)
+                if (now >= until_us || poll(&p, 1, (int) ((until_us - now) / 1000 + 1)) == 0)
                         return -ETIME;
                 if (n + 1 >= size)
                         break;
@@ -73,7 +67,7 @@ static int run(const char *path, char *const argv[], char *buffer, size_t size) 
         r = program_spawn(path, argv, env, (int[]) { PROGRAM_NULL, pipe_fd[1], PROGRAM_NULL }, 3, &pid);
         (void) fd_close(pipe_fd[1]);
         if (r >= 0) {
-                r = read_output(pipe_fd[0], now_ms() + TIMEOUT_MS, buffer, size);
+                r = read_output(pipe_fd[0], clock_now_us() + TIMEOUT_US, buffer, size);
                 /* also those that it may have started; the process is not waited for yet, so that the number is its own */
                 (void) kill(-pid, SIGKILL);
                 (void) waitpid(pid, NULL, 0);

@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "store/store.h"
@@ -18,7 +18,7 @@
 #include "vtpm/vtpm_tree.h"
 
 #define JOB_US       (180 * UINT64_C(1000000)) /* longer than what it waits for itself */
-#define COPY_S       30                        /* to or from a client's descriptor */
+#define COPY_US      (30 * UINT64_C(1000000))  /* to or from a client's descriptor */
 #define COPY_AT_ONCE 4096                      /* a pipe that is ready takes that much without blocking */
 
 /* ---- jobs ---- */
@@ -298,22 +298,15 @@ int vtpm_import(Vtpm *v, const char *directory, const VtpmSpec *spec, vtpm_done_
 
 /* ---- a client's descriptor ---- */
 
-static uint64_t seconds_now(void) {
-        struct timespec t;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec;
-}
-
 /* A client that neither reads nor writes must not keep the worker. */
 static int wait_for(int fd, short events, uint64_t until) {
-        uint64_t now = seconds_now();
+        uint64_t now = clock_now_us();
         struct pollfd p = { .fd = fd, .events = events };
         int n;
 
         if (now >= until)
                 return -ETIME;
-        n = poll(&p, 1, (int) (until - now) * 1000);
+        n = poll(&p, 1, (int) ((until - now) / 1000 + 1));
         if (n < 0)
                 return errno == EINTR ? 0 : -errno;
         return n > 0 ? 0 : -ETIME;
@@ -321,7 +314,7 @@ static int wait_for(int fd, short events, uint64_t until) {
 
 static int run_write(Work *w) {
         Op *op = CONTAINER_OF(w, Op, work);
-        uint64_t until = seconds_now() + COPY_S;
+        uint64_t until = clock_now_us() + COPY_US;
         size_t done = 0;
         int r;
 
@@ -341,7 +334,7 @@ static int run_write(Work *w) {
 
 static int run_read(Work *w) {
         Op *op = CONTAINER_OF(w, Op, work);
-        uint64_t until = seconds_now() + COPY_S;
+        uint64_t until = clock_now_us() + COPY_US;
         ssize_t n;
         int r;
 
