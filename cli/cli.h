@@ -119,12 +119,20 @@ int cli_exchange(Cli *c, sd_bus_message *m, const char *doing, sd_bus_message **
 int cli_refused(Cli *c, sd_bus_message *reply, const char *doing);
 /* Asks the manager's @method ("GetMatrix", "GetGuest", "GetTpm") for @name. As cli_exchange(). */
 int cli_lookup(Cli *c, const char *method, const char *name, sd_bus_message **ret);
-/* The same; its path, free(). */
-int cli_path(Cli *c, const char *method, const char *name, char **ret);
+/* The same once it is connected; the path, free(). */
+int cli_find(Cli *c, const char *method, const char *name, char **ret);
 /* The path that a reply has; free(). */
 int cli_read_path(Cli *c, sd_bus_message *reply, char **ret);
 /* The properties of one object, keys as in JSON output. */
 int cli_properties(Cli *c, const char *path, const char *interface, json_object **ret);
+/* The same with "path". */
+int cli_object(Cli *c, const char *path, const char *interface, json_object **ret);
+/* Prints the object as JSON, or that the @kind of its name is @what. */
+int cli_tell(Cli *c, const char *path, const char *interface, const char *kind, const char *what);
+/* The same of one whose path is the reply. */
+int cli_tell_made(Cli *c, sd_bus_message *reply, const char *interface, const char *kind, const char *what);
+/* The lines of "problems" among others that tell of @o. */
+void cli_print_problems(Cli *c, json_object *o);
 /* All objects that have @interface, in order of @sort_key: an array of their properties with "path". */
 int cli_objects(Cli *c, const char *interface, const char *sort_key, json_object **ret);
 int cli_broken(Cli *c, int r);

@@ -272,11 +272,13 @@ int cli_lookup(Cli *c, const char *method, const char *name, sd_bus_message **re
         return cli_exchange(c, m, "looking it up", ret);
 }
 
-int cli_path(Cli *c, const char *method, const char *name, char **ret) {
+int cli_find(Cli *c, const char *method, const char *name, char **ret) {
         CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         int r;
 
-        r = cli_lookup(c, method, name, &reply);
+        r = cli_connect(c);
+        if (r == CLI_DONE)
+                r = cli_lookup(c, method, name, &reply);
         if (r != CLI_DONE)
                 return r;
         if (sd_bus_message_is_method_error(reply, NULL))
@@ -332,6 +334,41 @@ int cli_properties(Cli *c, const char *path, const char *interface, json_object 
 
         *ret = with_our_keys(properties);
         return CLI_DONE;
+}
+
+int cli_object(Cli *c, const char *path, const char *interface, json_object **ret) {
+        int r;
+
+        r = cli_properties(c, path, interface, ret);
+        if (r == CLI_DONE)
+                (void) json_object_object_add(*ret, "path", json_object_new_string(path));
+        return r;
+}
+
+int cli_tell(Cli *c, const char *path, const char *interface, const char *kind, const char *what) {
+        CLEANUP(json_putp) json_object *o = NULL;
+        int r;
+
+        r = cli_object(c, path, interface, &o); /* its name may have stood in XML */
+        if (r == CLI_DONE && !cli_print_json(c, o))
+                (void) fprintf(c->out, "%s %s is %s.\n", kind, json_text(o, "name"), what);
+        return r;
+}
+
+int cli_tell_made(Cli *c, sd_bus_message *reply, const char *interface, const char *kind, const char *what) {
+        const char *path;
+        int r;
+
+        r = sd_bus_message_read(reply, "o", &path);
+        return r < 0 ? cli_broken(c, r) : cli_tell(c, path, interface, kind, what);
+}
+
+void cli_print_problems(Cli *c, json_object *o) {
+        json_object *problems = json_object_object_get(o, "problems");
+
+        for (size_t i = 0; problems && i < json_object_array_length(problems); i++)
+                (void) fprintf(c->out, "%-18s %s\n", i == 0 ? "problems" : "",
+                               json_object_get_string(json_object_array_get_idx(problems, i)));
 }
 
 static int compare(const void *pa, const void *pb, void *key) {

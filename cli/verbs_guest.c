@@ -69,7 +69,6 @@ static void print_tpm(Cli *c, const char *title, json_object *o, const char *key
 }
 
 static void print_guest(Cli *c, json_object *o) {
-        json_object *problems = json_object_object_get(o, "problems");
         bool persistent = json_flag(o, "persistent");
 
         (void) fprintf(c->out, "%-18s %s\n", "name", json_text(o, "name"));
@@ -84,26 +83,7 @@ static void print_guest(Cli *c, json_object *o) {
                 (void) fprintf(c->out, "%-18s %s\n", "matrix at start", or_dash(json_text(o, "matrix")));
                 print_tpm(c, "TPM at start", o, "tpm", "tpm_model");
         }
-        for (size_t i = 0; problems && i < json_object_array_length(problems); i++)
-                (void) fprintf(c->out, "%-18s %s\n", i == 0 ? "problems" : "",
-                               json_object_get_string(json_object_array_get_idx(problems, i)));
-}
-
-/* Connects and looks the guest up. */
-static int find(Cli *c, const char *name, char **ret_path) {
-        int r;
-
-        r = cli_connect(c);
-        return r == CLI_DONE ? cli_path(c, "GetGuest", name, ret_path) : r;
-}
-
-static int load(Cli *c, const char *path, json_object **ret) {
-        int r;
-
-        r = cli_properties(c, path, GUEST, ret);
-        if (r == CLI_DONE)
-                (void) json_object_object_add(*ret, "path", json_object_new_string(path));
-        return r;
+        cli_print_problems(c, o);
 }
 
 int verb_guest_show(Cli *c, char **args) {
@@ -111,9 +91,9 @@ int verb_guest_show(Cli *c, char **args) {
         CLEANUP(freep) char *path = NULL;
         int r;
 
-        r = find(c, args[0], &path);
+        r = cli_find(c, "GetGuest", args[0], &path);
         if (r == CLI_DONE)
-                r = load(c, path, &o);
+                r = cli_object(c, path, GUEST, &o);
         if (r != CLI_DONE)
                 return r;
 
@@ -132,7 +112,7 @@ static int tell_changed(Cli *c, const char *path, json_object *notes, const char
         const char *model;
         int r;
 
-        r = load(c, path, &o);
+        r = cli_object(c, path, GUEST, &o);
         if (r != CLI_DONE)
                 return r;
 
@@ -178,7 +158,7 @@ static int wire_and_tell(Cli *c, char **args, const char *method, const char *do
         CLEANUP(freep) char *path = NULL;
         int r;
 
-        r = find(c, args[0], &path);
+        r = cli_find(c, "GetGuest", args[0], &path);
         if (r == CLI_DONE)
                 r = wire(c, path, method, args[1], doing, &reply);
         if (r != CLI_DONE)
@@ -289,7 +269,7 @@ int verb_guest_attach_tpm(Cli *c, char **args) {
 
         r = cli_check_model(c);
         if (r == CLI_DONE)
-                r = find(c, args[0], &path);
+                r = cli_find(c, "GetGuest", args[0], &path);
         if (r == CLI_DONE && !name) { /* it may have been found by its UUID */
                 r = cli_properties(c, path, GUEST, &guest);
                 name = json_text(guest, "name");

@@ -49,14 +49,6 @@ int verb_list(Cli *c, char **args) {
                         (const char *[]) { "NAME", "STATE", "ADAPTERS", "DOMAINS", "GUEST", "FLAGS" });
 }
 
-/* Connects and looks the matrix up. */
-static int find(Cli *c, const char *name, char **ret_path) {
-        int r;
-
-        r = cli_connect(c);
-        return r == CLI_DONE ? cli_path(c, "GetMatrix", name, ret_path) : r;
-}
-
 /* The guest that it is for, and what it does. It may be no guest of this host's libvirt. */
 static void print_guest(Cli *c, const char *name) {
         CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
@@ -81,7 +73,6 @@ static void print_matrix(Cli *c, json_object *o) {
                 { "guest's adapters", "guest_adapters" },
                 { "guest's domains", "guest_domains" },
         };
-        json_object *problems = json_object_object_get(o, "problems");
         char list[AP_MASK_LIST_SIZE], flags[64];
 
         (void) fprintf(c->out, "%-18s %s\n", "name", json_text(o, "name"));
@@ -92,9 +83,7 @@ static void print_matrix(Cli *c, json_object *o) {
         print_guest(c, json_text(o, "owner"));
         (void) fprintf(c->out, "%-18s %d\n", "defined by uid", (int) json_number(o, "uid"));
         (void) fprintf(c->out, "%-18s %s\n", "flags", *flags_of(o, flags) ? flags : "-");
-        for (size_t i = 0; problems && i < json_object_array_length(problems); i++)
-                (void) fprintf(c->out, "%-18s %s\n", i == 0 ? "problems" : "",
-                               json_object_get_string(json_object_array_get_idx(problems, i)));
+        cli_print_problems(c, o);
 }
 
 int verb_show(Cli *c, char **args) {
@@ -102,17 +91,12 @@ int verb_show(Cli *c, char **args) {
         CLEANUP(freep) char *path = NULL;
         int r;
 
-        r = find(c, args[0], &path);
+        r = cli_find(c, "GetMatrix", args[0], &path);
         if (r == CLI_DONE)
-                r = cli_properties(c, path, MATRIX, &o);
-        if (r != CLI_DONE)
-                return r;
-
-        (void) json_object_object_add(o, "path", json_object_new_string(path));
-        if (!cli_print_json(c, o))
+                r = cli_object(c, path, MATRIX, &o);
+        if (r == CLI_DONE && !cli_print_json(c, o))
                 print_matrix(c, o);
-
-        return CLI_DONE;
+        return r;
 }
 
 /* 3 is for queues that somebody has. With one that this machine cannot have, the matrix fails whoever has the others,
@@ -219,7 +203,7 @@ int verb_explain(Cli *c, char **args) {
         CLEANUP(freep) char *path = NULL;
         int r;
 
-        r = find(c, args[0], &path);
+        r = cli_find(c, "GetMatrix", args[0], &path);
         if (r == CLI_DONE)
                 r = cli_ask(c, path, MATRIX, "Explain", "looking for conflicts", &conflicts);
         if (r != CLI_DONE)
@@ -233,7 +217,7 @@ int verb_dumpxml(Cli *c, char **args) {
         CLEANUP(freep) char *path = NULL;
         int r;
 
-        r = find(c, args[0], &path);
+        r = cli_find(c, "GetMatrix", args[0], &path);
         if (r == CLI_DONE)
                 r = cli_ask(c, path, MATRIX, "GetXML", "reading the definition", &xml);
         if (r != CLI_DONE)
@@ -258,31 +242,10 @@ static int tell_changed(Cli *c, const char *path, const char *done) {
                 return CLI_DONE;
         }
 
-        r = cli_properties(c, path, MATRIX, &o);
-        if (r != CLI_DONE)
-                return r;
-
-        (void) json_object_object_add(o, "path", json_object_new_string(path));
-        (void) cli_print_json(c, o);
-        return CLI_DONE;
-}
-
-static int tell_matrix(Cli *c, sd_bus_message *reply, const char *what) {
-        CLEANUP(json_putp) json_object *o = NULL;
-        const char *path;
-        int r;
-
-        r = sd_bus_message_read(reply, "o", &path);
-        if (r < 0)
-                return cli_broken(c, r);
-        r = cli_properties(c, path, MATRIX, &o); /* its name may have stood in XML */
-        if (r != CLI_DONE)
-                return r;
-
-        (void) json_object_object_add(o, "path", json_object_new_string(path));
-        if (!cli_print_json(c, o))
-                (void) fprintf(c->out, "Matrix %s is %s.\n", json_text(o, "name"), what);
-        return CLI_DONE;
+        r = cli_object(c, path, MATRIX, &o);
+        if (r == CLI_DONE)
+                (void) cli_print_json(c, o);
+        return r;
 }
 
 static const char *defined_text(Cli *c) {
@@ -315,7 +278,7 @@ int verb_define(Cli *c, char **args) {
                 return cli_unsendable(c, r);
 
         r = cli_call(c, m, "defining the matrix", &reply);
-        return r == CLI_DONE ? tell_matrix(c, reply, defined_text(c)) : r;
+        return r == CLI_DONE ? cli_tell_made(c, reply, MATRIX, "Matrix", defined_text(c)) : r;
 }
 
 /* No more than the daemon accepts: what is larger is not even read. */
@@ -368,7 +331,7 @@ int verb_define_xml(Cli *c, char **args) {
                 return cli_unsendable(c, r);
 
         r = cli_call(c, m, "defining the matrix", &reply);
-        return r == CLI_DONE ? tell_matrix(c, reply, defined_text(c)) : r;
+        return r == CLI_DONE ? cli_tell_made(c, reply, MATRIX, "Matrix", defined_text(c)) : r;
 }
 
 static int set_autostart(Cli *c, const char *path, bool autostart) {
@@ -428,7 +391,7 @@ int verb_modify(Cli *c, char **args) {
 
         r = read_sets(c, unused); /* usage errors come before anything is done */
         if (r == CLI_DONE)
-                r = find(c, args[0], &path);
+                r = cli_find(c, "GetMatrix", args[0], &path);
         if (r == CLI_DONE && sets)
                 r = modify_sets(c, path);
         if (r == CLI_DONE && (on || off))
@@ -450,7 +413,7 @@ static int act(Cli *c, const char *name, const char *method, const char *doing, 
         CLEANUP(json_putp) json_object *gone = json_object_new_object();
         int r;
 
-        r = find(c, name, &path);
+        r = cli_find(c, "GetMatrix", name, &path);
         if (r == CLI_DONE)
                 r = cli_call_new(c, path, MATRIX, method, &m);
         if (r != CLI_DONE)

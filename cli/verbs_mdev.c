@@ -122,14 +122,10 @@ int verb_mdev_create(Cli *c, char **args) {
         if (r < 0)
                 return cli_broken(c, r);
 
-        r = cli_properties(c, path, MDEV, &o);
-        if (r != CLI_DONE)
-                return r;
-        (void) json_object_object_add(o, "path", json_object_new_string(path));
-        if (!cli_print_json(c, o))
+        r = cli_object(c, path, MDEV, &o);
+        if (r == CLI_DONE && !cli_print_json(c, o))
                 (void) fprintf(c->out, "%s\n", json_text(o, "uuid")); /* for scripts: nothing but the UUID */
-
-        return CLI_DONE;
+        return r;
 }
 
 int verb_mdev_remove(Cli *c, char **args) {

@@ -44,22 +44,6 @@ int verb_tpm_list(Cli *c, char **args) {
                         (const char *[]) { "NAME", "STATE", "MODEL", "GUEST", "FLAGS" });
 }
 
-static int find(Cli *c, const char *name, char **ret_path) {
-        int r;
-
-        r = cli_connect(c);
-        return r == CLI_DONE ? cli_path(c, "GetTpm", name, ret_path) : r;
-}
-
-static int load(Cli *c, const char *path, json_object **ret) {
-        int r;
-
-        r = cli_properties(c, path, TPM, ret);
-        if (r == CLI_DONE)
-                (void) json_object_object_add(*ret, "path", json_object_new_string(path));
-        return r;
-}
-
 /* Counters are the device's, which crb and tis have not. That they cannot be had is no reason to show nothing. */
 static int add_counters(Cli *c, json_object *o) {
         CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
@@ -107,7 +91,6 @@ static void print_tpm(Cli *c, json_object *o) {
         }, sockets[] = {
                 { "device's socket", "device_socket" }, { "swtpm's socket", "swtpm_socket" },
         };
-        json_object *problems = json_object_object_get(o, "problems");
         json_object *counters = json_object_object_get(o, "counters");
         char flags[64];
 
@@ -121,9 +104,7 @@ static void print_tpm(Cli *c, json_object *o) {
                                *json_text(o, sockets[i].key) ? json_text(o, sockets[i].key) : "-");
         (void) fprintf(c->out, "%-18s %u\n", "own uid", (unsigned) json_number(o, "own_uid"));
         (void) fprintf(c->out, "%-18s %u\n", "defined by uid", (unsigned) json_number(o, "uid"));
-        for (size_t i = 0; problems && i < json_object_array_length(problems); i++)
-                (void) fprintf(c->out, "%-18s %s\n", i == 0 ? "problems" : "",
-                               json_object_get_string(json_object_array_get_idx(problems, i)));
+        cli_print_problems(c, o);
         if (*json_text(o, "counters_error"))
                 (void) fprintf(c->out, "%-18s %s\n", "no counters", json_text(o, "counters_error"));
         if (counters) {
@@ -138,9 +119,9 @@ int verb_tpm_show(Cli *c, char **args) {
         CLEANUP(freep) char *path = NULL;
         int r;
 
-        r = find(c, args[0], &path);
+        r = cli_find(c, "GetTpm", args[0], &path);
         if (r == CLI_DONE)
-                r = load(c, path, &o);
+                r = cli_object(c, path, TPM, &o);
         if (r == CLI_DONE)
                 r = add_counters(c, o);
         if (r != CLI_DONE)
@@ -152,24 +133,6 @@ int verb_tpm_show(Cli *c, char **args) {
 }
 
 /* ---- making ---- */
-
-/* The reply to a call that makes a TPM. */
-static int tell_made(Cli *c, sd_bus_message *reply, const char *what) {
-        CLEANUP(json_putp) json_object *o = NULL;
-        const char *path;
-        int r;
-
-        r = sd_bus_message_read(reply, "o", &path);
-        if (r < 0)
-                return cli_broken(c, r);
-        r = load(c, path, &o);
-        if (r != CLI_DONE)
-                return r;
-
-        if (!cli_print_json(c, o))
-                (void) fprintf(c->out, "TPM %s is %s.\n", json_text(o, "name"), what);
-        return CLI_DONE;
-}
 
 /* What the arguments of verbs that make a TPM alone show. */
 static int check_options(Cli *c) {
@@ -215,7 +178,7 @@ int verb_tpm_define(Cli *c, char **args) {
                 return cli_unsendable(c, r);
 
         r = cli_call(c, m, "making the TPM", &reply);
-        return r == CLI_DONE ? tell_made(c, reply, "defined") : r;
+        return r == CLI_DONE ? cli_tell_made(c, reply, TPM, "TPM", "defined") : r;
 }
 
 int verb_tpm_import(Cli *c, char **args) {
@@ -247,7 +210,7 @@ int verb_tpm_import(Cli *c, char **args) {
                 return cli_unsendable(c, r);
 
         r = cli_call(c, m, "importing the TPM", &reply);
-        return r == CLI_DONE ? tell_made(c, reply, "imported") : r;
+        return r == CLI_DONE ? cli_tell_made(c, reply, TPM, "TPM", "imported") : r;
 }
 
 /* An open file goes through the bus, but not through ssh. */
@@ -288,7 +251,7 @@ int verb_tpm_restore(Cli *c, char **args) {
                 return cli_unsendable(c, r);
 
         r = cli_call(c, m, "restoring the TPM", &reply);
-        return r == CLI_DONE ? tell_made(c, reply, "restored") : r;
+        return r == CLI_DONE ? cli_tell_made(c, reply, TPM, "TPM", "restored") : r;
 }
 
 /* ---- running, forgetting ---- */
@@ -311,13 +274,12 @@ static int act(Cli *c, const char *path, const char *method, const char *doing, 
 
 static int act_and_tell(Cli *c, const char *name, const char *method, const char *doing, const char *what) {
         CLEANUP(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
-        CLEANUP(json_putp) json_object *o = NULL;
         CLEANUP(freep) char *path = NULL;
         int r;
 
         r = cli_check_model(c);
         if (r == CLI_DONE)
-                r = find(c, name, &path);
+                r = cli_find(c, "GetTpm", name, &path);
         if (r == CLI_DONE)
                 r = act(c, path, method, doing, &reply);
         if (r != CLI_DONE)
@@ -325,10 +287,7 @@ static int act_and_tell(Cli *c, const char *name, const char *method, const char
         if (sd_bus_message_is_method_error(reply, NULL))
                 return cli_refused(c, reply, doing);
 
-        r = load(c, path, &o);
-        if (r == CLI_DONE && !cli_print_json(c, o))
-                (void) fprintf(c->out, "TPM %s is %s.\n", json_text(o, "name"), what);
-        return r;
+        return cli_tell(c, path, TPM, "TPM", what);
 }
 
 int verb_tpm_start(Cli *c, char **args) {
@@ -358,7 +317,7 @@ int verb_tpm_undefine(Cli *c, char **args) {
         CLEANUP(freep) char *path = NULL;
         int r;
 
-        r = find(c, args[0], &path);
+        r = cli_find(c, "GetTpm", args[0], &path);
         if (r == CLI_DONE)
                 r = act(c, path, "Undefine", "undefining the TPM", &reply);
         if (r != CLI_DONE)
@@ -379,7 +338,7 @@ static int save(Cli *c, const char *name, int fd) {
         CLEANUP(freep) char *path = NULL;
         int r;
 
-        r = find(c, name, &path);
+        r = cli_find(c, "GetTpm", name, &path);
         if (r == CLI_DONE)
                 r = cli_call_new(c, path, TPM, "Backup", &m);
         if (r != CLI_DONE)
