@@ -132,7 +132,8 @@ static int tell_bus_error(Cli *c, const sd_bus_error *e, const char *doing) {
                 { SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED,
                   "this needs authentication; try as root" },
                 { SD_BUS_ERROR_ACCESS_DENIED, "try as root" },
-                { SD_BUS_ERROR_NO_REPLY, "guestcryptd did not answer in time; see 'guestcryptctl status'" },
+                /* of a connection that has gone, here or there, as of time that is over */
+                { SD_BUS_ERROR_NO_REPLY, "guestcryptd gave no answer; see 'guestcryptctl status'" },
                 { SD_BUS_ERROR_TIMEOUT, "guestcryptd did not answer in time; see 'guestcryptctl status'" },
                 { SD_BUS_ERROR_UNKNOWN_OBJECT, "there is no such object (any more)" },
         };

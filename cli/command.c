@@ -329,6 +329,17 @@ static int run(Cli *c, int argc, char **argv) {
         return v->run(c, argv + optind + 1);
 }
 
+/* A full disk or a closed pipe is a failure of what was asked for, and what it was asked for may be done. */
+static int finish_output(Cli *c, int r) {
+        errno = 0;
+        if (fflush(c->out) == 0 && !ferror(c->out))
+                return r;
+
+        (void) fprintf(c->err, "guestcryptctl: not all output could be written%s%s\n", errno ? ": " : "",
+                       errno ? strerror(errno) : "");
+        return r == CLI_DONE ? CLI_FAILED : r;
+}
+
 int cli_main(int argc, char **argv, FILE *out, FILE *err) {
         Cli c = { .out = out, .err = err };
         int r;
@@ -337,9 +348,5 @@ int cli_main(int argc, char **argv, FILE *out, FILE *err) {
         r = run(&c, argc, argv);
         (void) sd_bus_flush_close_unref(c.bus);
 
-        /* a full disk or a closed pipe is a failure of what was asked for */
-        if ((fflush(out) < 0 || ferror(out)) && r == CLI_DONE)
-                r = CLI_FAILED;
-
-        return r;
+        return finish_output(&c, r);
 }

@@ -185,5 +185,11 @@ expect 0 'name +00000000-0000-4000-8000-00000000000b' ctl show 00000000-0000-400
 expect 0 'is undefined' ctl undefine 00000000-0000-4000-8000-00000000000b
 
 # what is closed before all is written is a failure, not silence
-expect 1 '' sh -c "'$build/cli/guestcryptctl' status > /dev/full"
+expect 1 'not all output could be written: No space left on device' sh -c "'$build/cli/guestcryptctl' status > /dev/full"
+
+# a connection that ends is not taken for an answer that takes long
+mkdir "$b/ssh"
+printf '#!/bin/sh\ndd bs=4096 count=1 of=/dev/null 2> /dev/null\n' > "$b/ssh/ssh"
+chmod +x "$b/ssh/ssh"
+expect 1 'guestcryptd gave no answer' env PATH="$b/ssh:$PATH" "$build/cli/guestcryptctl" --host=elsewhere status
 finish
