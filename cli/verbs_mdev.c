@@ -129,7 +129,7 @@ int verb_mdev_create(Cli *c, char **args) {
 }
 
 int verb_mdev_remove(Cli *c, char **args) {
-        CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
         CLEANUP(json_putp) json_object *gone = json_object_new_object();
         char path[128], text[UUID_STRING_SIZE];
         Uuid uuid = {};
@@ -155,9 +155,13 @@ int verb_mdev_remove(Cli *c, char **args) {
         if (r < 0)
                 return cli_unsendable(c, r);
 
-        r = cli_call(c, m, "removing the device", NULL);
+        r = cli_exchange(c, m, "removing the device", &reply);
         if (r != CLI_DONE)
                 return r;
+        if (sd_bus_message_is_method_error(reply, SD_BUS_ERROR_UNKNOWN_OBJECT))
+                return cli_error(c, CLI_BUS_NAME ".Error.NoSuchMdev", "there is no mediated device %s", args[0]);
+        if (sd_bus_message_is_method_error(reply, NULL))
+                return cli_refused(c, reply, "removing the device");
 
         (void) json_object_object_add(gone, "path", json_object_new_string(path));
         if (!cli_print_json(c, gone))

@@ -142,7 +142,7 @@ expect 1 'nosuch' ctl mdev-create nosuch mtty-2
 expect 2 'NAME=VALUE' ctl mdev-create mtty mtty-2 --attr x
 expect 2 'no UUID' ctl mdev-remove 1234
 expect 0 'is removed' ctl mdev-remove "$uuid"
-expect 1 'no such|removed' ctl mdev-remove "$uuid"
+expect 1 "there is no mediated device $uuid" ctl mdev-remove "$uuid"
 
 # the host's masks
 expect 0 '' ctl masks --adapters 0 --domains 0-255
