@@ -159,7 +159,8 @@ int verb_mdev_remove(Cli *c, char **args) {
         if (r != CLI_DONE)
                 return r;
         if (sd_bus_message_is_method_error(reply, SD_BUS_ERROR_UNKNOWN_OBJECT))
-                return cli_error(c, CLI_BUS_NAME ".Error.NoSuchMdev", "there is no mediated device %s", args[0]);
+                return cli_error(c, CLI_BUS_NAME ".Error.NoSuchMdev", "there is no mediated device %s",
+                                 args[0]);
         if (sd_bus_message_is_method_error(reply, NULL))
                 return cli_refused(c, reply, "removing the device");
 

@@ -439,8 +439,8 @@ int refuse_in_use(Engine *e, Uuid uuid, const char *what, const char *name, int 
 int refuse_outcome(Engine *e, const Op *op, const HostOutcome *outcome, Refusal *reterr);
 /* strerror() for people: what our own layers mean by some of them. */
 const char *text_error(int error);
-/* That the state directory could not be written. */
-int refuse_store(Refusal *reterr, int error);
+/* That a commit has failed: the state directory could not be written, or if that could the marks. */
+int refuse_store(const Engine *e, int error, Refusal *reterr);
 EngineConflict *text_conflicts(Engine *e, const Conflict *conflicts, size_t *n);
 const char *text_owner(const Engine *e, const Conflict *c, const char **ret_kind,
                        char buf[static ENGINE_OWNER_SIZE]);

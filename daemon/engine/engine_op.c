@@ -217,7 +217,7 @@ static void undo_unstored(Engine *e, Op *op, int error) {
         bool foreign = false;
         int r;
 
-        op->r = refuse_store(&op->refusal, error);
+        op->r = refuse_store(e, error, &op->refusal);
         r = plan_undo(&op->plan, e->snapshot, &op->undo, &foreign);
         if (r < 0) { /* stays open: recovery does it */
                 (void) recover_add(e, op, NULL);
@@ -240,7 +240,7 @@ void op_stored(Engine *e, Op *op, int r) {
         if (r < 0 && op->phase == OP_FINAL && op->plan.n_steps > 0)
                 return undo_unstored(e, op, r);
         if (r < 0)
-                return finish_refused(e, op, refuse_store(&refusal, r), &refusal);
+                return finish_refused(e, op, refuse_store(e, r, &refusal), &refusal);
 
         if (op->phase == OP_INTENT) {
                 op->phase = OP_HOST;

@@ -73,9 +73,10 @@ int refuse(Refusal *reterr, Verdict verdict, int error, const char *format, ...)
         return verdict;
 }
 
-int refuse_store(Refusal *reterr, int error) {
+int refuse_store(const Engine *e, int error, Refusal *reterr) {
         return refuse(reterr, VERDICT_BACKEND, error,
-                      "the state directory cannot be written (%s); nothing was changed", strerror(-error));
+                      "the %s directory cannot be written (%s); nothing was changed",
+                      e->store_failed ? "state" : "runtime", strerror(-error));
 }
 
 const char *text_error(int error) {

@@ -182,6 +182,8 @@ static void test_disk_full(void **state) {
 
 /* The runtime directory takes no marks any more. */
 static void test_marks_fail(void **state) {
+        unsigned n_told = 0;
+
         for (size_t i = 0; i < n_scenarios; i++) {
                 CLEANUP(outcome_clear) Outcome was = {};
                 CLEANUP(outcome_clear) Outcome is = {};
@@ -208,6 +210,10 @@ static void test_marks_fail(void **state) {
                 which = outcome_which(env, &was, &is, when);
                 if (reply.r < 0 || (reply.r > 0 ? which == 'n' : which == 'o'))
                         fail_msg("%s: answered %d '%s', but it is '%c'", when, reply.r, reply.text, which);
+                if (reply.r > 0) {
+                        assert_null(strstr(reply.text, "state directory"));
+                        n_told += strstr(reply.text, "the runtime directory cannot be written") != NULL;
+                }
                 env_crash(env);
                 env_start(env);
                 which = outcome_which(env, &was, &is, when);
@@ -216,6 +222,7 @@ static void test_marks_fail(void **state) {
                                  reply.r, reply.text);
                 (void) env_free(env);
         }
+        assert_int_not_equal(n_told, 0);
 }
 
 /* ---- a host that takes no work ---- */
