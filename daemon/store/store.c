@@ -553,6 +553,13 @@ static int append(Store *s, const char *data, size_t size, store_meanwhile_t mea
         return r;
 }
 
+/* By somebody: what is written there is lost. */
+static bool is_removed(int fd) {
+        struct stat st;
+
+        return fd >= 0 && fstat(fd, &st) == 0 && st.st_nlink == 0;
+}
+
 static int commit_items(Store *s, JournalItem *items, size_t n, store_meanwhile_t meanwhile,
                         void *userdata) {
         CLEANUP(freep) char *text = NULL;
@@ -587,6 +594,11 @@ int store_commit_with(Store *s, const StoreEntry *entries, size_t n, store_meanw
                 return 0;
         if (s->error < 0)
                 return s->error;
+        if (is_removed(s->journal_fd)) {
+                r = store_reopen(s);
+                if (r < 0)
+                        return r;
+        }
         if (s->journal_size > STORE_JOURNAL_LIMIT) {
                 r = checkpoint(s);
                 if (r < 0)
@@ -811,6 +823,9 @@ int store_open(int dir_fd, Store **ret, StoreContent *ret_content, bool *ret_wri
 int store_reopen(Store *s) {
         VersionState version;
         int r;
+
+        if (is_removed(s->dir_fd) || is_removed(s->matrices_fd)) /* with definitions that are not pending */
+                return -ENOENT;
 
         r = read_version(s, &version);
         if (r >= 0)

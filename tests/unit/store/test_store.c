@@ -847,6 +847,29 @@ static void test_poison(void **state) {
         }
 }
 
+/* Somebody removes the files of a daemon that runs: what it says is kept is kept, or is not said. */
+static void test_removed(void **state) {
+        StateDir *d = *state;
+        CLEANUP(store_content_clear) StoreContent c = {}, again = {};
+        CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+
+        assert_int_equal(commit_one(s, put_of(1, 1, 5)), 0);
+        assert_int_equal(unlinkat(d->fd, "journal", 0), 0);
+        assert_int_equal(commit_one(s, put_of(2, 1, 6)), 0);
+        s = store_free(s);
+
+        s = open_store(d, &again);
+        assert_int_equal(again.n_records, 2);
+        assert_int_equal(unlinkat(d->fd, "journal", 0), 0);
+        assert_int_equal(unlinkat(d->fd, "matrices/" U("01") ".xml", 0), 0);
+        assert_int_equal(unlinkat(d->fd, "matrices/" U("02") ".xml", 0), 0);
+        assert_int_equal(unlinkat(d->fd, "matrices", AT_REMOVEDIR), 0);
+        assert_int_equal(commit_one(s, put_of(3, 1, 7)), -ENOENT);
+        assert_int_equal(store_reopen(s), -ENOENT);
+        assert_int_equal(commit_one(s, put_of(3, 1, 7)), -ENOENT);
+        assert_false(exists(d, "matrices"));
+}
+
 /* Drops root's right to ignore permissions; nothing to do for others. */
 static void become_nobody(const StateDir *d) {
         if (geteuid() == 0) {
@@ -934,6 +957,7 @@ int main(void) {
                 STORE_TEST(test_versions),
                 STORE_TEST(test_short_write),
                 STORE_TEST(test_poison),
+                STORE_TEST(test_removed),
                 STORE_TEST(test_read_only),
                 STORE_TEST(test_unreadable),
         };
