@@ -234,7 +234,8 @@ static int load_file(int dir_fd, const char *name, Conf *c) {
         if (r == -ENOENT || r == -ENOTDIR)
                 return 0;
         if (r < 0) {
-                log_warning("Cannot read '%s': %s, ignoring", name, strerror(-r));
+                log_warning("Cannot read '%s': %s, ignoring", name,
+                            r == -EBADMSG || r == -ELOOP ? "it is no regular file" : strerror(-r));
                 return 0;
         }
         if (strlen(text) != size)

@@ -6,7 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -119,8 +121,8 @@ static void put(int fd, const char *directory, const char *name, const char *tex
 }
 
 static void test_files(void **state) {
-        char template[] = "/tmp/guestcrypt-conf.XXXXXX", command[64];
-        CLEANUP(fd_closep) int fd = -1;
+        char template[] = "/tmp/guestcrypt-conf.XXXXXX", command[64], told[512] = "";
+        CLEANUP(fd_closep) int fd = -1, log_fd = memfd_create("log", MFD_CLOEXEC), stderr_fd = dup(2);
         Conf c;
 
         assert_non_null(mkdtemp(template));
@@ -136,7 +138,11 @@ static void test_files(void **state) {
         put(fd, "etc/guestcrypt/guestcrypt.conf.d", "10-a.conf", "[Manager]\nRescanSec=2\nMaxMatrices=2\n");
         put(fd, "etc/guestcrypt/guestcrypt.conf.d", "30-c.conf.bak", "[Manager]\nRescanSec=4\n");
         assert_int_equal(mkdirat(fd, "etc/guestcrypt/guestcrypt.conf.d/40-d.conf", 0755), 0);
+        assert_true(log_fd >= 0 && stderr_fd >= 0 && dup2(log_fd, 2) == 2);
         assert_int_equal(conf_load(fd, "/" CONF_PATH, &c), 0);
+        assert_int_equal(dup2(stderr_fd, 2), 2);
+        assert_true(pread(log_fd, told, sizeof told - 1, 0) > 0);
+        assert_non_null(strstr(told, "Cannot read '40-d.conf': it is no regular file, ignoring"));
         assert_int_equal(c.rescan_us, 3000000);
         assert_int_equal(c.max_matrices, 2);
         assert_int_equal(c.max_calls_per_caller, 1);
