@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/netlink.h>
 #include <poll.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -242,6 +244,28 @@ static void test_hang(void) {
         check(put(".sim/ctl", "clear") > 0);
 }
 
+/* What somebody has opened as a shell does for ">" is there for those who have it open and read with io_submit(). */
+static void test_truncated(void) {
+        int fd = openat(root, "bus/ap/apmask", O_RDONLY | O_CLOEXEC);
+        int writer = openat(root, "bus/ap/apmask", O_WRONLY | O_TRUNC | O_CLOEXEC);
+        char buf[4096];
+        struct iocb cb = { .aio_lio_opcode = IOCB_CMD_PREAD,
+                           .aio_fildes = (uint32_t) fd,
+                           .aio_buf = (uintptr_t) buf,
+                           .aio_nbytes = sizeof buf };
+        struct iocb *list = &cb;
+        struct io_event event;
+        aio_context_t aio = 0;
+
+        check(fd >= 0 && writer >= 0 && syscall(SYS_io_setup, 1, &aio) == 0);
+        check(syscall(SYS_io_submit, aio, 1L, &list) == 1);
+        check(syscall(SYS_io_getevents, aio, 1L, 1L, &event, NULL) == 1);
+        check(event.res == 67);
+        (void) syscall(SYS_io_destroy, aio);
+        (void) close(writer);
+        (void) close(fd);
+}
+
 /* The kernel sends what the model says, with a sequence number. */
 static void test_uevents(void) {
         struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };
@@ -277,6 +301,7 @@ int main(int argc, char **argv) {
         test_files();
         test_objects();
         test_owner();
+        test_truncated();
         test_hang();
         test_uevents();
         check(put(MATRIX U2 "/ap_config",
