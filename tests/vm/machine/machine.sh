@@ -4,17 +4,18 @@
 # machine.sh - guestcrypt, built for s390x and installed, on a kernel with the real AP bus and vfio_ap, with systemd, udev,
 # a bus, libvirt's node devices, mdevctl and s390-tools
 #
-# usage: machine.sh BUILD SYSROOT AP-GUEST PROCESSORS SCRIPT...
+# usage: machine.sh BUILD SYSROOT AP-GUEST KERNEL PROCESSORS SCRIPT...
 #
-# Each SCRIPT has a boot of its own; what one has given to "keep" is there before the next one boots. SYSROOT has the
-# libraries that the programs were linked with, of which the guest's Debian may have newer ones only.
+# KERNEL is one of ap-kernel's. Each SCRIPT has a boot of its own; what one has given to "keep" is there before the next
+# one boots. SYSROOT has the libraries that the programs were linked with, of which the guest's Debian may have newer ones
+# only.
 set -euo pipefail
 here=$(cd "${0%/*}" && pwd)
 top=${here%/tests/vm/machine}
 . "$top/tests/lib/common.sh"
 
-build=$1 sysroot=$2 guest=$3 cpus=$4
-shift 4
+build=$1 sysroot=$2 guest=$3 kernel=$4 cpus=$5
+shift 5
 need meson s390x-linux-gnu-readelf debugfs
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -46,5 +47,5 @@ for program in "$work"/root/usr/{s,}bin/* "$work"/root/usr/libexec/guestcrypt/*;
 done
 
 for script; do
-        "$top/tests/vm/ap-kernel/run.sh" -S -c "$cpus" -t 1800 -s "root=$work/root" "$here/$script.sh" 2>&1 || exit $?
+        "$top/tests/vm/ap-kernel/run.sh" -S -k "$kernel" -c "$cpus" -t 1800 -s "root=$work/root" "$here/$script.sh" 2>&1 || exit $?
 done
