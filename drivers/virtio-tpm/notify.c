@@ -12,9 +12,11 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "drivers/virtio-tpm/report.h"
 
 #define FIRST_FD    3 /* SD_LISTEN_FDS_START */
 #define PENDING_MAX 128
+#define SHORTAGE_NS (100 * UINT64_C(1000000)) /* then it is tried again */
 
 /* The last word about a name that the manager is to know. */
 typedef struct Word {
@@ -27,11 +29,14 @@ static int notify_fd = -1;
 static Word pending[PENDING_MAX]; /* what it does not know yet, with descriptors of our own */
 static unsigned n_pending;
 static uint32_t *notify_unsaid; /* NULL: the manager is waited for */
+static bool notify_lost;        /* there is something that it will never know */
 static Loop *notify_loop;
 
 static void on_room(void *userdata, uint32_t events);
+static void on_again(void *userdata);
 
 static LoopSource room = { .fd = -1, .ready = on_room };
+static LoopTimer again = { .elapsed = on_again };
 
 int notify_open(void) {
         const char *path = getenv("NOTIFY_SOCKET");
@@ -110,17 +115,51 @@ static void pending_drop(unsigned i) {
         pending[i] = pending[--n_pending];
 }
 
+/* It is short of memory, or our user has more descriptors under way than one may: there is no event that tells the end of that. */
+static bool is_shortage(int r) {
+        return r == -ENOBUFS || r == -ENOMEM || r == -ETOOMANYREFS;
+}
+
+/* Where it is gone, or refuses, it would not take the word at another time either. */
+static void lose(int r) {
+        if (!notify_lost)
+                report(LOG_WARNING,
+                       "the service manager cannot be told what to keep: %s; a restart would cost the VMM the device",
+                       strerror(-r));
+        notify_lost = true;
+        if (notify_unsaid)
+                *notify_unsaid = 1;
+}
+
+static void wait_after(int r) {
+        if (is_shortage(r)) {
+                loop_forget(notify_loop, &room);
+                again.at = loop_now() + SHORTAGE_NS;
+        } else if (room.fd < 0)
+                (void) loop_watch(notify_loop, &room, notify_fd,
+                                  EPOLLOUT); /* fails: then it is never said */
+}
+
 static void on_room(void *userdata, uint32_t events) {
-        while (n_pending > 0 && say(&pending[0]) != -EAGAIN)
-                pending_drop(0); /* what it refuses it would refuse again */
-        if (n_pending > 0)
-                return;
+        while (n_pending > 0) {
+                int r = say(&pending[0]);
+
+                if (r == -EAGAIN || is_shortage(r))
+                        return wait_after(r);
+                if (r < 0)
+                        lose(r);
+                pending_drop(0);
+        }
         loop_forget(notify_loop, &room);
-        *notify_unsaid = 0;
+        *notify_unsaid = notify_lost;
+}
+
+static void on_again(void *userdata) {
+        on_room(userdata, 0);
 }
 
 /* A copy of the descriptor: the owner may close it meanwhile. */
-static void put_off(const Word *w) {
+static int put_off(const Word *w) {
         unsigned i = 0;
 
         *notify_unsaid = 1;
@@ -129,19 +168,18 @@ static void put_off(const Word *w) {
         if (i < n_pending)
                 fd_close(pending[i].fd); /* what was removed for it stays removed */
         else if (n_pending == PENDING_MAX)
-                return; /* more than there are names */
+                return -ENOSPC; /* more than there are names */
         else
                 pending[n_pending++] = *w;
         pending[i].fd = w->fd < 0 ? -1 : fcntl(w->fd, F_DUPFD_CLOEXEC, 0);
-        if (room.fd < 0)
-                (void) loop_watch(notify_loop, &room, notify_fd,
-                                  EPOLLOUT); /* fails: then it is never said */
+        return w->fd >= 0 && pending[i].fd < 0 ? -errno : 0;
 }
 
 void notify_begin(Loop *loop, uint32_t *unsaid) {
         notify_loop = loop;
         notify_unsaid = unsaid;
-        *unsaid = 0;
+        *unsaid = notify_lost;
+        loop_add_timer(loop, &again);
 }
 
 void notify_end(void) {
@@ -150,11 +188,12 @@ void notify_end(void) {
         while (n_pending > 0)
                 pending_drop(0);
         loop_forget(notify_loop, &room);
+        again.at = 0;
         notify_unsaid = NULL;
 }
 
 const char *notify_manager(void) {
-        return notify_fd < 0 ? "none" : n_pending > 0 ? "behind" : "told";
+        return notify_fd < 0 ? "none" : n_pending > 0 || notify_lost ? "behind" : "told";
 }
 
 int notify_send(const char *text) {
@@ -169,10 +208,13 @@ int notify_store(const char *name, int fd) {
                 return 0;
         (void) snprintf(w.name, sizeof w.name, "%s", name);
         r = n_pending > 0 ? -EAGAIN : say(&w);
-        if (r != -EAGAIN || !notify_unsaid)
-                return r;
-        put_off(&w);
-        return 0;
+        if (notify_unsaid && (r == -EAGAIN || is_shortage(r))) {
+                wait_after(r);
+                r = put_off(&w);
+        }
+        if (r < 0)
+                lose(r);
+        return r;
 }
 
 int notify_discard(const char *name) {

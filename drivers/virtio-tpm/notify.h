@@ -14,7 +14,8 @@
 int notify_open(void);
 
 /* From here on, until notify_end(), a manager that does not listen is never waited for: what it is to keep or to forget is put off until it
- * does, and *@unsaid is not 0 as long as it does not know everything. What it gives to a process after us is not to be relied on then. */
+ * does, and *@unsaid is not 0 as long as it does not know everything, which is for ever if it is gone or refuses something. What it gives to a
+ * process after us is not to be relied on then. */
 void notify_begin(Loop *loop, uint32_t *unsaid);
 void notify_end(void);
 

@@ -38,6 +38,23 @@ static struct {
 static Loop loop;
 static uint32_t unsaid;
 
+/* What the kernel says to the next @n messages. */
+static struct {
+        int error;
+        unsigned n;
+} trouble;
+
+ssize_t __real_sendmsg(int fd, const struct msghdr *m, int flags);
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags);
+
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags) {
+        if (trouble.n == 0)
+                return __real_sendmsg(fd, m, flags);
+        trouble.n--;
+        errno = trouble.error;
+        return -1;
+}
+
 static int setup(void **state) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         char path[64];
@@ -236,11 +253,84 @@ static void test_closed_meanwhile(void **state) {
         (void) close(copy);
 }
 
+static void until_said(void) {
+        while (unsaid)
+                assert_int_equal(loop_once(&loop, -1), 0);
+}
+
+/* What the kernel has no means for now is said when it has, without anything that would wake us up. */
+static void test_shortage(void **state) {
+        static const int errors[] = { ENOBUFS, ENOMEM, ETOOMANYREFS };
+        int first = a_file(), second = a_file();
+
+        for (unsigned i = 0; i < sizeof errors / sizeof *errors; i++) {
+                manager.n_store = manager.n_words = 0;
+                trouble.error = errors[i];
+                trouble.n = 2;
+                assert_int_equal(notify_store("mem-0", first), 0);
+                assert_int_equal(unsaid, 1);
+                assert_string_equal(notify_manager(), "behind");
+                assert_int_equal(notify_store("mem-1", second), 0);
+                until_said();
+                assert_string_equal(notify_manager(), "told");
+                while (listen_once())
+                        ;
+                assert_kept("mem-0", first);
+                assert_kept("mem-1", second);
+                assert_int_equal(manager.n_words, 2 * WORDS_OF_ONE);
+        }
+
+        /* in the middle of what waited for room */
+        manager.n_store = 0;
+        fill(0);
+        assert_int_equal(notify_store("mem-0", first), 0);
+        assert_true(listen_once());
+        trouble.n = 1;
+        assert_int_equal(loop_once(&loop, 0), 0);
+        assert_int_equal(trouble.n, 0);
+        while (listen_once())
+                ;
+        until_said();
+        while (listen_once())
+                ;
+        assert_kept("mem-0", first);
+        (void) close(first);
+        (void) close(second);
+}
+
+/* What the manager will never know: it counts as behind for ever, whatever it takes later. */
+static void test_refused(void **state) {
+        int fd = a_file();
+
+        manager.n_store = 0;
+        fill(0);
+        assert_int_equal(notify_store("kick", fd), 0);
+        assert_true(listen_once());
+        trouble.error = EACCES;
+        trouble.n = 1;
+        assert_int_equal(loop_once(&loop, 0), 0);
+        while (listen_once())
+                ;
+        assert_int_equal(unsaid, 1);
+        assert_string_equal(notify_manager(), "behind");
+
+        trouble.error = ECONNREFUSED;
+        trouble.n = 1;
+        assert_int_equal(notify_discard("mem-1"), -ECONNREFUSED);
+        assert_int_equal(notify_store("call", fd), 0);
+        assert_true(listen_once() && listen_once());
+        assert_kept("call", fd);
+        assert_int_equal(unsaid, 1);
+        (void) close(fd);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_slow),
                 cmocka_unit_test(test_last_word),
                 cmocka_unit_test(test_closed_meanwhile),
+                cmocka_unit_test(test_shortage),
+                cmocka_unit_test(test_refused), /* last: there is no way back */
         };
 
         return cmocka_run_group_tests(tests, setup, teardown);
