@@ -354,10 +354,21 @@ static void on_renamed(void *userdata, int r, const Refusal *refusal, Uuid uuid)
                             refusal ? refusal->text : strerror(-r));
 }
 
-bool guest_name_is_due(const Guest *g, const char *meant, Uuid meant_uuid) {
+bool guest_name_is_due(const Guest *g, bool wired, const char *meant, Uuid meant_uuid) {
+        if (!meant)
+                return false;
         if (uuid_equal(meant_uuid, g->uuid))
                 return !guest_is(g, meant); /* it has got another name, perhaps while nobody looked */
-        return strcmp(meant, g->name) == 0; /* by its name alone, or another guest had that before */
+        if (wired)
+                return strcmp(meant, g->name) == 0; /* by its name alone, or another guest had that before */
+        /* never attached, so that nothing but the name says who it was */
+        return uuid_is_null(meant_uuid) && g->old_name && strcmp(meant, g->old_name) == 0 &&
+               !guest_is(g, meant);
+}
+
+static void follow_name(Guest *g, const Matrix *m, bool wired) {
+        if (guest_name_is_due(g, wired, m->rec.guest, m->rec.guest_uuid))
+                (void) set_meant(g->engine, m->rec.uuid, g->name, g->uuid, on_renamed, NULL);
 }
 
 void guest_follow_name(Guest *g) {
@@ -366,10 +377,14 @@ void guest_follow_name(Guest *g) {
         for (size_t i = 0; i < g->config.n_mdevs; i++) {
                 const Matrix *m = state_find(e, g->config.mdevs[i]);
 
-                if (m && m->rec.guest && guest_name_is_due(g, m->rec.guest, m->rec.guest_uuid))
-                        (void) set_meant(e, m->rec.uuid, g->name, g->uuid, on_renamed, NULL);
+                if (m)
+                        follow_name(g, m, true);
         }
+        for (size_t i = 0; g->old_name && i < e->n_matrices; i++)
+                if (!guest_wiring_has(&g->config, e->by_uuid[i]->rec.uuid))
+                        follow_name(g, e->by_uuid[i], false);
         guest_tpm_follow_name(g);
+        free(TAKE(g->old_name));
 }
 
 /* ---- attach ---- */

@@ -91,6 +91,7 @@ static void guest_free(Guest *g) {
         (void) guest_op_free(g->op);
         guest_forget_wiring(g);
         free(g->name);
+        free(g->old_name);
         free(g->stop_error);
         free(g->reset_error);
         for (TakeUp t = 0; t < _TAKE_UP_MAX; t++)
@@ -457,6 +458,8 @@ static int guest_take(Guest *g, const VirtGuest *v) {
         if (!name)
                 return -ENOMEM;
 
+        if (g->known && !g->old_name && strcmp(g->name, name) != 0)
+                g->old_name = TAKE(g->name);
         free(g->name);
         g->name = name;
         g->plugged = v->active && g->active && (g->plugged || (g->live.n_mdevs == 0 && live.n_mdevs > 0));

@@ -39,6 +39,7 @@ struct Guest {
         Engine *engine;
         Uuid uuid;
         char *name;
+        char *old_name; /* libvirt has told of it by another one, which what it has may follow yet; else NULL */
         bool known;     /* libvirt has told of it */
         bool announced; /* the bus has been told */
         bool due;       /* to be looked at */
@@ -247,8 +248,8 @@ void guest_op_run(Guest *g);
 void guest_take_up(Guest *g);
 /* What it has is meant for it by the name that it has now. */
 void guest_follow_name(Guest *g);
-/* Whether that is to be written, for what is meant for @meant, who was @meant_uuid. */
-bool guest_name_is_due(const Guest *g, const char *meant, Uuid meant_uuid);
+/* Whether that is to be written, for what is meant for @meant, who was @meant_uuid, and is @wired to @g or not. */
+bool guest_name_is_due(const Guest *g, bool wired, const char *meant, Uuid meant_uuid);
 /* Whether @m may be @g's (@name): not meant for, and not held by, another guest. */
 int guest_may_have_matrix(Engine *e, const Guest *g, const char *name, const Matrix *m, Refusal *reterr);
 bool guest_cannot_have_ap(const Guest *g);

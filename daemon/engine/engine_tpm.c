@@ -508,20 +508,35 @@ static void on_renamed(Engine *e, void *userdata, int r, VtpmVerdict verdict, co
                 log_warning("A TPM is still meant for a guest by its old name: %s", text ?: strerror(-r));
 }
 
-void guest_tpm_follow_name(Guest *g) {
-        Engine *e = g->engine;
-        Vtpm *v = e->guests->vtpm;
+static void tpm_follow_name(Guest *g, Uuid tpm, bool wired) {
+        Vtpm *v = g->engine->guests->vtpm;
         GuestCall *call;
         VtpmView view;
-        Uuid tpm;
 
-        if (!v || guest_socket_tpm(g->config.tpm_socket, &tpm) < 0 || v->ops->get(v, tpm, &view) < 0 ||
-            !view.spec.guest || !guest_name_is_due(g, view.spec.guest, view.spec.guest_uuid))
+        if (v->ops->get(v, tpm, &view) < 0 ||
+            !guest_name_is_due(g, wired, view.spec.guest, view.spec.guest_uuid))
                 return;
-        call = guest_call_new(e, on_renamed, NULL);
+        call = guest_call_new(g->engine, on_renamed, NULL);
         if (call)
                 (void) guest_call_made(call,
                                        v->ops->set_guest(v, tpm, g->name, g->uuid, guest_call_done, call));
+}
+
+void guest_tpm_follow_name(Guest *g) {
+        Vtpm *v = g->engine->guests->vtpm;
+        CLEANUP(freep) Uuid *list = NULL;
+        Uuid wired = {};
+        size_t n = 0;
+
+        if (!v)
+                return;
+        if (guest_socket_tpm(g->config.tpm_socket, &wired) >= 0)
+                tpm_follow_name(g, wired, true);
+        if (g->old_name && v->ops->list(v, &list, &n) < 0)
+                return;
+        for (size_t i = 0; i < n; i++)
+                if (!uuid_equal(list[i], wired))
+                        tpm_follow_name(g, list[i], false);
 }
 
 /* ---- the machine was reset ---- */

@@ -18,8 +18,8 @@ tpm_is() {
 should_be() {
         until_true 30 tpm_is "$1" || die "the TPM is $(tpm .state), not $1: $(cat /run/log/guestcryptd)"
 }
-has_tpm() {
-        virsh qemu-monitor-command --hmp desk-1 'info tpm' | grep "tpm-crb.*emulator\|model=tpm-crb" > /dev/null
+has_tpm() { # [NAME]
+        virsh qemu-monitor-command --hmp "${1:-desk-1}" 'info tpm' | grep "tpm-crb.*emulator\|model=tpm-crb" > /dev/null
 }
 
 virsh define "$guests/desk-1.xml" > /dev/null
@@ -32,15 +32,25 @@ virsh dumpxml --inactive desk-1 | grep "tpm model='tpm-crb'" > /dev/null || die 
 expect 0 '' guestcryptctl tpm-show desk-1
 should_be defined
 
-for _ in 1 2; do
-        expect 0 '' virsh start desk-1
+# The second time under another name, by which also the TPM goes that was never attached.
+expect 0 '' guestcryptctl tpm-define spare --guest desk-1 --no-certificates
+both_meant_for() {
+        [ "$(guestcryptctl --json tpm-list | jq -r '[.[].guest] | join(" ")')" = "$1 $1" ]
+}
+for name in desk-1 renamed; do
+        [ "$name" = desk-1 ] || expect 0 '' virsh domrename desk-1 "$name"
+        until_true 30 both_meant_for "$name" || die "$(guestcryptctl tpm-list)"
+        expect 0 '' virsh start "$name"
         should_be running
-        has_tpm || die "QEMU has no TPM: $(virsh qemu-monitor-command --hmp desk-1 'info tpm')"
-        expect 3 "'desk-1'" guestcryptctl tpm-undefine desk-1 --wipe
-        expect 3 "'desk-1'" guestcryptctl tpm-stop desk-1
-        expect 0 '' virsh destroy desk-1
+        has_tpm "$name" || die "QEMU has no TPM: $(virsh qemu-monitor-command --hmp "$name" 'info tpm')"
+        expect 3 "'$name'" guestcryptctl tpm-undefine desk-1 --wipe
+        expect 3 "'$name'" guestcryptctl tpm-stop desk-1
+        expect 0 '' virsh destroy "$name"
         should_be defined
 done
+expect 0 '' virsh domrename renamed desk-1
+until_true 30 both_meant_for desk-1 || die "$(guestcryptctl tpm-list)"
+expect 0 '' guestcryptctl tpm-undefine spare --wipe
 
 # Losing any one process.
 virsh start desk-1 > /dev/null

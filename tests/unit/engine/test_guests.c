@@ -699,6 +699,36 @@ static void test_renamed(void **state) {
         assert_no_guest_problems(w, 1);
 }
 
+/* What is meant for it and was never attached has only the name to go by. */
+static void test_renamed_before_attach(void **state) {
+        World *w = *state;
+        EngineDefine d = {
+                .name = "meant", .uuid = uuid_n(3), .matrix = matrix_of("4", "6", ""), .guest = "g1"
+        };
+        Reply reply;
+
+        env_define(w->env, &d, &reply);
+        assert_int_equal(reply.r, 0);
+        fake_vtpm_add(&w->vtpm, tpm_n(1), "t1")->guest = strdup("g1");
+        fake_vtpm_add(&w->vtpm, tpm_n(2), "t2")->guest = strdup("g2");
+        fake_virt_rename(&w->virt, guest_n(1), "new-name");
+        world_settle(w);
+        assert_string_equal(world_meant(w, 3), "new-name");
+        assert_string_equal(fake_vtpm_find(&w->vtpm, tpm_n(1))->guest, "new-name");
+        assert_string_equal(fake_vtpm_find(&w->vtpm, tpm_n(2))->guest, "g2");
+
+        /* once it is known whose it is, another guest of that name is not that guest */
+        fake_virt_rename(&w->virt, guest_n(1), "newer-name");
+        world_settle(w);
+        fake_virt_rename(&w->virt, guest_n(2), "new-name");
+        fake_virt_rename(&w->virt, guest_n(2), "g2");
+        world_settle(w);
+        assert_string_equal(world_meant(w, 3), "newer-name");
+        world_expect(w, "attach-matrix", 1, 3, 0, NULL);
+        world_expect(w, "attach-tpm", 1, 1, 0, NULL);
+        assert_no_guest_problems(w, 1);
+}
+
 /* A guest is its UUID: what it has, it keeps under another name, also if it got that while nobody looked. */
 static void test_renamed_meanwhile(void **state) {
         World *w = *state;
@@ -782,6 +812,7 @@ int main(void) {
                 TEST(test_races_of_transients),
                 TEST(test_undefine_during_attach),
                 TEST(test_renamed),
+                TEST(test_renamed_before_attach),
                 TEST(test_renamed_meanwhile),
                 TEST(test_taken_up),
         };
