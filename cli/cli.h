@@ -181,7 +181,8 @@ typedef struct CliOutput {
         bool replace;
 } CliOutput;
 
-/* Only its owner can read it. @name must live on. 0 or -errno; -EEXIST: it is there, and not to be replaced. */
+/* Only its owner can read it. @name must live on. 0 or -errno; -EEXIST: it is there, and not to be replaced; -EINVAL: and no
+ * file, so that it never is. */
 int cli_output_begin(const char *name, bool replace, CliOutput *ret);
 /* It is on stable storage under its name. 0 or -errno; -ENODATA: nothing was written. */
 int cli_output_finish(CliOutput *o, off_t *ret_size);

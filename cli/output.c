@@ -34,8 +34,12 @@ int cli_output_begin(const char *name, bool replace, CliOutput *ret) {
         char *temporary;
         int fd;
 
-        if (!replace && lstat(name, &st) == 0)
-                return -EEXIST;
+        if (lstat(name, &st) == 0) {
+                if (!S_ISREG(st.st_mode)) /* /dev/null, for instance */
+                        return -EINVAL;
+                if (!replace)
+                        return -EEXIST;
+        }
 
         if (asprintf(&temporary, "%s.XXXXXX", name) < 0)
                 return -ENOMEM;

@@ -365,6 +365,8 @@ int verb_tpm_backup(Cli *c, char **args) {
         if (r == -EEXIST)
                 return cli_error(c, NULL, "%s is there already; --force replaces it",
                                  cli_quote(args[1], quoted));
+        if (r == -EINVAL)
+                return cli_error(c, NULL, "%s is there already, and no file", cli_quote(args[1], quoted));
         if (r < 0)
                 return cli_error(c, NULL, "cannot write %s: %s", cli_quote(args[1], quoted), strerror(-r));
 

@@ -215,10 +215,23 @@ static bool is_foreign(Manager *m, Uuid uuid) {
         return false;
 }
 
+/* One that would be taken for it, or it for that, by who asks for "a name or UUID"; or NULL. */
+static const Tpm *find_mistakable(Manager *m, const VtpmRecord *r) {
+        Uuid uuid;
+
+        if (uuid_parse(r->name, &uuid) >= 0 && vtpm_find_uuid(m, uuid))
+                return vtpm_find_uuid(m, uuid);
+        for (size_t i = 0; i < m->n_tpms; i++)
+                if (uuid_parse(m->tpms[i]->record.name, &uuid) >= 0 && uuid_equal(uuid, r->uuid))
+                        return m->tpms[i];
+        return NULL;
+}
+
 /* Gives op->record a uuid and a user, and the TPM a place in the table; @job makes it. 0 or -errno, op is answered or goes on. */
 static int create(Op *op, VtpmJobKind job) {
         Manager *m = op->m;
         VtpmRecord *record = &op->record;
+        const Tpm *other;
         Tpm *t;
         int r;
 
@@ -232,6 +245,11 @@ static int create(Op *op, VtpmJobKind job) {
                 return vtpm_op_refuse(op, VTPM_EXISTS, "there is a TPM '%s' already", record->name);
         if (vtpm_find_uuid(m, record->uuid))
                 return vtpm_op_refuse(op, VTPM_EXISTS, "there is a TPM with that uuid already");
+        other = find_mistakable(m, record);
+        if (other)
+                return vtpm_op_refuse(op, VTPM_EXISTS,
+                                      "its name is the UUID of TPM '%s', or the other way round",
+                                      other->record.name);
         if (is_foreign(m, record->uuid))
                 return vtpm_op_refuse(op, VTPM_BAD_RECORD,
                                       "a TPM with that uuid is there, but cannot be read");

@@ -566,7 +566,8 @@ static void test_import(void **state) {
 /* ---- the table ---- */
 
 static void test_refusals(void **state) {
-        Uuid uuid = define_plain("one"), found;
+        Uuid uuid = define_plain("one"), other = { .b = { 7 } }, found;
+        char text[UUID_STRING_SIZE], other_text[UUID_STRING_SIZE];
         uint32_t denied[65] = {};
         const struct {
                 VtpmSpec spec;
@@ -574,6 +575,7 @@ static void test_refusals(void **state) {
         } cases[] = {
                 { { .name = "one" }, VTPM_EXISTS },
                 { { .name = "two", .uuid = uuid }, VTPM_EXISTS },
+                { { .name = uuid_format(uuid, text) }, VTPM_EXISTS }, /* who would be meant by that? */
                 { { .name = NULL }, VTPM_INVALID },
                 { { .name = "" }, VTPM_INVALID },
                 { { .name = "a b" }, VTPM_INVALID },
@@ -599,6 +601,9 @@ static void test_refusals(void **state) {
         assert_true(uuid_equal(found, uuid));
         assert_int_equal(life.vtpm->ops->find(life.vtpm, "two", &found), -ENOENT);
         assert_int_equal(count_files(life_path(&life, "run/guestcrypt/tpm-jobs")), 0);
+
+        (void) define_plain(uuid_format(other, other_text)); /* as guests are named by some */
+        assert_int_equal(life_define(&life, &(VtpmSpec) { .name = "two", .uuid = other }), VTPM_EXISTS);
 }
 
 static void take_verdict(void *userdata, int r, VtpmVerdict verdict, const char *text, Uuid uuid) {
