@@ -525,7 +525,7 @@ int vtpm_launch_job(int root_fd, const char *uuid) {
         if (r >= 0)
                 r = carry_out(&j);
         if (r < 0) /* a disk that is full or read-only, mostly */
-                r = refuse(&j, VTPM_UNAVAILABLE, "below " VTPM_STATE_DIR ": %s", strerror(-r));
+                r = refuse(&j, VTPM_UNAVAILABLE, "below /" VTPM_STATE_DIR ": %s", strerror(-r));
         if (j.job_fd >= 0)
                 r = vtpm_job_result_save(j.job_fd, (VtpmVerdict) r, j.text);
         else

@@ -276,9 +276,16 @@ static int check_tool(const VtpmRecord *r, char ret_text[static VTPM_TEXT_SIZE])
                              text, &output);
         if (status == -ENOENT)
                 return VERDICT(ret_text, VTPM_UNAVAILABLE, "swtpm_setup is not installed");
+        if (status == -ETIME)
+                return VERDICT(ret_text, VTPM_TIMEOUT, "swtpm_setup does not say in time what it can");
         if (status < 0)
-                return status;
-        if (status > 0 || !strstr(output, "\"tpm-2.0\"") || !strstr(output, "\"cmdarg-keyfile-fd\""))
+                return VERDICT(ret_text, VTPM_UNAVAILABLE, "swtpm_setup cannot be run: %s",
+                               strerror(-status));
+        if (status > 0) /* a library is missing, for instance, or it does not know the option */
+                return VERDICT(ret_text, VTPM_UNAVAILABLE,
+                               "swtpm_setup cannot be used, " OLDEST " or later is needed: %s",
+                               text[0] ? text : "it failed without a word");
+        if (!strstr(output, "\"tpm-2.0\"") || !strstr(output, "\"cmdarg-keyfile-fd\""))
                 return VERDICT(ret_text, VTPM_UNAVAILABLE,
                                "swtpm_setup is too old, " OLDEST " or later is needed");
         if (r->profile && !strstr(output, "\"cmdarg-profile\""))
@@ -454,7 +461,7 @@ int vtpm_setup_try(const VtpmSetup *s, int fd, char ret_text[static VTPM_TEXT_SI
         if (status == -ETIME)
                 return VERDICT(ret_text, VTPM_TIMEOUT, "swtpm did not end in time: %s", text);
         if (status < 0)
-                return status;
+                return VERDICT(ret_text, VTPM_UNAVAILABLE, "swtpm cannot be run: %s", strerror(-status));
         if (r != 0)
                 return VERDICT(ret_text, VTPM_BAD_RECORD, "swtpm cannot use that state%s: %s",
                                s->key_fd >= 0 ? " with that key" : "", text[0] ? text : "it says nothing");

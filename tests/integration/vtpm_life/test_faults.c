@@ -634,6 +634,9 @@ static void test_programs(void **state) {
                       "#!/bin/sh\necho '{ \"type\": \"swtpm_setup\", \"features\": [ \"tpm-1.2\" ] }'\n");
         assert_int_equal(life_define(&life, &(VtpmSpec) { .name = "two" }), VTPM_UNAVAILABLE);
         assert_non_null(strstr(life.text, "too old"));
+        write_program("swtpm_setup", "#!/bin/sh\necho libtpms.so.0: cannot open >&2; exit 127\n");
+        assert_int_equal(life_define(&life, &(VtpmSpec) { .name = "two" }), VTPM_UNAVAILABLE);
+        assert_non_null(strstr(life.text, "libtpms.so.0: cannot open"));
         write_program(
                 "swtpm_setup",
                 "#!/bin/sh\ncase $* in *capabilities*) echo '\"tpm-2.0\" \"cmdarg-keyfile-fd\"'; exit;; esac\n"
