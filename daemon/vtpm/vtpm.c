@@ -378,6 +378,13 @@ static void add_foreign(Manager *m, int dir_fd, Uuid uuid, const char *what) {
                     uuid_format(uuid, text), what);
 }
 
+static bool has_user(const Manager *m, uid_t uid) {
+        for (size_t i = 0; i < m->n_tpms; i++)
+                if (m->tpms[i]->record.uid == uid)
+                        return true;
+        return false;
+}
+
 static int load_one(Manager *m, const char *name, Uuid uuid) {
         CLEANUP(vtpm_record_clear) VtpmRecord record = {};
         CLEANUP(fd_closep) int fd = -1;
@@ -402,9 +409,8 @@ static int load_one(Manager *m, const char *name, Uuid uuid) {
                 wrong = "has the name of another TPM";
         else if (record.uid <= m->uid_base)
                 wrong = "names a user that no TPM can have";
-        for (size_t i = 0; !wrong && i < m->n_tpms; i++)
-                if (m->tpms[i]->record.uid == record.uid)
-                        wrong = "has the user of another TPM";
+        else if (has_user(m, record.uid))
+                wrong = "has the user of another TPM";
         if (wrong) {
                 add_foreign(m, fd, uuid, wrong);
                 return 0;
@@ -452,11 +458,33 @@ static int load_entry(Manager *m, const char *name) {
         return uuid_parse(name, &uuid) >= 0 ? load_one(m, name, uuid) : 0;
 }
 
+/* What such a job may yet make has its name and its user already. */
+static int reserve(Manager *m, const char *name, Uuid uuid) {
+        CLEANUP(vtpm_job_request_clear) VtpmJobRequest q = {};
+        CLEANUP(fd_closep) int fd = -1;
+        Tpm *t;
+
+        fd = openat(m->jobs_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0 || vtpm_job_request_load(fd, &q) < 0 || !q.record.name ||
+            !uuid_equal(q.record.uuid, uuid))
+                return 0; /* it has not begun */
+        if (q.kind != VTPM_JOB_DEFINE && q.kind != VTPM_JOB_RESTORE && q.kind != VTPM_JOB_IMPORT &&
+            q.kind != VTPM_JOB_CLEAN)
+                return 0;
+        if (vtpm_find_uuid(m, uuid) || vtpm_find_name(m, q.record.name) || has_user(m, q.record.uid))
+                return 0;
+        return vtpm_add(m, &q.record, VTPM_CREATING, &t);
+}
+
 /* Jobs of a daemon before us may still be at work; they are waited for before anything else is done with their TPM. */
 static int clean_entry(Manager *m, const char *name) {
         Uuid uuid;
+        int r;
 
-        return uuid_parse(name, &uuid) >= 0 ? vtpm_clean(m, uuid) : 0;
+        if (uuid_parse(name, &uuid) < 0)
+                return 0;
+        r = reserve(m, name, uuid);
+        return r < 0 ? r : vtpm_clean(m, uuid);
 }
 
 static int clean_leftover(Manager *m, const char *name) {

@@ -27,7 +27,7 @@ static int save_request(Op *op, int job_fd) {
         VtpmJobRequest q = { .kind = op->job, .directory = op->directory, .uid_base = op->m->uid_base };
         int r;
 
-        if (op->kind != OP_CLEAN)
+        if (op->t)
                 q.record = op->t->record;
         if (unlinkat(job_fd, "result.json", 0) < 0 && errno != ENOENT)
                 return -errno;
@@ -135,6 +135,18 @@ void vtpm_op_renew(Op *op, void (*job_done)(Op *op)) {
         vtpm_op_run_job(op, VTPM_JOB_RENEW, job_done);
 }
 
+/* The job may know better, for instance where the key came from. */
+static void take_as_made(Tpm *t) {
+        CLEANUP(vtpm_record_clear) VtpmRecord record = {};
+        CLEANUP(freep) char *text = NULL;
+        char path[VTPM_PATH_SIZE], uuid[UUID_STRING_SIZE];
+
+        (void) snprintf(path, sizeof path, "%s/tpm.json", uuid_format(t->record.uuid, uuid));
+        if (vtpm_record_load(t->m->tpms_fd, path, &record, &text) >= 0)
+                t->record.key = record.key;
+        vtpm_set_state(t, VTPM_DEFINED, NULL);
+}
+
 /* A job of a daemon before us has ended, too: is the TPM there, or not? */
 static void on_cleaned(Op *op) {
         char name[UUID_STRING_SIZE];
@@ -150,7 +162,8 @@ static void on_cleaned(Op *op) {
                 op->t = NULL;
                 t->first = op->next_of_tpm;
                 vtpm_drop(t);
-        }
+        } else if (t->state == VTPM_CREATING)
+                take_as_made(t);
 }
 
 int vtpm_clean(Manager *m, Uuid uuid) {
@@ -177,15 +190,7 @@ static void on_created(Op *op) {
 
         op_finish_as_told(op);
         if (op->verdict == VTPM_DONE) {
-                CLEANUP(vtpm_record_clear) VtpmRecord record = {};
-                CLEANUP(freep) char *text = NULL;
-                char path[VTPM_PATH_SIZE], uuid[UUID_STRING_SIZE];
-
-                /* the job may know better, for instance where the key came from */
-                (void) snprintf(path, sizeof path, "%s/tpm.json", uuid_format(op->uuid, uuid));
-                if (vtpm_record_load(op->m->tpms_fd, path, &record, &text) >= 0)
-                        t->record.key = record.key;
-                vtpm_set_state(t, VTPM_DEFINED, NULL);
+                take_as_made(t);
                 return;
         }
 

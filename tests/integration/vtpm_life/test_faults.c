@@ -616,6 +616,53 @@ static void test_bad_records(void **state) {
         assert_int_equal(access(life_path(&life, VTPM_STATE_DIR "/tpms/readme"), F_OK), 0);
 }
 
+static void tools_at_gate(void) {
+        char *path;
+
+        assert_int_equal(mkdir(life_path(&life, "bin"), 0755), 0);
+        assert_int_equal(mkfifo(life_path(&life, "bin/gate"), 0666), 0);
+        assert_int_equal(chmod(life_path(&life, "bin/gate"), 0666), 0);
+        write_program("swtpm_setup", "#!/bin/sh\nPATH=${PATH#*:}\n"
+                                     "case $* in *capabilities*) ;; *) read -r line < ${0%/*}/gate ;; esac\n"
+                                     "exec swtpm_setup \"$@\"\n");
+        assert_true(asprintf(&path, "%s:%s", life_path(&life, "bin"), tools_path) > 0);
+        assert_int_equal(setenv("PATH", path, 1), 0);
+        free(path);
+}
+
+/* A daemon ends while a TPM is made: the next one gives nobody else its name or its user meanwhile. */
+static void test_made_meanwhile(void **state) {
+        static const Uuid uuid = { .b = { 9 } };
+        const VtpmSpec spec = { .name = "slow", .uuid = uuid, .no_certificates = true };
+        int fd = -1;
+        Uuid other;
+
+        tools_at_gate();
+        assert_int_equal(life.vtpm->ops->define(life.vtpm, &spec, life_answer, &life), 0);
+        LIFE_PUMP_UNTIL(&life,
+                        (fd = open(life_path(&life, "bin/gate"), O_WRONLY | O_NONBLOCK | O_CLOEXEC)) >= 0);
+        life_close(&life);
+        assert_int_equal(setenv("PATH", tools_path, 1), 0);
+        for (unsigned i = 0; i < 2; i++) { /* a third one, too, for which the second has asked after it */
+                assert_int_equal(life_open(&life), 0);
+                assert_int_equal(life_view(&life, uuid).state, VTPM_CREATING);
+                assert_int_equal(life_define(&life, &(VtpmSpec) { .name = "slow", .no_certificates = true }),
+                                 VTPM_EXISTS);
+                if (i == 0)
+                        life_close(&life);
+        }
+        other = define_plain("other");
+        assert_int_equal(write(fd, "\n", 1), 1);
+        (void) close(fd);
+        life_until(&life, uuid, VTPM_DEFINED);
+
+        life_close(&life);
+        assert_int_equal(life_open(&life), 0);
+        assert_string_equal(life_view(&life, uuid).spec.name, "slow");
+        assert_string_equal(life_view(&life, other).spec.name, "other");
+        assert_int_not_equal(life_view(&life, uuid).uid, life_view(&life, other).uid);
+}
+
 static void test_programs(void **state) {
         Uuid uuid = define_plain("one");
         char *path;
@@ -676,6 +723,7 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_flood, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_disk, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_bad_records, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_made_meanwhile, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_programs, setup, teardown),
         };
 
