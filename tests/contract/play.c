@@ -214,8 +214,9 @@ static void op_list(const char *path, int depth, const char *shown) {
                         (void) fputs(" directory\n", out);
                         if (depth > 1)
                                 op_list(sub, depth - 1, below);
-                } else if (!(st.st_mode & 0444) || strcmp(names->name[i], "request_count") == 0)
-                        (void) putc('\n', out); /* the host's own requests are counted, too */
+                } else if (!(st.st_mode & 0444) || strcmp(names->name[i], "request_count") == 0 ||
+                           strcmp(names->name[i], "scans") == 0)
+                        (void) putc('\n', out); /* what the host does by itself is counted, too */
                 else
                         show_read(" ", sub);
         }
