@@ -207,7 +207,7 @@ ok "a foreign removal waits for the guest, and is shown"
 expect 0 destroyed virsh destroy talker
 wait $writer || fail "the foreign removal failed"
 until_true 20 "! property $mine State" || fail "it is still shown"
-expect 1 UnknownObject guestcryptctl --json mdev-remove "$mine"
+expect 1 NoSuchMdev guestcryptctl --json mdev-remove "$mine"
 [ "$(ls /sys/devices/virtual/mtty/mtty | grep -c -- -)" = 0 ] || fail "something is left"
 ok "and is done after the guest's end"
 
