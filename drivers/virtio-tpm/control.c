@@ -58,6 +58,8 @@ static const char *phase_name(const DeviceState *s) {
                 [DEVICE_SENT] = "busy", [DEVICE_DONE] = "done",
         };
 
+        if (s->phase == DEVICE_SENT && s->unsure)
+                return "unsure";
         return s->phase < ELEMENTS(names) ? names[s->phase] : "?";
 }
 

@@ -132,7 +132,7 @@ static void submit(Device *d) {
         if (!tpm_ready(d->tpm))
                 return;
 
-        d->tpm->s->sent = 0;
+        d->tpm->s->sent = s->unsure = 0;
         RECORD();
         s->phase = DEVICE_SENDING;
         s->since = loop_now();
@@ -325,9 +325,11 @@ void device_restore(Device *d) {
 void device_resume(Device *d) {
         DeviceState *s = d->s;
 
-        if (s->phase == DEVICE_SENDING)
+        if (s->phase == DEVICE_SENDING) {
                 /* sent, most likely; if not there will be no response, and its deadline ends it. It is not sent again. */
-                s->phase = d->tpm->s->sent ? DEVICE_SENT : DEVICE_QUEUED;
+                s->unsure = d->tpm->s->sent;
+                s->phase = s->unsure ? DEVICE_SENT : DEVICE_QUEUED;
+        }
         if (s->phase == DEVICE_SENT && !d->tpm->s->busy)
                 respond_error(d, VIRTIO_TPM_RC_FAILURE); /* nothing will come */
 

@@ -41,7 +41,9 @@ typedef struct DeviceState {
         uint32_t resumable; /* a detached one may be asked for again, by the same index and bytes */
         uint32_t answering; /* its answer is being put into the ring, at used index used_at */
         uint32_t used_at;
-        uint32_t response_size, reserved;
+        uint32_t response_size;
+        uint32_t
+                unsure; /* a process ended while it sent the request in flight: the TPM may never have seen it */
         uint64_t since;
         Ring ring;
         DeviceCounters counters;

@@ -135,8 +135,9 @@ static void share_and_take_back(void) {
         take_back(UINT64_C(0x10000000));
 }
 
-/* Restarts under load: told to end or killed, nothing is lost and nothing is done twice. */
-static void restarts(bool vhost, int sig) {
+/* Restarts under load: told to end or killed, nothing is lost and nothing is done twice. False: it was killed just as it sent a
+ * command, about which nobody can tell (test_killed_before_sending()). */
+static bool restarts(bool vhost, int sig) {
         unsigned n_good = 0, n_failed = 0, n_restarts = 0;
         uint8_t response[4096];
         uint32_t before, after;
@@ -154,6 +155,10 @@ static void restarts(bool vhost, int sig) {
                 for (unsigned i = 0; i < 3 && !vhost; i++)
                         share_and_take_back();
                 r = run(pcr_extend, sizeof pcr_extend, response);
+                if (r < 10 && sig == SIGUSR2 && strcmp(process_value(&process, "request"), "unsure") == 0) {
+                        process_stop(&process);
+                        return false;
+                }
                 if (r < 10)
                         fail_msg("no answer after %u restarts and %u commands: %d", n_restarts, n_good, r);
                 if (codec_code(response) == 0)
@@ -175,16 +180,18 @@ static void restarts(bool vhost, int sig) {
         assert_int_equal(n_failed, 0);
         assert_int_equal(after - before, n_good);
         process_stop(&process);
+        return true;
 }
 
 static void test_restarts(void **state) {
-        restarts(false, SIGUSR1);
-        restarts(true, SIGUSR1);
+        assert_true(restarts(false, SIGUSR1));
+        assert_true(restarts(true, SIGUSR1));
 }
 
 static void test_kills(void **state) {
-        restarts(false, SIGUSR2);
-        restarts(true, SIGUSR2);
+        /* where nobody can tell are a few instructions, where it may be killed if other work comes between: once, but not twice */
+        assert_true(restarts(false, SIGUSR2) || restarts(false, SIGUSR2));
+        assert_true(restarts(true, SIGUSR2) || restarts(true, SIGUSR2));
 }
 
 /* One after another of what a VMM does, while the device is killed at one system call after another. */

@@ -92,6 +92,9 @@ static void test_drain(void **state) {
         h.tpm.fault = FAKE_TPM_HELD;
         vmm_submit(&h.vmm, get_random, sizeof get_random, 64);
         harness_pump(&h);
+        assert_non_null(strstr(ask(fd, "status\n"), "request=busy\n"));
+        h.service.device.s->unsure = 1;
+        assert_non_null(strstr(ask(fd, "status\n"), "request=unsure\n"));
         assert_string_equal(ask(fd, "drain\n"), ""); /* not yet */
         h.tpm.fault = FAKE_TPM_GOOD;
         assert_string_equal(hear(fd), "ok\n");

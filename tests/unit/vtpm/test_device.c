@@ -439,6 +439,7 @@ static void test_restart(void **state) {
                         h.service.device.s->phase = DEVICE_SENDING;
                         h.service.tpm.s->sent = sent;
                         harness_restart(&h);
+                        assert_int_equal(h.service.device.s->unsure, sent);
                         h.tpm.fault = FAKE_TPM_GOOD;
                         assert_int_equal(vmm_wait_used(&h.vmm, HARNESS_MS, &head, &length), 1);
                         assert_int_equal(length, 28);
