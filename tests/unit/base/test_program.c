@@ -50,10 +50,15 @@ static void test_each_has_its_number(void **state) {
 
 static void test_no_program(void **state) {
         char *argv[] = { (char *) "none", NULL };
+        int status = 0, r;
         pid_t pid = -1;
 
-        assert_int_equal(program_spawn("/nonexistent/none", argv, no_env, (int[]) { PROGRAM_NULL }, 1, &pid),
-                         -ENOENT);
+        r = program_spawn("/nonexistent/none", argv, no_env, (int[]) { PROGRAM_NULL }, 1, &pid);
+        if (r == 0) { /* an emulator's vfork() has a memory of its own, so that nobody but the child knows */
+                assert_int_equal(waitpid(pid, &status, 0), pid);
+                assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 127);
+        } else
+                assert_int_equal(r, -ENOENT);
 }
 
 int main(void) {
