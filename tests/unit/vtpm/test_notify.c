@@ -258,7 +258,7 @@ static void until_said(void) {
                 assert_int_equal(loop_once(&loop, -1), 0);
 }
 
-/* What the kernel has no means for now is said when it has, without anything that would wake us up. */
+/* A word that fails because the kernel is short of something is said again after a while; no event tells when. */
 static void test_shortage(void **state) {
         static const int errors[] = { ENOBUFS, ENOMEM, ETOOMANYREFS };
         int first = a_file(), second = a_file();
