@@ -39,8 +39,9 @@ typedef struct EngineGuest {
 
 int engine_get_guest(Engine *e, Uuid uuid, EngineGuest *ret);  /* -ENOENT */
 int engine_find_guest(Engine *e, const char *name, Uuid *ret); /* by name, or uuid's text; -ENOENT */
-/* Has libvirt asked for a guest that is not known, since it may have been defined just now; then @done, but after a second at
- * the latest, whatever has come of it. -EHOSTDOWN: libvirt cannot be asked. */
+/* Has libvirt asked for a guest that is not known, since it may have been defined just now; then @done, but after a second
+ * at the latest (ten where libvirt has to be connected to first), whatever has come of it. -EHOSTDOWN: there is no libvirt
+ * to be asked. */
 int engine_ask_guest(Engine *e, const char *name, void (*done)(void *userdata, int r), void *userdata);
 int engine_list_guests(Engine *e, Uuid **ret, size_t *ret_n); /* in order of name; free() */
 

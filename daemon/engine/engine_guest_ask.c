@@ -107,7 +107,7 @@ int engine_ask_guest(Engine *e, const char *name, void (*done)(void *userdata, i
         GuestQuestion *q;
         int r;
 
-        if (!gs->virt || !gs->up)
+        if (!gs->virt)
                 return -EHOSTDOWN;
         q = malloc(sizeof *q);
         if (!q)
@@ -115,8 +115,9 @@ int engine_ask_guest(Engine *e, const char *name, void (*done)(void *userdata, i
 
         *q = (GuestQuestion) { .engine = e, .done = done, .userdata = userdata, .next = gs->questions };
         gs->questions = q;
-        r = sd_event_add_time_relative(e->event, &q->timer, CLOCK_MONOTONIC, GUEST_QUESTION_US, 1,
-                                       on_question_late, q);
+        r = sd_event_add_time_relative(e->event, &q->timer, CLOCK_MONOTONIC,
+                                       gs->up ? GUEST_QUESTION_US : GUEST_CONNECT_US, 1, on_question_late,
+                                       q);
         if (r >= 0)
                 r = gs->virt->ops->find(gs->virt, name, on_question_answered, q);
         if (r < 0) {

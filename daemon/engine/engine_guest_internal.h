@@ -23,6 +23,7 @@
 #define HOOK_DEADLINE_US     (4 * UINT64_C(1000000))  /* the hook itself waits 5 s */
 #define HOOK_TPM_DEADLINE_US (18 * UINT64_C(1000000)) /* and 20 s for a TPM */
 #define GUEST_QUESTION_US    UINT64_C(1000000)        /* for libvirt to answer one */
+#define GUEST_CONNECT_US     UINT64_C(10000000)       /* the same where it has to be connected to first */
 
 typedef struct Guest Guest;
 typedef struct GuestOp GuestOp;

@@ -78,7 +78,8 @@ typedef struct VirtOps {
                     virt_done_t done, void *userdata);
         /* Reads this guest anew and tells guest() or gone(), then @done. */
         int (*refresh)(Virt *v, Uuid guest, virt_done_t done, void *userdata);
-        /* The same of the guest with this name (or uuid's text), which may not have been told of yet. */
+        /* The same of the guest with this name (or uuid's text), which may not have been told of yet. Where there is no
+         * connection, it is tried to make one first. */
         int (*find)(Virt *v, const char *name, virt_done_t done, void *userdata);
         bool (*is_up)(const Virt *v);
         void (*free)(Virt *v);

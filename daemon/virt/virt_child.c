@@ -27,7 +27,8 @@ typedef struct Call {
         struct Call *next;
         uint64_t id;
         json_object *message;
-        bool begun; /* it has begun to change something */
+        bool connects; /* worth an attempt to connect where there is no connection */
+        bool begun;    /* it has begun to change something */
         virt_done_t done;
         void *userdata;
 } Call;
@@ -59,6 +60,7 @@ struct VirtChild {
         sd_event_source *deadline; /* of the running call */
         sd_event_source *restart;
         sd_event_source *coming; /* there is no libvirt yet; owns its inotify descriptor */
+        bool absent;             /* no process was started yet, or none because there was no libvirt */
         Process *process, *left;
         bool up;
         char *why; /* it is not */
@@ -147,6 +149,16 @@ static int send_call(VirtChild *v, Call *c) {
         return r;
 }
 
+static int on_restart(sd_event_source *source, uint64_t usec, void *userdata);
+
+/* It may be there already, and its event still to come. */
+static void start_now(VirtChild *v) {
+        if (v->process || !v->absent || virt_socket_is_missing(v->uri))
+                return;
+        (void) sd_event_source_set_enabled(v->restart, SD_EVENT_OFF);
+        (void) on_restart(NULL, 0, v);
+}
+
 static int on_start(sd_event_source *source, void *userdata) {
         VirtChild *v = userdata;
 
@@ -157,14 +169,16 @@ static int on_start(sd_event_source *source, void *userdata) {
         if (!v->first)
                 v->last = &v->first;
 
-        if (!v->up)
+        if (v->running->connects)
+                start_now(v);
+        if (!v->process || !(v->up || v->running->connects))
                 finish_unavailable(v);
         else if (send_call(v, v->running) < 0)
                 process_lost(v, "guestcryptd-virt cannot be talked to");
         return 0;
 }
 
-static int submit(VirtChild *v, json_object *message, virt_done_t done, void *userdata) {
+static int submit(VirtChild *v, json_object *message, bool connects, virt_done_t done, void *userdata) {
         Call *c;
 
         if (!message)
@@ -176,7 +190,11 @@ static int submit(VirtChild *v, json_object *message, virt_done_t done, void *us
                 return -ENOMEM;
         }
 
-        *c = (Call) { .id = v->next_id++, .message = message, .done = done, .userdata = userdata };
+        *c = (Call) { .id = v->next_id++,
+                      .message = message,
+                      .connects = connects,
+                      .done = done,
+                      .userdata = userdata };
         *v->last = c;
         v->last = &c->next;
         v->n_calls++;
@@ -194,7 +212,7 @@ static int child_edit(Virt *virt, Uuid guest, const VirtEdit *edit, const char *
         o = wire_new("call", "edit");
         if (!o || wire_add_uuid(o, "guest", guest) < 0 || wire_put_edit(o, edit, swtpm_socket, live) < 0)
                 return -ENOMEM;
-        return submit(v, TAKE(o), done, userdata);
+        return submit(v, TAKE(o), false, done, userdata);
 }
 
 static int child_refresh(Virt *virt, Uuid guest, virt_done_t done, void *userdata) {
@@ -206,7 +224,7 @@ static int child_refresh(Virt *virt, Uuid guest, virt_done_t done, void *userdat
         o = wire_new("call", "refresh");
         if (!o || wire_add_uuid(o, "guest", guest) < 0)
                 return -ENOMEM;
-        return submit(v, TAKE(o), done, userdata);
+        return submit(v, TAKE(o), false, done, userdata);
 }
 
 static int child_find(Virt *virt, const char *name, virt_done_t done, void *userdata) {
@@ -218,7 +236,7 @@ static int child_find(Virt *virt, const char *name, virt_done_t done, void *user
         o = wire_new("call", "find");
         if (!o || wire_add_string(o, "name", name) < 0)
                 return -ENOMEM;
-        return submit(v, TAKE(o), done, userdata);
+        return submit(v, TAKE(o), true, done, userdata);
 }
 
 static bool child_is_up(const Virt *virt) {
@@ -531,7 +549,8 @@ static int on_restart(sd_event_source *source, uint64_t usec, void *userdata) {
         char why[160];
         int r;
 
-        if (wait_for_libvirt(v)) {
+        v->absent = wait_for_libvirt(v);
+        if (v->absent) {
                 set_down(v, "none runs on this host: there is no socket in '" VIRT_SOCKET_DIR "'");
                 return 0;
         }
@@ -606,6 +625,7 @@ int virt_child_new(sd_event *event, const VirtConfig *config, const char *progra
         v->uri = strdup(config->uri ?: "");
         v->program = strdup(program);
         v->why = none ? strdup("none is configured") : NULL;
+        v->absent = !none;
         v->deadline_us = config->deadline_us ?: DEADLINE_US;
         v->restart_us = RESTART_FIRST_US;
         v->events = events;

@@ -272,24 +272,6 @@ bool conn_refresh(Conn *c, Uuid guest, bool asked) {
         return done;
 }
 
-bool conn_find(Conn *c, const char *name) {
-        virDomainPtr d;
-        Uuid uuid;
-        bool done;
-
-        if (!conn_libvirt(c))
-                return false;
-        d = virDomainLookupByName(c->libvirt, name);
-        if (!d) {
-                done = virGetLastErrorCode() == VIR_ERR_NO_DOMAIN;
-                return done && uuid_parse(name, &uuid) >= 0 ? conn_refresh(c, uuid, true) : done;
-        }
-
-        done = virDomainGetUUID(d, uuid.b) == 0 && conn_refresh(c, uuid, true);
-        (void) virDomainFree(d);
-        return done;
-}
-
 /* All of them; those that are not there any more are gone. */
 static int list(Conn *c) {
         virDomainPtr *all;
@@ -453,10 +435,8 @@ static void retry_later(Conn *c) {
         c->retry_ms = MIN(2 * c->retry_ms, most);
 }
 
-static void on_connect(int timer, void *userdata) {
-        Conn *c = userdata;
-
-        virEventUpdateTimeout(timer, -1);
+static void connect_now(Conn *c) {
+        virEventUpdateTimeout(c->timer, -1);
         disconnect(c);
         c->libvirt = virConnectOpen(c->uri);
         if (!c->libvirt) {
@@ -485,6 +465,31 @@ static void on_connect(int timer, void *userdata) {
                 return;
         }
         c->retry_ms = RETRY_FIRST_MS;
+}
+
+static void on_connect(int timer, void *userdata) {
+        connect_now(userdata);
+}
+
+bool conn_find(Conn *c, const char *name) {
+        virDomainPtr d;
+        Uuid uuid;
+        bool done;
+
+        /* libvirt may be there already, and the event that tells us still to come */
+        if (!conn_libvirt(c) && !virt_socket_is_missing(c->uri))
+                connect_now(c);
+        if (!conn_libvirt(c))
+                return false;
+        d = virDomainLookupByName(c->libvirt, name);
+        if (!d) {
+                done = virGetLastErrorCode() == VIR_ERR_NO_DOMAIN;
+                return done && uuid_parse(name, &uuid) >= 0 ? conn_refresh(c, uuid, true) : done;
+        }
+
+        done = virDomainGetUUID(d, uuid.b) == 0 && conn_refresh(c, uuid, true);
+        (void) virDomainFree(d);
+        return done;
 }
 
 /* Something appeared where libvirt's sockets are. */

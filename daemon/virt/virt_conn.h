@@ -25,7 +25,7 @@ void conn_send(Conn *c, json_object *message);
 /* Reads the guest anew and tells of it, where it was not @asked for only if that changed anything: who asks may believe
  * otherwise by now. false: it could not be read. */
 bool conn_refresh(Conn *c, Uuid guest, bool asked);
-/* The same of the guest with this name, or uuid's text, if there is one. */
+/* The same of the guest with this name, or uuid's text, if there is one; connects first where that is possible. */
 bool conn_find(Conn *c, const char *name);
 
 /* libvirt's last error as one line, with its code; valid until the next call. */

@@ -189,6 +189,30 @@ static void nothing_is_there_yet(void **state) {
         assert_int_equal(w->downs, 1); /* the same is not told twice */
 }
 
+/* Whoever asks for a guest does not have to wait until a libvirt that has just come was noticed: a process is started for the
+ * question, and one that has no connection is asked all the same. A change is not worth that, its guest is known to be lost. */
+static void is_found_at_once(void **state) {
+        World *w = *state;
+
+        script(w, 1,
+               "hear\n" UP SAY_GUEST(GUEST) LISTED "answer \"verdict\":0,\"model\":\"\"\n"
+                                                   "say {\"event\":\"down\",\"why\":\"no socket\"}\n"
+                                                   "hear\n" UP LISTED
+                                                   "answer \"verdict\":1,\"model\":\"\"\nhang\n");
+        start(w, 0);
+        assert_int_equal(w->virt->ops->find(w->virt, "g", on_done, w), 0);
+        run_until(w, &w->done, 1);
+        assert_true(w->last.verdict == VIRT_DONE && w->ups == 1 && w->guests == 1);
+
+        run_until(w, &w->downs, 1);
+        assert_int_equal(attach(w), 0);
+        run_until(w, &w->done, 2);
+        assert_int_equal(w->last.verdict, VIRT_UNAVAILABLE);
+        assert_int_equal(w->virt->ops->find(w->virt, "h", on_done, w), 0);
+        run_until(w, &w->done, 3);
+        assert_true(w->last.verdict == VIRT_NO_SUCH_GUEST && w->ups == 2);
+}
+
 static void dies_in_a_call(void **state) {
         World *w = *state;
 
@@ -317,6 +341,7 @@ int main(int argc, char *argv[]) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(answers, setup, teardown),
                 cmocka_unit_test_setup_teardown(nothing_is_there_yet, setup, teardown),
+                cmocka_unit_test_setup_teardown(is_found_at_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(dies_in_a_call, setup, teardown),
                 cmocka_unit_test_setup_teardown(hangs_in_a_call, setup, teardown),
                 cmocka_unit_test(makes_no_sense),
