@@ -24,6 +24,7 @@
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "lib/vtpm_life/guest.h"
 #include "vtpm/vtpm_record.h"
@@ -31,6 +32,8 @@
 
 #define PCR       16
 #define STEPS_MAX 60 /* turns of the loop after which a manager may be killed; no operation has more */
+#define RESTARTS_US \
+        (60 * UINT64_C(1000000)) /* as many restarts as there may be count if they come within it */
 
 static const char *launcher;
 static char *tools_path;
@@ -218,6 +221,7 @@ static void test_device_killed(void **state) {
 
 static void test_restart_limit(void **state) {
         Uuid uuid = define_plain("one");
+        uint64_t begin = clock_now_us();
         unsigned n;
 
         assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
@@ -230,6 +234,8 @@ static void test_restart_limit(void **state) {
                                                 life_pid(&life, uuid, "swtpm.pid") != 0 &&
                                                 life_view(&life, uuid).state != VTPM_STOPPING));
         }
+        if (clock_now_us() - begin > RESTARTS_US) /* too slow for six in a minute: each is one of few */
+                skip();
         assert_int_equal(n, 6);
         assert_non_null(strstr(life_view(&life, uuid).problems[0], "again and again"));
         assert_int_equal(access(life_run_file(&life, uuid, ""), F_OK), -1);
