@@ -144,6 +144,18 @@ daemon_start
 should is_down payments-1 "$m1"
 should runs payments-2 "$m2"
 
+says a guest is asked for as soon as libvirtd is back
+knows_no_libvirt() {
+        guestcryptctl status | grep -E 'there is no socket' > /dev/null
+}
+libvirt_end TERM
+should knows_no_libvirt
+restart_libvirtd
+sed "s/payments-1/payments-9/; s/$uuid_1/7f3a1c0e-5b0f-4c55-9d0e-0000000000a9/" "$guests/payments-1.xml" > /run/payments-9.xml
+virsh define /run/payments-9.xml > /dev/null
+expect 0 'payments-9' guestcryptctl guest-show payments-9
+should runs payments-2 "$m2"
+
 says libvirtd is killed during prepare
 echo 'fault write vfio_ap-passthrough/create hang count=1' > /sys/.sim/ctl
 virsh start payments-1 > /run/start 2>&1 &
