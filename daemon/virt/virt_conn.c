@@ -21,6 +21,9 @@
 #define KEEPALIVE_COUNT 1
 #define LATE_MS         1000 /* after the event of a device */
 
+/* libvirt casts to another type with arguments, of which newer compilers warn. */
+#define CALLBACK(f) ((virConnectDomainEventGenericCallback) (void (*)(void))(f))
+
 /* One that the daemon has been told of. */
 typedef struct Known {
         Uuid uuid;
@@ -414,11 +417,11 @@ static int subscribe(Conn *c) {
                 int id;
                 virConnectDomainEventGenericCallback f;
         } wanted[ELEMENTS(c->callbacks)] = {
-                { VIR_DOMAIN_EVENT_ID_LIFECYCLE, VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle) },
-                { VIR_DOMAIN_EVENT_ID_REBOOT, VIR_DOMAIN_EVENT_CALLBACK(on_reboot) },
-                { VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, VIR_DOMAIN_EVENT_CALLBACK(on_metadata) },
-                { VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, VIR_DOMAIN_EVENT_CALLBACK(on_device) },
-                { VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, VIR_DOMAIN_EVENT_CALLBACK(on_device) },
+                { VIR_DOMAIN_EVENT_ID_LIFECYCLE, CALLBACK(on_lifecycle) },
+                { VIR_DOMAIN_EVENT_ID_REBOOT, CALLBACK(on_reboot) },
+                { VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, CALLBACK(on_metadata) },
+                { VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, CALLBACK(on_device) },
+                { VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, CALLBACK(on_device) },
         };
 
         for (size_t i = 0; i < ELEMENTS(wanted); i++)

@@ -67,7 +67,7 @@ static double measure(const ClaimTable *t, const ClaimQuery *q, ClaimVerdict exp
 
                 for (int j = 0; j < CALLS; j++)
                         wrong += claim_check(t, q) != expected;
-                took = (now_ns() - start) / CALLS;
+                took = (now_ns() - start) / (double) CALLS;
                 if (wrong > 0) {
                         (void) fprintf(stderr, "bench_core: wrong verdict\n");
                         return -1;

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#undef stop /* a macro of cmocka 2.0 */
 
 #include "base/cleanup.h"
 #include "base/clock.h"

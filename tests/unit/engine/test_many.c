@@ -62,7 +62,7 @@ static void test_all_are_shown_in_slices(void **state) {
                 unsigned shown = env->n_matrix_events;
 
                 (void) env_turn(env, 1000000);
-                assert_in_range(env->n_matrix_events - shown, 0, SLICE_MAX);
+                assert_true(env->n_matrix_events - shown <= SLICE_MAX);
         }
         assert_int_equal(n_with_problems(env), MANY); /* the host has all of it now */
 
@@ -87,7 +87,7 @@ static void settle_in_slices(Env *env) {
 
                 quiet = env_turn(env, 10000) ? 0 : quiet + 1;
                 if (env->engine->n_ops > ops)
-                        assert_in_range(env->engine->n_ops - ops, 0, SLICE_MAX);
+                        assert_true(env->engine->n_ops - ops <= SLICE_MAX);
         }
         env_rest(env);
 }
