@@ -4,11 +4,11 @@
 /* guestcryptctl - what its files share. Every verb asks the daemon, has the answer as one JSON value, and
  * prints that value or a text made from it. */
 
-#include <json-c/json.h>
 #include <stdio.h>
 #include <systemd/sd-bus.h>
 
 #include "base/cleanup.h"
+#include "base/json.h"
 #include "core/ap_mask.h"
 
 #define CLI_BUS_NAME        "org.guestcrypt1"
@@ -83,10 +83,6 @@ typedef struct CliVerb {
         uint64_t options;
         int (*run)(Cli *c, char **args); /* NULL-terminated; returns the exit status */
 } CliVerb;
-
-static inline void json_putp(json_object **o) {
-        (void) json_object_put(*o);
-}
 
 /* Parses arguments, connects, runs the verb. Returns the exit status. */
 int cli_main(int argc, char **argv, FILE *out, FILE *err);

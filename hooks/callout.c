@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <json-c/json.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -13,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "host/ap_lock.h"
 #include "host/host_paths.h"
 #include "host/mdevctl.h"
@@ -21,10 +21,6 @@
 #define READS_MAX 16 /* of ap_config, until two are equal */
 #define SYS_MDEVS "sys/bus/mdev/devices/"
 #define PATH_SIZE 128
-
-static void json_putp(json_object **o) {
-        (void) json_object_put(*o);
-}
 
 static int tell(const Callout *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static int tell(const Callout *c, const char *format, ...) {

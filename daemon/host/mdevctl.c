@@ -3,26 +3,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "host/host_paths.h"
 
 #define FILE_MAX  65536
 #define DEPTH_MAX 16
 #define TYPE_AP   "vfio_ap-passthrough"
-
-static void json_putp(json_object **o) {
-        (void) json_object_put(*o);
-}
-
-static void tokener_freep(json_tokener **t) {
-        if (*t)
-                json_tokener_free(*t);
-}
 
 void mdevctl_content_clear(MdevctlContent *c) {
         for (size_t i = 0; i < c->n_bad; i++) {
@@ -169,25 +160,17 @@ static const char *attrs_apply(json_object *root, ApMatrix *m, const char **ret_
 
 /* NULL, or what is wrong with the text. */
 static const char *object_parse(const char *text, size_t size, json_object **ret) {
-        CLEANUP(tokener_freep)
-        json_tokener *tokener = json_tokener_new_ex(DEPTH_MAX);
         CLEANUP(json_putp)
         json_object *root = NULL;
-        size_t end;
+        int r;
 
-        if (!tokener)
-                return "out of memory";
         if (strlen(text) != size)
                 return "not JSON";
         if (size == 0)
                 return "the file is empty";
-        json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-        root = json_tokener_parse_ex(tokener, text, (int) size);
-        if (!root || json_tokener_get_error(tokener) != json_tokener_success)
-                return "not JSON";
-        end = json_tokener_get_parse_end(tokener);
-        if (text[end + strspn(text + end, " \t\r\n")])
-                return "not JSON";
+        r = json_read(text, size, DEPTH_MAX, &root);
+        if (r < 0)
+                return r == -ENOMEM ? "out of memory" : "not JSON";
         if (!json_object_is_type(root, json_type_object))
                 return "not a JSON object";
 

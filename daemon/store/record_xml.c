@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/xml.h"
 #include "store/record_internal.h"
 
 static const char matrix_rng[] =
@@ -685,45 +686,15 @@ static int parse(Reader *rd, const char *xml, size_t size) {
         return r;
 }
 
-static void ignore_error(void *userdata, xmlErrorPtr e) {
-}
-
-static void on_schema_error(void *userdata, xmlErrorPtr e) {
+static void on_schema_error(void *userdata, XmlError *e) {
         (void) refuse(userdata, e->line, "not valid: %.200s", e->message ?: "");
 }
 
 /* What the reader has found nothing wrong with must still be what the schema says. */
 static int validate(Reader *rd) {
-        xmlRelaxNGParserCtxt *parser = NULL;
-        xmlRelaxNGValidCtxt *valid = NULL;
-        xmlRelaxNG *schema = NULL;
-        int r = -ENOMEM, k;
+        int r = xml_validate(matrix_rng, sizeof matrix_rng - 1, rd->doc, on_schema_error, rd);
 
-        parser = xmlRelaxNGNewMemParserCtxt(matrix_rng, sizeof matrix_rng - 1);
-        if (!parser)
-                goto end;
-        xmlRelaxNGSetParserStructuredErrors(parser, ignore_error, NULL);
-        schema = xmlRelaxNGParse(parser);
-        if (!schema)
-                goto end;
-        valid = xmlRelaxNGNewValidCtxt(schema);
-        if (!valid)
-                goto end;
-        xmlRelaxNGSetValidStructuredErrors(valid, on_schema_error, rd);
-
-        k = xmlRelaxNGValidateDoc(valid, rd->doc);
-        if (k == 0)
-                r = 0;
-        else if (k > 0)
-                r = refuse(rd, 0, "not valid");
-end:
-        if (valid)
-                xmlRelaxNGFreeValidCtxt(valid);
-        if (schema)
-                xmlRelaxNGFree(schema);
-        if (parser)
-                xmlRelaxNGFreeParserCtxt(parser);
-        return r;
+        return r > 0 ? refuse(rd, 0, "not valid") : r;
 }
 
 /* Whether the input is byte for byte what we write for it: then it is valid, at a tenth of the cost of
@@ -784,7 +755,7 @@ int record_from_xml(const char *xml, size_t size, Record *ret, char **reterr_tex
         /* character set converters report to this thread's handler only, which would write to stderr */
         old_handler = xmlStructuredError;
         old_userdata = xmlStructuredErrorContext;
-        xmlSetStructuredErrorFunc(NULL, ignore_error);
+        xmlSetStructuredErrorFunc(NULL, xml_ignore_error);
         r = read_document(&rd, xml, size);
         xmlSetStructuredErrorFunc(old_userdata, old_handler);
         if (r == -EBADMSG && reterr_text)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/xml.h"
 #include "virt/virt_doc.h"
 #include "virt/virt_xml.h"
 
@@ -356,9 +357,6 @@ static void on_doctype(void *userdata, const xmlChar *name, const xmlChar *publi
         xmlStopParser(ctxt);
 }
 
-static void ignore_error(void *userdata, xmlErrorPtr e) {
-}
-
 static int parse(Doc *d) {
         xmlParserCtxt *ctxt = xmlNewParserCtxt();
 
@@ -411,7 +409,7 @@ int doc_parse(Doc *d, const char *xml, size_t size) {
         xmlInitParser();
         old_handler = xmlStructuredError;
         old_userdata = xmlStructuredErrorContext;
-        xmlSetStructuredErrorFunc(NULL, ignore_error);
+        xmlSetStructuredErrorFunc(NULL, xml_ignore_error);
         r = parse(d);
         xmlSetStructuredErrorFunc(old_userdata, old_handler);
         return r;

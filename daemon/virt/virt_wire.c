@@ -13,10 +13,6 @@
 static const char *const edit_kinds[_VIRT_EDIT_MAX] = { "attach-matrix", "detach-matrix", "attach-tpm",
                                                         "detach-tpm" };
 
-void json_putp(json_object **o) {
-        (void) json_object_put(*o);
-}
-
 /* ---- members ---- */
 
 static json_object *member(const json_object *o, const char *name, json_type type) {
@@ -405,22 +401,16 @@ void wire_lines_drop(WireLines *l, size_t n) {
 }
 
 static int parse_line(const char *line, size_t size, json_object **ret) {
-        json_tokener *tokener = json_tokener_new_ex(DEPTH_MAX);
-        json_object *o;
-        bool whole;
+        CLEANUP(json_putp) json_object *o = NULL;
+        int r;
 
-        if (!tokener)
-                return -ENOMEM;
-        json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-        o = json_tokener_parse_ex(tokener, line, (int) size);
-        whole = json_tokener_get_error(tokener) == json_tokener_success &&
-                json_tokener_get_parse_end(tokener) == size && json_object_is_type(o, json_type_object);
-        json_tokener_free(tokener);
-        if (!whole) {
-                (void) json_object_put(o);
+        r = json_read(line, size, DEPTH_MAX, &o);
+        if (r < 0)
+                return r;
+        if (!json_object_is_type(o, json_type_object))
                 return -EBADMSG;
-        }
-        *ret = o;
+
+        *ret = TAKE(o);
         return 1;
 }
 

@@ -10,8 +10,7 @@
  *   {"event":"gone","uuid":UUID}   {"event":"guest",...}
  *   {"event":"begun","id":N}: from here on the outcome is unknown if no "done" follows   {"event":"done","id":N,...} */
 
-#include <json-c/json.h>
-
+#include "base/json.h"
 #include "virt/virt.h"
 
 #define WIRE_LINE_MAX (256 * 1024)
@@ -22,7 +21,6 @@ typedef struct WireEdit {
         bool live;
 } WireEdit;
 
-void json_putp(json_object **o);
 /* "" if there is none. */
 const char *wire_string(const json_object *o, const char *name);
 bool wire_bool(const json_object *o, const char *name);

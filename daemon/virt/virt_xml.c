@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <errno.h>
-#include <libxml/relaxng.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/xml.h"
 #include "virt/virt_xml_internal.h"
 
 #define PROBLEMS_MAX 16
@@ -148,44 +148,14 @@ const char *xml_arch(const xmlNode *root) {
 
 /* ---- our metadata against the schema ---- */
 
-static void ignore_error(void *userdata, xmlErrorPtr e) {
-}
-
-static void on_schema_error(void *userdata, xmlErrorPtr e) {
+static void on_schema_error(void *userdata, XmlError *e) {
         (void) doc_refuse(userdata, e->line, "%.200s", e->message ?: "");
 }
 
 static int validate(Doc *errors, xmlDoc *doc) {
-        xmlRelaxNGParserCtxt *parser;
-        xmlRelaxNGValidCtxt *valid = NULL;
-        xmlRelaxNG *schema = NULL;
-        int r = -ENOMEM, k;
+        int r = xml_validate(guest_rng, sizeof guest_rng - 1, doc, on_schema_error, errors);
 
-        parser = xmlRelaxNGNewMemParserCtxt(guest_rng, sizeof guest_rng - 1);
-        if (!parser)
-                goto end;
-        xmlRelaxNGSetParserStructuredErrors(parser, ignore_error, NULL);
-        schema = xmlRelaxNGParse(parser);
-        if (!schema)
-                goto end;
-        valid = xmlRelaxNGNewValidCtxt(schema);
-        if (!valid)
-                goto end;
-        xmlRelaxNGSetValidStructuredErrors(valid, on_schema_error, errors);
-
-        k = xmlRelaxNGValidateDoc(valid, doc);
-        if (k == 0)
-                r = 0;
-        else if (k > 0)
-                r = doc_refuse(errors, 0, "not valid");
-end:
-        if (valid)
-                xmlRelaxNGFreeValidCtxt(valid);
-        if (schema)
-                xmlRelaxNGFree(schema);
-        if (parser)
-                xmlRelaxNGFreeParserCtxt(parser);
-        return r;
+        return r > 0 ? doc_refuse(errors, 0, "not valid") : r;
 }
 
 int xml_metadata_check(Doc *d, xmlNode *ours, char **reterr_text) {

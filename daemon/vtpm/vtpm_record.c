@@ -4,13 +4,13 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "store/store.h"
 
 #define VERSION         1
@@ -227,10 +227,6 @@ void vtpm_record_to_spec(const VtpmRecord *r, VtpmSpec *ret) {
 
 /* ---- JSON ---- */
 
-static void json_putp(json_object **o) {
-        json_object_put(*o);
-}
-
 static bool put(json_object *o, const char *key, json_object *value) {
         if (value && json_object_object_add(o, key, value) == 0)
                 return true;
@@ -290,16 +286,11 @@ int vtpm_record_to_json(const VtpmRecord *r, char **ret) {
 
 /* A whole document, an object. NULL: it is none. */
 static json_object *parse(const char *text) {
-        json_tokener *t = json_tokener_new_ex(DEPTH_MAX);
         CLEANUP(json_putp) json_object *o = NULL;
         size_t n = strlen(text);
 
-        if (!t)
+        if (n > VTPM_RECORD_MAX || json_read(text, n, DEPTH_MAX, &o) < 0)
                 return NULL;
-
-        json_tokener_set_flags(t, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-        o = n <= VTPM_RECORD_MAX ? json_tokener_parse_ex(t, text, (int) n + 1) : NULL; /* NUL ends numbers */
-        json_tokener_free(t);
         return o && json_object_is_type(o, json_type_object) ? TAKE(o) : NULL;
 }
 

@@ -10,7 +10,7 @@ cd "${1:-${0%/*}/../..}"
 
 reserved='libvirt/|libxml/|systemd/sd-bus|fuse'
 table='
-daemon/base    base/                                                  -
+daemon/base    base/                                                  libxml/
 daemon/core    core/|base/(cleanup|uuid|strv)[.]h                     only:(stdint|stdbool|stddef|stdlib|string|errno|assert)[.]h
 daemon/store   (store|base|core)/|[a-z_]+[.]rng[.]h                   libxml/
 daemon/host    (host|base|core)/                                      -
