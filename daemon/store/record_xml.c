@@ -178,8 +178,9 @@ static int check_namespaces(Reader *rd, const xmlNode *node) {
         for (const xmlNs *ns = node->nsDef; ns; ns = ns->next)
                 for (const char *p = (const char *) ns->href ?: ""; *p; p++)
                         if (*p <= ' ' || *p > '~' || strchr("<>&\"'", *p))
-                                return refuse(rd, line_of(node), "name space '%.60s' is not a URI",
-                                              ns->href);
+                                return refuse(rd, line_of(node),
+                                              "the name space of prefix '%.40s' is not a URI",
+                                              ns->prefix ? (const char *) ns->prefix : "");
 
         for (const xmlNode *c = node->children; c; c = c->next)
                 if (c->type == XML_ELEMENT_NODE) {
@@ -725,11 +726,12 @@ static int read_document(Reader *rd, const char *xml, size_t size) {
         if (r < 0)
                 return r;
 
-        /* so that what is kept is written the same way whatever the input was encoded in */
-        if (rd->doc->encoding) {
-                xmlFree((xmlChar *) rd->doc->encoding);
-                rd->doc->encoding = NULL;
-        }
+        /* so that what is kept is written the same way whatever the input was encoded in, and whatever libxml2's version:
+         * with no encoding at all old ones escape what is not ASCII in attributes, and only there */
+        xmlFree((xmlChar *) rd->doc->encoding);
+        rd->doc->encoding = xmlStrdup(BAD_CAST "UTF-8");
+        if (!rd->doc->encoding)
+                return -ENOMEM;
 
         r = read_device(rd, xmlDocGetRootElement(rd->doc));
         if (r < 0)
