@@ -130,10 +130,9 @@ static void shut_down(Op *op) {
         int r = sockets_fd;
 
         if (r >= 0 && op->t->swtpm_up)
-                r = vtpm_talk_shutdown(op->m->event, sockets_fd,
-                                       op->t->model == TPM_MODEL_VIRTIO ? VTPM_CTRL_SOCKET
-                                                                        : VTPM_SWTPM_SOCKET,
-                                       on_shut_down, op, &op->talk);
+                r = vtpm_talk_swtpm(op->m->event, sockets_fd,
+                                    op->t->model == TPM_MODEL_VIRTIO ? VTPM_CTRL_SOCKET : VTPM_SWTPM_SOCKET,
+                                    VTPM_TALK_SHUTDOWN, on_shut_down, op, &op->talk);
         if (r < 0 || !op->t->swtpm_up)
                 stop_swtpm(op);
 }
@@ -275,8 +274,49 @@ static int on_device_timer(sd_event_source *s, uint64_t usec, void *userdata) {
         return 0;
 }
 
+static void try_command(Op *op, VtpmTalkCommand command, vtpm_talk_done_t done) {
+        CLEANUP(fd_closep) int sockets_fd = vtpm_open_sockets(op->t, false);
+        int r = sockets_fd;
+
+        if (r >= 0)
+                r = vtpm_talk_swtpm(op->m->event, sockets_fd, VTPM_SWTPM_SOCKET, command, done, op,
+                                    &op->talk);
+        if (r < 0)
+                done(op, r, "");
+}
+
+static void on_tried_off(void *userdata, int r, const char *answer) {
+        Op *op = userdata;
+
+        op->talk = NULL;
+        if (r == -ETIME)
+                start_failed(op, VTPM_TIMEOUT, "swtpm was not ready in time");
+        else if (r > 0)
+                start_failed(op, VTPM_TOOL,
+                             "swtpm cannot use its state: it is damaged, or its key is another one");
+        else if (r == -EPIPE || r == -ECONNRESET || r == -ECONNREFUSED)
+                start_failed(op, VTPM_TOOL, "swtpm ended as soon as it was started");
+        else if (r < 0)
+                start_failed(op, VTPM_TOOL, "swtpm does not answer: %s", strerror(-r));
+        else {
+                vtpm_set_state(op->t, VTPM_RUNNING, NULL);
+                vtpm_op_finish(op, VTPM_DONE, "%s", "");
+        }
+}
+
+static void on_tried(void *userdata, int r, const char *answer) {
+        Op *op = userdata;
+
+        op->talk = NULL;
+        if (r == 0)
+                try_command(op, VTPM_TALK_STOP, on_tried_off);
+        else
+                on_tried_off(op, r, answer);
+}
+
 static void on_swtpm_started(void *userdata, int r, const char *text) {
         Op *op = userdata;
+        bool ours = r == 0;
 
         if (r == VTPM_EXIT_IN_USE) {
                 int adopted = adopt_other(op, VTPM_ROLE_SWTPM, on_swtpm_timer);
@@ -295,14 +335,15 @@ static void on_swtpm_started(void *userdata, int r, const char *text) {
                 return;
         }
         op->t->swtpm_up = true;
-        if (op->t->model != TPM_MODEL_VIRTIO) {
-                vtpm_set_state(op->t, VTPM_RUNNING, NULL);
-                vtpm_op_finish(op, VTPM_DONE, "%s", "");
-                return;
-        }
-        r = runner_start(op, VTPM_ROLE_DEVICE, on_device_started);
-        if (r < 0)
-                launch_failed(op, VTPM_ROLE_DEVICE, r, "");
+        if (op->t->model == TPM_MODEL_VIRTIO) {
+                r = runner_start(op, VTPM_ROLE_DEVICE, on_device_started);
+                if (r < 0)
+                        launch_failed(op, VTPM_ROLE_DEVICE, r, "");
+        } else if (ours)
+                /* Only switching it on reads its state: it runs before it has done so, and would only tell QEMU. */
+                try_command(op, VTPM_TALK_INIT, on_tried);
+        else /* that other daemon may have told its guest to go on, which must not find its TPM reset */
+                on_tried_off(op, 0, "");
 }
 
 static int on_swtpm_timer(sd_event_source *s, uint64_t usec, void *userdata) {

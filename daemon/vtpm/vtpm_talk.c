@@ -16,6 +16,7 @@
 
 #define ANSWER_MAX 4096
 #define DEVICE_US  (5 * UINT64_C(1000000))
+#define INIT_US    (30 * UINT64_C(1000000)) /* it may have to be loaded first */
 #define SHUTDOWN_US \
         (2 * UINT64_C(1000000)) /* it may be serving somebody else, and then reads nothing of ours */
 
@@ -71,8 +72,10 @@ static bool is_complete(VtpmTalk *t, int *ret_r, const char **ret_answer) {
         t->answer[t->size] = '\0';
         *ret_answer = t->answer;
         *ret_r = 0;
-        if (!t->lines)
+        if (!t->lines) { /* the result is zero, or an error of the TPM's */
+                *ret_r = t->size >= 4 && memcmp(t->answer, "\0\0\0", 4) != 0;
                 return t->size >= 4;
+        }
         if (t->size == 0 || t->answer[t->size - 1] != '\n')
                 return false;
 
@@ -132,7 +135,7 @@ static int send_request(int to, const void *data, size_t size, int fd) {
 }
 
 static int talk(sd_event *event, int run_fd, const char *name, const void *data, size_t size, int fd,
-                bool lines, vtpm_talk_done_t done, void *userdata, VtpmTalk **ret) {
+                bool lines, uint64_t limit_us, vtpm_talk_done_t done, void *userdata, VtpmTalk **ret) {
         VtpmTalk *t;
         int r;
 
@@ -145,7 +148,7 @@ static int talk(sd_event *event, int run_fd, const char *name, const void *data,
         if (r >= 0)
                 r = sd_event_add_io(event, &t->io, t->fd, EPOLLIN, on_io, t);
         if (r >= 0)
-                r = timer_after(event, &t->timer, lines ? DEVICE_US : SHUTDOWN_US, on_timer, t);
+                r = timer_after(event, &t->timer, limit_us, on_timer, t);
         if (r < 0) {
                 (void) vtpm_talk_cancel(t);
                 return r;
@@ -161,14 +164,16 @@ int vtpm_talk_device(sd_event *event, int run_fd, const char *request, int fd, v
         int r;
 
         (void) snprintf(line, sizeof line, "%s\n", request);
-        r = talk(event, run_fd, VTPM_CONTROL_SOCKET, line, strlen(line), fd, true, done, userdata, ret);
+        r = talk(event, run_fd, VTPM_CONTROL_SOCKET, line, strlen(line), fd, true, DEVICE_US, done, userdata,
+                 ret);
         fd_close(fd);
         return r;
 }
 
-int vtpm_talk_shutdown(sd_event *event, int run_fd, const char *name, vtpm_talk_done_t done, void *userdata,
-                       VtpmTalk **ret) {
-        static const char command[] = { 0, 0, 0, 3 }; /* CMD_SHUTDOWN */
+int vtpm_talk_swtpm(sd_event *event, int run_fd, const char *name, VtpmTalkCommand command,
+                    vtpm_talk_done_t done, void *userdata, VtpmTalk **ret) {
+        const uint8_t message[8] = { [3] = (uint8_t) command }; /* INIT has flags: none */
 
-        return talk(event, run_fd, name, command, sizeof command, -1, false, done, userdata, ret);
+        return talk(event, run_fd, name, message, command == VTPM_TALK_INIT ? 8 : 4, -1, false,
+                    command == VTPM_TALK_SHUTDOWN ? SHUTDOWN_US : INIT_US, done, userdata, ret);
 }

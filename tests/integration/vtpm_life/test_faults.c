@@ -711,6 +711,9 @@ static void test_programs(void **state) {
         if (life_start(&life, uuid, TPM_MODEL_VIRTIO) == VTPM_DONE)
                 life_until(&life, uuid, VTPM_FAILED);
         assert_int_equal(access(life_run_file(&life, uuid, ""), F_OK), -1);
+        assert_int_equal(life_start(&life, uuid, TPM_MODEL_TIS), VTPM_TOOL);
+        assert_non_null(strstr(life.text, "ended as soon as"));
+        assert_int_equal(access(life_run_file(&life, uuid, ""), F_OK), -1);
         assert_int_equal(setenv("PATH", tools_path, 1), 0);
         assert_int_equal(life_start(&life, uuid, TPM_MODEL_VIRTIO), VTPM_DONE);
 }

@@ -374,7 +374,13 @@ static void test_encrypted(void **state) {
         read_key(uuid, name, &size);
 
         /* with another key the state is of no use, and says so */
+        start(uuid, TPM_MODEL_CRB);
+        stop(uuid);
         life_write(life_state_file(&life, uuid, "key"), "0123456789abcdef0123456789abcdef", 32);
+        assert_int_equal(life_start(&life, uuid, TPM_MODEL_CRB), VTPM_TOOL);
+        assert_non_null(strstr(life.text, "its key is another one"));
+        assert_int_equal(life_view(&life, uuid).state, VTPM_FAILED);
+        assert_int_equal(access(life_run_file(&life, uuid, ""), F_OK), -1);
         assert_int_equal(life_backup(&life, uuid, fd), VTPM_DONE);
         assert_int_equal(life_undefine(&life, uuid, true), VTPM_DONE);
         rewind_fd(fd);
