@@ -263,7 +263,8 @@ static int lock_foreign(Job *j, int fd, int *ret_fd) {
         return VTPM_DONE;
 }
 
-static int copy_state(Job *j, int from_fd, int to_fd) {
+/* @below: where in the request's directory @from_fd is, as a person would write it. */
+static int copy_state(Job *j, int from_fd, const char *below, int to_fd) {
         CLEANUP(closedirp) DIR *d = NULL;
         int copy = dup(from_fd), r;
         bool found = false;
@@ -281,18 +282,20 @@ static int copy_state(Job *j, int from_fd, int to_fd) {
                 if (r >= 0)
                         r = file_write_synced(to_fd, e->d_name, data, size);
                 if (r < 0)
-                        return refuse(j, VTPM_BAD_RECORD, "'%s/%s': %s", j->q.directory, e->d_name,
+                        return refuse(j, VTPM_BAD_RECORD, "'%s%s/%s': %s", j->q.directory, below, e->d_name,
                                       strerror(-r));
                 found = found || strcmp(e->d_name, "tpm2-00.permall") == 0;
         }
         if (errno > 0)
                 return -errno;
         return found ? VTPM_DONE
-                     : refuse(j, VTPM_BAD_RECORD, "there is no state of a TPM 2.0 in '%s'", j->q.directory);
+                     : refuse(j, VTPM_BAD_RECORD, "there is no state of a TPM 2.0 in '%s%s'", j->q.directory,
+                              below);
 }
 
 static int do_import(Job *j) {
         CLEANUP(fd_closep) int directory_fd = -1, from_fd = -1, lock_fd = -1, new_fd = -1, state_fd = -1;
+        const char *below = "/tpm2";
         int r;
 
         directory_fd = openat(j->root_fd, j->q.directory + strspn(j->q.directory, "/"),
@@ -300,8 +303,10 @@ static int do_import(Job *j) {
         if (directory_fd < 0)
                 return refuse(j, VTPM_BAD_RECORD, "'%s': %s", j->q.directory, strerror(errno));
         from_fd = openat(directory_fd, "tpm2", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-        if (from_fd < 0)
+        if (from_fd < 0) {
                 from_fd = TAKE_FD(directory_fd);
+                below = "";
+        }
         r = lock_foreign(j, from_fd, &lock_fd);
         if (r != VTPM_DONE)
                 return r;
@@ -310,7 +315,7 @@ static int do_import(Job *j) {
                 return r;
 
         state_fd = vtpm_dir_make(new_fd, "state", 0700);
-        r = state_fd < 0 ? state_fd : copy_state(j, from_fd, state_fd);
+        r = state_fd < 0 ? state_fd : copy_state(j, from_fd, below, state_fd);
         if (r == VTPM_DONE)
                 r = accept_state(j, new_fd, state_fd);
         return r == VTPM_DONE ? r : give_up(j, r);

@@ -565,6 +565,15 @@ static void test_import(void **state) {
         assert_memory_equal(before, after, n);
         assert_int_equal(access(life_path(&life, "libvirt/x/tpm2/tpm2-00.permall"), F_OK), 0);
 
+        /* the path that is named is the file's */
+        assert_int_equal(symlink("nowhere", life_path(&life, "libvirt/x/tpm2/tpm2-01.x")), 0);
+        assert_int_equal(life_import(&life, "/libvirt/x", &(VtpmSpec) { .name = "again" }), VTPM_BAD_RECORD);
+        assert_non_null(strstr(life.text, "'/libvirt/x/tpm2/tpm2-01.x': "));
+        assert_int_equal(life_import(&life, "/libvirt/x/tpm2", &(VtpmSpec) { .name = "again" }),
+                         VTPM_BAD_RECORD);
+        assert_non_null(strstr(life.text, "'/libvirt/x/tpm2/tpm2-01.x': "));
+        assert_int_equal(unlink(life_path(&life, "libvirt/x/tpm2/tpm2-01.x")), 0);
+
         /* not a state, though it looks like one */
         life_write(life_path(&life, "libvirt/x/tpm2/tpm2-00.permall"), "rubbish", 7);
         assert_int_equal(life_import(&life, "/libvirt/x", &(VtpmSpec) { .name = "again" }), VTPM_BAD_RECORD);
