@@ -179,6 +179,9 @@ static int on_rescan(sd_event_source *s, uint64_t usec, void *userdata) {
                 log_full(LOG_WARNING, LOG_ID_STUCK, NULL, "The kernel has not come back from: %s", what);
         }
 
+        if (e->loaded.n_bad > 0 && store_forget_aside(e->store, &e->loaded))
+                state_emit_manager(e);
+
         e->detail_wanted = true;
         if (e->unquiet)
                 engine_rest(e);
@@ -266,6 +269,9 @@ static int open_dirs(Engine *e, const char *state_dir, const char *run_dir) {
         r = store_open(state_fd, &e->store, &e->loaded, &writable);
         if (r < 0)
                 return r;
+        r = store_load_aside(e->store, &e->loaded);
+        if (r < 0) /* it is for people alone */
+                log_warning("Cannot tell what was set aside earlier: %s", strerror(-r));
         e->store_failed = !writable;
         if (!writable)
                 log_full(LOG_ERR, LOG_ID_STORE, NULL,
@@ -297,7 +303,7 @@ static int load_matrices(Engine *e) {
                 if (r < 0)
                         return r;
         }
-        for (size_t i = 0; i < e->loaded.n_bad; i++)
+        for (size_t i = 0; i < e->loaded.n_bad && !e->loaded.bad[i].earlier; i++)
                 log_full(LOG_WARNING, LOG_ID_BAD_RECORD, NULL, "Record '%s' is %s: %s",
                          e->loaded.bad[i].file, what_of_bad(&e->loaded.bad[i]), e->loaded.bad[i].reason);
         e->last_op = e->loaded.last_op;

@@ -50,9 +50,75 @@ int store_add_bad(StoreContent *c, const char *dir, const char *name, const char
         return 0;
 }
 
-/* Calls @place with names that may be free in set-aside/ until it does not say -EEXIST. */
+int store_note_aside(StoreContent *c, const char *to) {
+        StoreBad *bad = &c->bad[c->n_bad - 1];
+
+        if (!to[0])
+                return 0;
+        bad->aside = strdup(to);
+        return bad->aside ? 0 : -ENOMEM;
+}
+
+static bool is_noted(const StoreContent *c, const char *name) {
+        for (size_t i = 0; i < c->n_bad; i++)
+                if (c->bad[i].aside && strcmp(c->bad[i].aside, name) == 0)
+                        return true;
+        return false;
+}
+
+int store_load_aside(const Store *s, StoreContent *c) {
+        CLEANUP(fd_closep)
+        int fd = openat(s->dir_fd, STORE_SET_ASIDE, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        CLEANUP(closedirp) DIR *dir = NULL;
+
+        if (fd < 0)
+                return errno == ENOENT ? 0 : -errno;
+        dir = fdopendir(fd);
+        if (!dir)
+                return -errno;
+        TAKE_FD(fd);
+
+        for (struct dirent *e; errno = 0, (e = readdir(dir));) {
+                int r;
+
+                if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || is_noted(c, e->d_name))
+                        continue;
+                r = store_add_bad(
+                        c, STORE_SET_ASIDE, e->d_name,
+                        "before this start of guestcryptd; correct it and put it back, or remove it");
+                if (r < 0)
+                        return r;
+                c->bad[c->n_bad - 1].earlier = true;
+                r = store_note_aside(c, e->d_name);
+                if (r < 0)
+                        return r;
+        }
+        return -errno;
+}
+
+bool store_forget_aside(const Store *s, StoreContent *c) {
+        CLEANUP(fd_closep) int fd = openat(s->dir_fd, STORE_SET_ASIDE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        size_t n = 0, before = c->n_bad;
+
+        if (fd < 0 && errno != ENOENT)
+                return false;
+        for (size_t i = 0; i < before; i++) {
+                StoreBad *bad = &c->bad[i];
+
+                if (bad->aside && (fd < 0 || (faccessat(fd, bad->aside, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+                                              errno == ENOENT)))
+                        store_bad_clear(bad);
+                else
+                        c->bad[n++] = *bad;
+        }
+        c->n_bad = n;
+        return n < before;
+}
+
+/* Calls @place with names that may be free in set-aside/ until it does not say -EEXIST. *ret_to: the one that was. */
 static int with_free_name(Store *s, const char *name,
-                          int (*place)(int to_fd, const char *to, void *userdata), void *userdata) {
+                          int (*place)(int to_fd, const char *to, void *userdata), void *userdata,
+                          char ret_to[static NAME_MAX + 1]) {
         CLEANUP(fd_closep) int fd = -1;
 
         fd = file_open_dir(s->dir_fd, STORE_SET_ASIDE);
@@ -68,8 +134,10 @@ static int with_free_name(Store *s, const char *name,
                 else
                         snprintf(to, sizeof to, "%.*s.%u", NAME_MAX - 8, name, i);
                 r = place(fd, to, userdata);
-                if (r >= 0)
+                if (r >= 0) {
                         (void) fsync(fd);
+                        strcpy(ret_to, to);
+                }
                 if (r != -EEXIST)
                         return r;
         }
@@ -88,10 +156,10 @@ static int place_move(int to_fd, const char *to, void *userdata) {
         return ret_errno(renameat2(m->dir_fd, m->name, to_fd, to, RENAME_NOREPLACE));
 }
 
-int store_set_aside(Store *s, int dir_fd, const char *name) {
+int store_set_aside(Store *s, int dir_fd, const char *name, char ret_to[static NAME_MAX + 1]) {
         Move m = { dir_fd, name };
 
-        return with_free_name(s, name, place_move, &m);
+        return with_free_name(s, name, place_move, &m, ret_to);
 }
 
 typedef struct Copy {
@@ -118,10 +186,14 @@ static int place_copy(int to_fd, const char *to, void *userdata) {
 /* Reports @name and moves it away. It may stay where it is if the directory cannot be written. */
 static int refuse(Store *s, StoreContent *c, int dir_fd, const char *dir, const char *name,
                   const char *reason) {
-        if (s->error == 0)
-                (void) store_set_aside(s, dir_fd, name);
+        char to[NAME_MAX + 1] = "";
+        int r;
 
-        return store_add_bad(c, dir, name, "%s", reason);
+        if (s->error == 0)
+                (void) store_set_aside(s, dir_fd, name, to);
+
+        r = store_add_bad(c, dir, name, "%s", reason);
+        return r < 0 ? r : store_note_aside(c, to);
 }
 
 /* Whether an error says nothing about the file but all about us. */
@@ -262,6 +334,7 @@ int store_load_journal(Store *s, StoreContent *c) {
 
         if (damage.header || damage.n_lines > 0) {
                 Copy copy = { data, size };
+                char to[NAME_MAX + 1] = "";
 
                 if (damage.header)
                         r = store_add_bad(c, NULL, STORE_JOURNAL,
@@ -272,7 +345,10 @@ int store_load_journal(Store *s, StoreContent *c) {
                 if (r < 0)
                         return r;
                 if (s->error == 0)
-                        s->error = with_free_name(s, STORE_JOURNAL, place_copy, &copy);
+                        s->error = with_free_name(s, STORE_JOURNAL, place_copy, &copy, to);
+                r = store_note_aside(c, to);
+                if (r < 0)
+                        return r;
                 s->dirty = true;
         }
         if (s->error == 0 && damage.end > 0)

@@ -19,15 +19,20 @@ void store_entry_clear(StoreEntry *e) {
         *e = (StoreEntry) {};
 }
 
+void store_bad_clear(StoreBad *bad) {
+        free(bad->file);
+        free(bad->reason);
+        free(bad->aside);
+        *bad = (StoreBad) {};
+}
+
 void store_content_clear(StoreContent *c) {
         for (size_t i = 0; i < c->n_records; i++)
                 record_clear(&c->records[i]);
         for (size_t i = 0; i < c->n_intents; i++)
                 free(c->intents[i].text);
-        for (size_t i = 0; i < c->n_bad; i++) {
-                free(c->bad[i].file);
-                free(c->bad[i].reason);
-        }
+        for (size_t i = 0; i < c->n_bad; i++)
+                store_bad_clear(&c->bad[i]);
         free(c->records);
         free(c->intents);
         free(c->bad);
@@ -222,7 +227,7 @@ static int replace_unsynced(int dir_fd, const char *name, const char *text) {
 
 /* Makes a definition's file as @text has it, or removes it. Not durable. */
 static int write_definition(Store *s, Uuid uuid, const char *text) {
-        char name[STORE_FILE_SIZE];
+        char name[STORE_FILE_SIZE], to[NAME_MAX + 1];
         int r;
 
         store_file_name(uuid, name);
@@ -234,7 +239,7 @@ static int write_definition(Store *s, Uuid uuid, const char *text) {
                 if (r != -EISDIR || tries > 0)
                         break;
                 /* somebody has put a directory in its place */
-                r = store_set_aside(s, s->matrices_fd, name);
+                r = store_set_aside(s, s->matrices_fd, name, to);
                 if (r < 0)
                         return r;
         }
@@ -746,11 +751,16 @@ static int load(Store *s, VersionState version, StoreContent *c) {
         int r;
 
         if (version == VERSION_GARBLED) {
+                char to[NAME_MAX + 1] = "";
+
                 r = store_add_bad(c, NULL, STORE_VERSION_FILE, "does not say a version");
                 if (r < 0)
                         return r;
                 if (s->error == 0)
-                        s->error = store_set_aside(s, s->dir_fd, STORE_VERSION_FILE);
+                        s->error = store_set_aside(s, s->dir_fd, STORE_VERSION_FILE, to);
+                r = store_note_aside(c, to);
+                if (r < 0)
+                        return r;
         }
         if (s->error == 0)
                 s->error = prepare(s, version);

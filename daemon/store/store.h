@@ -94,7 +94,9 @@ typedef struct StoreIntent {
 typedef struct StoreBad {
         char *file;   /* relative to the state directory, as it was named */
         char *reason; /* one line */
+        char *aside;  /* its name in set-aside/, as it is; NULL: it is not there */
         bool kept;    /* it is where it was, and handed out with its UUID as name; else it was set aside */
+        bool earlier; /* it was set aside before this store was opened */
 } StoreBad;
 
 typedef struct StoreContent {
@@ -120,6 +122,11 @@ void store_content_clear(StoreContent *c);
  * The lock belongs to the open file, which is close-on-exec: a child that is to live longer than the daemon
  * must have been exec()ed. */
 int store_open(int dir_fd, Store **ret, StoreContent *ret_content, bool *ret_writable);
+
+/* Appends to the bad records in @c those that lie in set-aside/ since earlier. */
+int store_load_aside(const Store *s, StoreContent *c);
+/* Takes those out that somebody has taken out of set-aside/. Whether there were any. */
+bool store_forget_aside(const Store *s, StoreContent *c);
 
 /* Makes the batch durable as a whole: 0 means that all of it is on stable storage; an error (-ENOSPC, -EIO,
  * -EROFS ...), that none of it is or will be after a crash. A failed fsync poisons the store: later commits

@@ -3,6 +3,7 @@
 
 /* store_internal - the state of an open store: what the journal holds that the files may not hold yet. */
 
+#include <limits.h>
 #include <sys/types.h>
 
 #include "store/journal.h"
@@ -73,8 +74,11 @@ char *store_file_name(Uuid uuid, char buf[static STORE_FILE_SIZE]);
 /* Appends to the list of bad records; @reason is formatted. -ENOMEM. */
 int store_add_bad(StoreContent *c, const char *dir, const char *name, const char *format, ...)
         __attribute__((format(printf, 4, 5)));
-/* Moves @name of @dir (open as @dir_fd) to set-aside/, under a name that is free there. */
-int store_set_aside(Store *s, int dir_fd, const char *name);
+/* That the last one of the list is in set-aside/ as @to; "": it is not. -ENOMEM. */
+int store_note_aside(StoreContent *c, const char *to);
+void store_bad_clear(StoreBad *bad);
+/* Moves @name of @dir (open as @dir_fd) to set-aside/, under a name that is free there: @ret_to. */
+int store_set_aside(Store *s, int dir_fd, const char *name, char ret_to[static NAME_MAX + 1]);
 
 /* What store_open() reads. They put what is bad into @c and go on; errors are those of this process
  * (-ENOMEM, -EMFILE) and of the state directory itself. */

@@ -265,6 +265,22 @@ static void test_bad_files(void **state) {
         s = open_store(d, &again);
         assert_int_equal(again.n_bad, 0);
         assert_int_equal(again.n_records, 1);
+
+        /* told as long as they lie there: whichever start found them */
+        assert_int_equal(store_load_aside(s, &again), 0);
+        assert_int_equal(again.n_bad, 14 + 2);
+        assert_non_null(strstr(reason_of(&again, "set-aside/" U("10") ".xml.2"), "before this start"));
+        assert_non_null(reason_of(&again, "set-aside/README??"));
+        assert_int_equal(store_load_aside(s, &c), 0);
+        assert_int_equal(c.n_bad, 14 + 2);
+        assert_false(store_forget_aside(s, &c));
+        assert_int_equal(unlinkat(d->fd, "set-aside/" U("11") ".xml", 0), 0);
+        assert_int_equal(unlinkat(d->fd, "set-aside/README\n\xff", 0), 0);
+        assert_true(store_forget_aside(s, &c));
+        assert_int_equal(c.n_bad, 14);
+        assert_true(store_forget_aside(s, &again));
+        assert_int_equal(again.n_bad, 14);
+        assert_false(store_forget_aside(s, &again));
 }
 
 /* What the journal has newer needs no file that can be read. */
