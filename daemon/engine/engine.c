@@ -18,7 +18,6 @@
 #define STIR_US         (50 * UINT64_C(1000))   /* after a batch, if none follows */
 #define RETRY_US        (2 * UINT64_C(1000000)) /* after a scan that failed */
 #define RESCAN_SLACK_US (5 * UINT64_C(1000000)) /* the slow rescan may be late, to go with other wakeups */
-#define MARKS_DIR       "live"
 
 /* ---- scans ---- */
 
@@ -179,6 +178,7 @@ static int on_rescan(sd_event_source *s, uint64_t usec, void *userdata) {
                 log_full(LOG_WARNING, LOG_ID_STUCK, NULL, "The kernel has not come back from: %s", what);
         }
 
+        op_look_after_marks(e);
         if (e->loaded.n_bad > 0 && store_forget_aside(e->store, &e->loaded))
                 state_emit_manager(e);
 
@@ -214,6 +214,7 @@ int engine_rescan(Engine *e, void (*done)(void *userdata, int r), void *userdata
         Waiter *w;
         int r = add_waiter(e, true, done, userdata, &w);
 
+        op_look_after_marks(e);
         if (r >= 0)
                 scan_now(e);
         return r;
@@ -277,6 +278,9 @@ static int open_dirs(Engine *e, const char *state_dir, const char *run_dir) {
                 log_full(LOG_ERR, LOG_ID_STORE, NULL,
                          "The state directory cannot be written, refusing changes until it can be");
 
+        e->run_dir = strdup(run_dir);
+        if (!e->run_dir)
+                return -ENOMEM;
         run_fd = file_open_dir(e->root_fd, run_dir);
         if (run_fd < 0)
                 return run_fd;
@@ -437,6 +441,7 @@ Engine *engine_free(Engine *e) {
         (void) store_free(e->store);
         fd_close(e->marks_fd);
         fd_close(e->root_fd);
+        free(e->run_dir);
         sd_event_unref(e->event);
         free(e);
         return NULL;

@@ -4,9 +4,13 @@
  * the other on the worker; marks beside them; the definitions' own files and the checkpoint when there is time. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/timer.h"
 #include "engine/engine_internal.h"
@@ -26,6 +30,8 @@ struct CommitJob {
         bool reopen, checkpoint;
         bool finals; /* among what it commits */
         bool marked; /* the operations' own marks were set, whatever came of the entries */
+        bool anew; /* the first marks are all that there are to be, in a new directory; nothing begins without them */
+        bool booted; /* ... with that one */
         bool files;  /* only these, which are late: answers do not wait for them */
         StoreEntry *entries;
         size_t n_entries, allocated_entries;
@@ -36,6 +42,7 @@ struct CommitJob {
         size_t n_first_entries, n_first_marks;
         size_t n_failed_marks; /* so many are left, from the first on: they could not be written */
         OpQueue ops;
+        int anew_result;
         int marks_result; /* of the operations' own */
         int marks_error;  /* of any */
 };
@@ -172,8 +179,9 @@ static int job_set_marks(CommitJob *job, size_t from, size_t to) {
 
 static void job_set_own_marks(void *userdata) {
         CommitJob *job = userdata;
+        int r = job_set_marks(job, job->n_first_marks, job->n_marks);
 
-        job->marks_result = job_set_marks(job, job->n_first_marks, job->n_marks);
+        job->marks_result = job->anew_result ?: r;
         job->marked = true;
 }
 
@@ -186,7 +194,11 @@ static int commit_run(Work *w) {
                 return 0;
         }
 
-        (void) job_set_marks(job, 0, job->n_first_marks);
+        r = job_set_marks(job, 0, job->n_first_marks);
+        if (r >= 0 && job->booted)
+                r = marks_set_booted(job->marks_fd);
+        job->anew_result = job->anew ? r : 0;
+        r = 0;
         if (job->reopen)
                 r = store_reopen(job->store);
         /* A daemon that is killed meanwhile leaves the intents to the next one with their marks, as one that is killed
@@ -249,6 +261,8 @@ static void commit_done(Work *w, int r) {
                 log_error("Cannot write marks below the runtime directory, trying again: %s",
                           strerror(-job->marks_error));
         e->marks_failed = job->n_failed_marks > 0;
+        if (job->anew && job->anew_result >= 0)
+                e->marks_lost = false;
         if (r >= 0)
                 r = job->marks_result;
 
@@ -286,16 +300,77 @@ static void commit_done(Work *w, int r) {
         commit_job_free(job);
 }
 
+static int reserve_lazy_marks(Engine *e, size_t n) {
+        Mark *grown = reallocarray(e->lazy_marks, e->n_lazy_marks + n, sizeof *grown);
+
+        if (!grown)
+                return -ENOMEM;
+        e->lazy_marks = grown;
+        e->allocated_lazy_marks = e->n_lazy_marks + n;
+        return 0;
+}
+
+/* What an operation that is with the host has marked. */
+static bool is_marked_by(const Op *op, IntentKind a, IntentKind b) {
+        return op && op->phase > OP_INTENT && (op->kind == a || op->kind == b);
+}
+
+/* All marks that there are to be, by what is known. */
+static void mark_all(Engine *e) {
+        if (e->masks_pending)
+                op_commit_mark(e, (Uuid) {}, MARK_PENDING);
+        for (size_t i = 0; i < e->n_matrices; i++) {
+                const Matrix *m = e->by_uuid[i];
+
+                if (m->mark != MARK_NONE)
+                        op_commit_mark(e, m->rec.uuid, m->mark);
+                else if (is_marked_by(m->op, INTENT_DEFINE, INTENT_START))
+                        op_commit_mark(e, m->rec.uuid, MARK_LIVE);
+        }
+        for (size_t i = 0; i < e->n_own_mdevs; i++)
+                op_commit_mark(e, e->own_mdevs[i], MARK_MDEV);
+        for (size_t i = 0; i < e->n_busy; i++)
+                if (is_marked_by(e->busy[i], INTENT_CREATE, INTENT_CREATE))
+                        op_commit_mark(e, e->busy[i]->uuid, MARK_MDEV);
+}
+
+/* The new directory gets the number of the old one, which jobs under way have. On the loop: it is in memory. */
+void op_look_after_marks(Engine *e) {
+        CLEANUP(fd_closep) int run_fd = -1, fd = -1;
+        struct stat st;
+
+        if (e->closing || fstat(e->marks_fd, &st) < 0 || st.st_nlink > 0)
+                return;
+        if (reserve_lazy_marks(e, 1 + e->n_matrices + e->n_own_mdevs + e->n_busy) < 0)
+                return;
+        run_fd = file_open_dir(e->root_fd, e->run_dir);
+        if (run_fd < 0)
+                return;
+        fd = file_open_dir(run_fd, MARKS_DIR);
+        if (fd < 0 || dup3(fd, e->marks_fd, O_CLOEXEC) < 0)
+                return; /* marks cannot be written, which is told */
+
+        log_warning(
+                "Somebody has removed the runtime directory '/%s'; it is made anew, with the marks of what is live",
+                e->run_dir);
+        e->marks_lost = true;
+        mark_all(e);
+        hold_again(e, run_fd);
+}
+
 static CommitJob *commit_job_new(Engine *e) {
         CommitJob *job = calloc(1, sizeof *job);
 
         if (!job)
                 return NULL;
 
+        op_look_after_marks(e);
         job->work = (Work) { .run = commit_run, .done = commit_done };
         job->engine = e;
         job->store = e->store;
         job->marks_fd = e->marks_fd;
+        job->anew = e->marks_lost;
+        job->booted = e->marks_lost && e->boot_done;
         job->reopen = e->store_failed;
 
         /* what has ended comes before what begins */

@@ -5,7 +5,9 @@
  * has. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -41,6 +43,7 @@ struct HoldJob {
         Work work;
         Engine *engine;
         int dir_fd;
+        bool stale; /* it may have written them to a directory that is gone */
         size_t n;
         Hold holds[];
 };
@@ -92,7 +95,7 @@ static void job_done(Work *w, int r) {
                         waited_for |= g->hold_saved != NULL;
                         continue;
                 }
-                if (r >= 0)
+                if (r >= 0 && !job->stale)
                         g->hold_dirty = false;
                 saved = TAKE(g->hold_saved);
                 if (saved)
@@ -167,6 +170,22 @@ void hold_drain(Engine *e) {
         e->guests->saving = NULL; /* behind the one that is under way, if there is one */
         if (e->worker)
                 save_some(e);
+}
+
+void hold_again(Engine *e, int run_fd) {
+        CLEANUP(fd_closep) int fd = file_open_dir(run_fd, HOLDS_DIR);
+        Guests *gs = e->guests;
+
+        if (fd < 0 || dup3(fd, gs->holds_fd, O_CLOEXEC) < 0) {
+                log_error("What guests hold cannot be written below the runtime directory any more: %s",
+                          strerror(fd < 0 ? -fd : errno));
+                return;
+        }
+        if (gs->saving)
+                gs->saving->stale = true;
+        for (size_t i = 0; i < gs->n; i++)
+                gs->by_uuid[i]->hold_dirty |= gs->by_uuid[i]->hold.phase != HOLD_NONE;
+        save_some(e);
 }
 
 /* ---- giving it up ---- */

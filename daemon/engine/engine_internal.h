@@ -33,6 +33,8 @@
 #define ENGINE_COMMIT_MAX  256 /* operations in one commit */
 
 typedef struct Op Op;
+#define MARKS_DIR "live" /* below the runtime directory */
+
 typedef struct Matrix Matrix;
 typedef struct Guests Guests;
 typedef struct Reservation Reservation;
@@ -138,6 +140,7 @@ struct Engine {
         EngineConfig config;
         Host *host;
         int root_fd, marks_fd, inotify_fd;
+        char *run_dir;
         engine_event_t event_cb;
         void *userdata;
 
@@ -157,6 +160,7 @@ struct Engine {
         StoreContent loaded; /* bad records, masks to keep; records and intents are moved out */
         Store *store;
         bool store_failed, marks_failed; /* they take nothing at the moment */
+        bool marks_lost;                 /* removed by somebody; not yet all written again */
         uint64_t last_op;
 
         Worker *worker;
@@ -336,6 +340,8 @@ void op_commit(Engine *e);
 void op_commit_lazily(Engine *e, StoreEntry *entry);
 /* The same of a mark: on disk before the ends of intents that go with it. */
 void op_commit_mark(Engine *e, Uuid uuid, MarkKind kind);
+/* Whether somebody has removed the runtime directory: it is made again, and all marks are. */
+void op_look_after_marks(Engine *e);
 /* Lazily, both: the intent is not open any more; the mark that was set before the first write is as before. */
 void op_end_intent(Engine *e, Op *op);
 void op_take_back_mark(Engine *e, const Op *op);
@@ -411,6 +417,8 @@ bool recover_vouch(const Intent *i, ApMatrix *ret);
 /* ---- engine_guest.c ---- */
 
 int guests_load(Engine *e, int run_fd);
+/* The directory of holds is another one: they are written there. */
+void hold_again(Engine *e, int run_fd);
 void guests_drain(Engine *e);
 void guests_free(Engine *e);
 /* Something about this matrix or mdev may be different; @names: also whether there is one. */

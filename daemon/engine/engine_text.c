@@ -74,9 +74,14 @@ int refuse(Refusal *reterr, Verdict verdict, int error, const char *format, ...)
 }
 
 int refuse_store(const Engine *e, int error, Refusal *reterr) {
+        if (e->store_failed)
+                return refuse(reterr, VERDICT_BACKEND, error,
+                              "the state directory cannot be written (%s); nothing was changed",
+                              strerror(-error));
         return refuse(reterr, VERDICT_BACKEND, error,
-                      "the %s directory cannot be written (%s); nothing was changed",
-                      e->store_failed ? "state" : "runtime", strerror(-error));
+                      "the runtime directory cannot be written (%s); nothing was changed; "
+                      "if '/%s' can be written again, so will the marks of what is live",
+                      strerror(-error), e->run_dir);
 }
 
 const char *text_error(int error) {

@@ -205,6 +205,7 @@ static void test_marks_fail(void **state) {
                         assert_true(asprintf(&command, "rm -r %s/gone", env->root) > 0);
                         assert_int_equal(system(command), 0);
                 }
+                env_put_file(env, ENV_RUN "/live", "in the way of a new one");
                 scenario_do(env, s->op, &reply);
                 env_settle(env);
                 which = outcome_which(env, &was, &is, when);
@@ -215,6 +216,7 @@ static void test_marks_fail(void **state) {
                         n_told += strstr(reply.text, "the runtime directory cannot be written") != NULL;
                 }
                 env_crash(env);
+                assert_int_equal(unlinkat(env->root_fd, ENV_RUN "/live", 0), 0);
                 env_start(env);
                 which = outcome_which(env, &was, &is, when);
                 if (reply.r > 0 ? which == 'n' : which == 'o')
@@ -223,6 +225,76 @@ static void test_marks_fail(void **state) {
                 (void) env_free(env);
         }
         assert_int_not_equal(n_told, 0);
+}
+
+static void remove_run(Env *env) {
+        CLEANUP(freep) char *command = NULL;
+
+        assert_true(asprintf(&command, "rm -r %s/" ENV_RUN, env->root) > 0);
+        assert_int_equal(system(command), 0);
+}
+
+static bool is_marked(Env *env, Uuid uuid) {
+        char path[sizeof ENV_RUN "/live/" + UUID_STRING_SIZE] = ENV_RUN "/live/", id[UUID_STRING_SIZE];
+
+        strcat(path, uuid_format(uuid, id));
+        return faccessat(env->root_fd, path, F_OK, 0) == 0;
+}
+
+static int env_ask(Env *env, const char *what, Uuid uuid, const ApMatrix *m) {
+        Reply reply;
+
+        env_request(env, what, uuid, m, &reply);
+        if (reply.r != 0)
+                print_error("%s: %d %s\n", what, reply.r, reply.text);
+        return reply.r;
+}
+
+/* All has its mark again before anything new starts, and whoever comes after a crash finds it. */
+static void test_run_removed(void **state) {
+        Env *env = env_new("7.2", NULL);
+        ApMatrix first = matrix_of("2", "6", ""), second = matrix_of("3", "7", ""),
+                 third = matrix_of("4", "6", "");
+        Reply reply;
+
+        env_start(env);
+        env_rest(env);
+        assert_int_equal(env_ask(env, "define-start", uuid_n(1), &first), 0);
+        assert_int_equal(env_ask(env, "create", uuid_n(2), &second), 0);
+        env_rest(env);
+        assert_true(is_marked(env, uuid_n(1)) && is_marked(env, uuid_n(2)));
+
+        remove_run(env);
+        assert_int_equal(env_ask(env, "define-start", uuid_n(3), &third), 0);
+        assert_true(is_marked(env, uuid_n(1)) && is_marked(env, uuid_n(2)) && is_marked(env, uuid_n(3)));
+        assert_int_equal(faccessat(env->root_fd, ENV_RUN "/live/booted", F_OK, 0), 0);
+
+        /* it is seen without a request, too; and somebody may have made one */
+        remove_run(env);
+        assert_int_equal(mkdirat(env->root_fd, ENV_RUN, 0755), 0);
+        env_rescan(env);
+        env_rest(env);
+        assert_true(is_marked(env, uuid_n(1)) && is_marked(env, uuid_n(2)) && is_marked(env, uuid_n(3)));
+
+        remove_run(env);
+        assert_int_equal(env_ask(env, "stop", uuid_n(1), NULL), 0);
+        env_rest(env);
+        assert_true(!is_marked(env, uuid_n(1)) && is_marked(env, uuid_n(2)) && is_marked(env, uuid_n(3)));
+        env_crash(env);
+        env_start(env);
+        assert_int_equal(env_ask(env, "remove", uuid_n(2), NULL), 0); /* it is ours */
+
+        /* what has no mark does not let anything start */
+        remove_run(env);
+        env_put_file(env, ENV_RUN, "in the way of a new one");
+        env_request(env, "start", uuid_n(1), NULL, &reply);
+        assert_true(reply.r > 0);
+        assert_non_null(strstr(reply.text, "if '/" ENV_RUN "' can be written again"));
+        assert_int_equal(unlinkat(env->root_fd, ENV_RUN, 0), 0);
+        assert_int_equal(env_ask(env, "start", uuid_n(1), NULL), 0);
+        env_rest(env);
+        assert_true(is_marked(env, uuid_n(1)) && is_marked(env, uuid_n(3)));
+        (void) env_free(env);
 }
 
 /* ---- a host that takes no work ---- */
@@ -384,9 +456,13 @@ static void test_small_disk(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_every_write_fails), cmocka_unit_test(test_every_write_hangs),
-                cmocka_unit_test(test_disk_full),         cmocka_unit_test(test_marks_fail),
-                cmocka_unit_test(test_no_scan),           cmocka_unit_test(test_no_undo),
+                cmocka_unit_test(test_every_write_fails),
+                cmocka_unit_test(test_every_write_hangs),
+                cmocka_unit_test(test_disk_full),
+                cmocka_unit_test(test_marks_fail),
+                cmocka_unit_test(test_run_removed),
+                cmocka_unit_test(test_no_scan),
+                cmocka_unit_test(test_no_undo),
                 cmocka_unit_test(test_small_disk), /* last: it leaves the mount namespace */
         };
 
