@@ -2,21 +2,40 @@
 #include "drivers/virtio-tpm/loop.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stddef.h>
+#include <sys/timerfd.h>
 #include <time.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
 
-#define NS_PER_MS UINT64_C(1000000)
+#define NS_PER_S UINT64_C(1000000000)
+#define NEVER    UINT64_MAX
+
+static void on_alarm(void *userdata, uint32_t events) {
+        Loop *l = userdata;
+
+        l->alarm_at = NEVER;
+        l->due = true;
+}
 
 int loop_init(Loop *l) {
-        *l = (Loop) { .fd = epoll_create1(EPOLL_CLOEXEC) };
-        return l->fd < 0 ? -errno : 0;
+        int r;
+
+        *l = (Loop) { .fd = epoll_create1(EPOLL_CLOEXEC), .alarm_at = NEVER };
+        if (l->fd < 0)
+                return -errno;
+
+        l->alarm = (LoopSource) { .fd = -1, .ready = on_alarm, .userdata = l };
+        l->alarm_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+        r = l->alarm_fd < 0 ? -errno : loop_watch(l, &l->alarm, l->alarm_fd, EPOLLIN | EPOLLET);
+        if (r < 0)
+                loop_done(l);
+        return r;
 }
 
 void loop_done(Loop *l) {
+        l->alarm_fd = fd_close(l->alarm_fd);
         l->fd = fd_close(l->fd);
         l->timers = NULL;
 }
@@ -58,25 +77,29 @@ uint64_t loop_now(void) {
         struct timespec t;
 
         (void) clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec * UINT64_C(1000000000) + (uint64_t) t.tv_nsec;
+        return (uint64_t) t.tv_sec * NS_PER_S + (uint64_t) t.tv_nsec;
 }
 
-/* Milliseconds, rounded up, until the next timer: at most @timeout_ms, if that is not negative. *@ret_due: its time has come. */
-static int wait_time(const Loop *l, int timeout_ms, bool *ret_due) {
-        uint64_t next = UINT64_MAX, now, ms;
-
-        *ret_due = false;
+/* Has the sleep end when the next timer's time comes; 1: that it has, 0, or -errno. Each command sets a deadline and takes it back: were it
+ * given to epoll_wait(), there would be a timer in the kernel for each; the alarm is left to ring for nothing instead, some minutes later. */
+static int set_alarm(Loop *l) {
+        struct itimerspec alarm = {};
+        uint64_t next = NEVER;
 
         for (const LoopTimer *t = l->timers; t; t = t->next)
                 if (t->at > 0)
                         next = MIN(next, t->at);
-        if (next == UINT64_MAX)
-                return timeout_ms;
+        if (next >= l->alarm_at)
+                return 0;
+        if (next <= loop_now())
+                return 1;
 
-        now = loop_now();
-        *ret_due = next <= now;
-        ms = next <= now ? 0 : MIN((next - now + NS_PER_MS - 1) / NS_PER_MS, (uint64_t) INT_MAX);
-        return timeout_ms < 0 ? (int) ms : MIN((int) ms, timeout_ms);
+        alarm.it_value = (struct timespec) { .tv_sec = (time_t) (next / NS_PER_S),
+                                             .tv_nsec = (long) (next % NS_PER_S) };
+        if (timerfd_settime(l->alarm_fd, TFD_TIMER_ABSTIME, &alarm, NULL) < 0)
+                return -errno;
+        l->alarm_at = next;
+        return 0;
 }
 
 static void run_timers(Loop *l) {
@@ -95,11 +118,14 @@ static void run_timers(Loop *l) {
 }
 
 int loop_once(Loop *l, int timeout_ms) {
-        bool due;
-        int n;
+        int n, r;
 
-        timeout_ms = wait_time(l, timeout_ms, &due);
-        n = epoll_wait(l->fd, l->batch, LOOP_BATCH, timeout_ms);
+        r = set_alarm(l);
+        if (r < 0)
+                return r;
+
+        l->due = r > 0;
+        n = epoll_wait(l->fd, l->batch, LOOP_BATCH, l->due ? 0 : timeout_ms);
         if (n < 0 && errno != EINTR)
                 return -errno;
 
@@ -112,7 +138,7 @@ int loop_once(Loop *l, int timeout_ms) {
         }
         l->n_batch = 0;
 
-        if (due || n == 0) /* else none was when the sleep began, and the clock is not asked again */
+        if (l->due)
                 run_timers(l);
         if (l->turned)
                 l->turned(l->turned_userdata);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* loop - descriptors and deadlines on one epoll. Sleeps without end when no deadline is set. */
+/* loop - descriptors and deadlines on one epoll. Sleeps without end when no deadline is set; it wakes up once more, for nothing, when one
+ * that was taken back would have come. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,9 +30,12 @@ typedef struct LoopTimer {
 #define LOOP_EDGE (EPOLLIN | EPOLLRDHUP | EPOLLET)
 
 struct Loop {
-        int fd;
+        int fd, alarm_fd;
         bool stop;
         LoopTimer *timers;
+        LoopSource alarm;
+        uint64_t alarm_at; /* loop_now(); no timer that was set when a sleep began comes before */
+        bool due;          /* some timer's time has come, or had if it was not taken back */
         struct epoll_event batch[LOOP_BATCH]; /* what is being worked off */
         int n_batch;
         void (*turned)(void *userdata); /* all that was ready has been worked off; may be NULL */

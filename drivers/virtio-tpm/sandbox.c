@@ -84,6 +84,7 @@ static int filter(void) {
                 SCMP_SYS(poll),
                 SCMP_SYS(ppoll),
                 SCMP_SYS(clock_gettime),
+                SCMP_SYS(timerfd_settime),
                 SCMP_SYS(restart_syscall),
                 /* sockets that are open */
                 SCMP_SYS(recvmsg),

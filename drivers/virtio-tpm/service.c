@@ -146,7 +146,7 @@ int service_init(Service *v, const ServiceOptions *options, ServiceFds *fds) {
         int r;
 
         *v = (Service) { .state_fd = -1, .front = options->front };
-        v->loop.fd = -1;
+        v->loop.fd = v->loop.alarm_fd = -1;
 
         v->state_fd = service_fds_take(fds, "state");
         if (v->state_fd >= 0) {
