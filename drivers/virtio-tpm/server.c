@@ -155,9 +155,11 @@ void server_init(Server *v, ServerState *s, Loop *loop, Device *device, const Fr
         v->device = device;
         v->front = front;
         v->listen_fd = v->client_fd = v->machine_fd = -1;
-        v->wire = (Wire) {
-                .s = &s->wire, .fd = -1, .header_size = front->header_size, .whole_size = front->whole_size
-        };
+        v->wire = (Wire) { .s = &s->wire,
+                           .fd = -1,
+                           .header_size = front->header_size,
+                           .whole_size = front->whole_size,
+                           .brings_fds = front->brings_fds };
         v->listener = (LoopSource) { .fd = -1, .ready = on_listener, .userdata = v };
         v->client = (LoopSource) { .fd = -1, .ready = on_client, .userdata = v };
 }

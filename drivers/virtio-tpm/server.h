@@ -16,6 +16,7 @@ typedef struct Front {
         const char *name;
         size_t header_size;
         int64_t (*whole_size)(const uint8_t *header);
+        bool (*brings_fds)(const uint8_t *header); /* Wire's */
 
         /* One message, in @w->s->rx; writes the answer, if there is one, to @w->s->tx. @again: an earlier process may have handled
          * it already and died before it answered. Negative: the connection is to be dropped. */

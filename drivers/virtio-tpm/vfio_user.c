@@ -81,6 +81,14 @@ static int64_t whole_size(const uint8_t *header) {
         return h.size < sizeof h ? -EPROTO : (int64_t) h.size;
 }
 
+/* Most do not, either; but doorbells are the ones that are waited for. */
+static bool brings_fds(const uint8_t *header) {
+        Header h;
+
+        memcpy(&h, header, sizeof h);
+        return h.command != COMMAND_REGION_WRITE;
+}
+
 static int do_version(VfioUser *v, Request *q) {
         Version version;
 
@@ -383,6 +391,7 @@ void vfio_user_init(VfioUser *v, VfioUserState *s, Memory *memory, Device *devic
         v->front = (Front) { .name = "vfio-user",
                              .header_size = sizeof(Header),
                              .whole_size = whole_size,
+                             .brings_fds = brings_fds,
                              .handle = handle,
                              .closed = closed,
                              .userdata = v };

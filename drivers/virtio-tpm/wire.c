@@ -66,13 +66,24 @@ static int64_t whole_size(Wire *w) {
                                                                                             : whole;
 }
 
+/* Looks at what is there. To look for descriptors, too, takes longer, which counts for a doorbell. */
+static ssize_t look(Wire *w) {
+        WireState *s = w->s;
+        ssize_t n;
+
+        n = w->brings_fds ? recv(w->fd, s->rx, sizeof s->rx, MSG_PEEK | MSG_DONTWAIT) : -1;
+        if (n >= (ssize_t) w->header_size && !w->brings_fds(s->rx))
+                return n;
+        return receive_some(w, 0, sizeof s->rx, MSG_PEEK);
+}
+
 /* The usual case, a message that is there as a whole. 1, 0 if there is nothing, -EAGAIN if there is less, or -errno. */
 static int receive_whole(Wire *w) {
         WireState *s = w->s;
         int64_t whole;
         ssize_t n;
 
-        n = receive_some(w, 0, sizeof s->rx, MSG_PEEK);
+        n = look(w);
         if (n <= 0)
                 return (int) n;
 

@@ -28,7 +28,11 @@ typedef struct Wire {
         int64_t (*whole_size)(
                 const uint8_t
                         *header); /* of a message, with header; negative errno: there is no such message */
-        int fds[WIRE_FDS_MAX];    /* taken ones are -1 */
+
+        /* Whether descriptors may come with a message; those that come with another are closed unseen, and what is behind it may have to
+         * wait for what comes next. NULL: with all. */
+        bool (*brings_fds)(const uint8_t *header);
+        int fds[WIRE_FDS_MAX]; /* taken ones are -1 */
         unsigned n_fds;
         bool drained; /* nothing was behind the message when it was received; without: perhaps there was */
 } Wire;

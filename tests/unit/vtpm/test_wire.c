@@ -44,6 +44,10 @@ static int64_t whole_size(const uint8_t *header) {
         return header[0];
 }
 
+static bool brings_fds(const uint8_t *header) {
+        return header[1] > 0;
+}
+
 static Wire begin(void) {
         n_looks = 0;
         return (Wire) { .s = &state, .fd = fds[0], .header_size = HEADER, .whole_size = whole_size };
@@ -131,6 +135,62 @@ static void test_killed_behind(void **unused) {
         assert_int_equal(wire_receive(&w), 0);
 }
 
+static void send_with_fd(const uint8_t *bytes, int fd) {
+        union {
+                char bytes[CMSG_SPACE(sizeof fd)];
+                struct cmsghdr header;
+        } control = { .header = { .cmsg_len = CMSG_LEN(sizeof fd),
+                                  .cmsg_level = SOL_SOCKET,
+                                  .cmsg_type = SCM_RIGHTS } };
+        struct iovec iov = { .iov_base = (void *) bytes, .iov_len = bytes[0] };
+        struct msghdr m = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
+        };
+
+        memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+        assert_int_equal(sendmsg(fds[1], &m, 0), bytes[0]);
+}
+
+/* Where the front end knows which messages bring descriptors, the others are looked at without: whatever they bring is closed. All stay
+ * where they are until they have been handled. */
+static void test_descriptors(void **unused) {
+        static const uint8_t with[] = { 6, 1, 0, 0, 'f', 'd' };
+        Wire w = begin();
+        int ends[2], fd;
+        char c;
+
+        w.brings_fds = brings_fds;
+        for (unsigned i = 0; i < 3; i++) {
+                const uint8_t *bytes = i == 1 ? with : message;
+
+                assert_int_equal(pipe(ends), 0);
+                if (i == 0)
+                        assert_int_equal(send(fds[1], bytes, bytes[0], 0), bytes[0]);
+                else
+                        send_with_fd(bytes, ends[1]);
+                assert_int_equal(close(ends[1]), 0);
+
+                n_looks = 0;
+                assert_int_equal(wire_receive(&w), 1);
+                assert_int_equal(n_looks, i == 1);
+                assert_memory_equal(state.rx, bytes, bytes[0]);
+                assert_int_equal(waiting(), bytes[0]);
+                fd = wire_take_fd(&w, 0);
+                assert_int_equal(fd >= 0, i == 1);
+                assert_int_equal(state.rx_fds, i == 1);
+                assert_int_equal(wire_done(&w), 0);
+                assert_int_equal(waiting(), 0);
+
+                if (fd >= 0) {
+                        assert_int_equal(write(fd, "w", 1), 1);
+                        assert_int_equal(read(ends[0], &c, 1), 1);
+                        assert_int_equal(close(fd), 0);
+                }
+                assert_int_equal(read(ends[0], &c, 1), 0); /* there is no other */
+                assert_int_equal(close(ends[0]), 0);
+        }
+}
+
 /* In pieces, as nobody sends it. */
 static void test_pieces(void **unused) {
         Wire w = begin();
@@ -150,6 +210,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_late, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_killed_again, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_killed_behind, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_descriptors, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_pieces, setup, teardown),
         };
 
