@@ -37,16 +37,17 @@ PATH=${program%/*}:$PATH
 
 manual_example "$page" by-hand > script
 bash -ec '. ./script; echo $! > device.pid' > log 2>&1 || { cat log; die "the manual's commands fail"; }
-until_true 60 [ -S vtpm.sock ] || { cat log; die "the device does not start"; }
+# this one is made once the other is listened at, which is not yet so when it can be seen
+until_true 60 [ -S control.sock ] || { cat log; die "the device does not start"; }
 echo end | "$load" vtpm.sock vfio-user || { cat log; die "no commands over vfio-user"; }
 
 # The same with what the page says of vhost-user.
 kill "$(cat device.pid)"
 sed -n 's/^\(guestcrypt-tpm .*\) &$/\1 --front=vhost-user \&/p' script > again
 [ -s again ] || die "the manual does not start guestcrypt-tpm"
-rm vtpm.sock
+rm vtpm.sock control.sock
 bash -ec '. ./again' >> log 2>&1
-until_true 60 [ -S vtpm.sock ] || { cat log; die "the device does not start over vhost-user"; }
+until_true 60 [ -S control.sock ] || { cat log; die "the device does not start over vhost-user"; }
 echo end | "$load" vtpm.sock vhost-user || { cat log; die "no commands over vhost-user"; }
 
 # The guest's definition is one for libvirt.
