@@ -28,13 +28,12 @@
 #include "store/store.h"
 
 #define ENGINE_CALLER_SIZE 32
-#define ENGINE_TRIES_MAX   4   /* plans made anew because the host had changed under them */
-#define ENGINE_BATCH_MAX   64  /* plans handed to the host at once */
-#define ENGINE_COMMIT_MAX  256 /* operations in one commit */
+#define ENGINE_TRIES_MAX   4      /* plans made anew because the host had changed under them */
+#define ENGINE_BATCH_MAX   64     /* plans handed to the host at once */
+#define ENGINE_COMMIT_MAX  256    /* operations in one commit */
+#define MARKS_DIR          "live" /* below the runtime directory */
 
 typedef struct Op Op;
-#define MARKS_DIR "live" /* below the runtime directory */
-
 typedef struct Matrix Matrix;
 typedef struct Guests Guests;
 typedef struct Reservation Reservation;
