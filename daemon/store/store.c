@@ -294,8 +294,15 @@ int store_write_files(Store *s, size_t max) {
         return s->late != NULL;
 }
 
+/* -EBADMSG: somebody has put something else in its place. */
 static int open_definition(const Store *s, const char *name) {
-        return ret_errno(openat(s->matrices_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+        CLEANUP(fd_closep)
+        int fd = openat(s->matrices_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        struct stat st;
+
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return -errno;
+        return S_ISREG(st.st_mode) ? TAKE_FD(fd) : -EBADMSG;
 }
 
 /* Only for speed: with all of them under way, the fsyncs that follow share the file system's own commits. */

@@ -434,6 +434,31 @@ static void test_same_names(void **state) {
         assert_string_equal(c2.records[1].name, U("03"));
 }
 
+/* The same with many of them, that were written before. */
+static void test_many_files(void **state) {
+        StateDir *d = *state;
+        CLEANUP(store_content_clear) StoreContent c = {}, again = {};
+        CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+
+        for (unsigned i = 1; i <= 150; i++)
+                assert_int_equal(commit_one(s, put_of(i, i, 0)), 0);
+        assert_int_equal(store_write_files(s, 100), 1);
+        assert_int_equal(unlinkat(d->fd, "matrices/" U("02") ".xml", 0), 0);
+        assert_int_equal(unlinkat(d->fd, "matrices/" U("03") ".xml", 0), 0);
+        assert_int_equal(mkdirat(d->fd, "matrices/" U("03") ".xml", 0755), 0);
+        assert_int_equal(commit_one(s, put_of(4, 77, 0)), 0);
+        assert_int_equal(commit_one(s, (StoreEntry) { .type = STORE_DELETE, .uuid = uuid_of(5) }), 0);
+        assert_int_equal(store_checkpoint(s), 0);
+        assert_false(store_is_dirty(s));
+        s = store_free(s);
+
+        assert_int_equal(unlinkat(d->fd, "journal", 0), 0); /* the files have it all */
+        s = open_store(d, &again);
+        assert_int_equal(again.n_records, 149);
+        assert_int_equal(again.n_bad, 0);
+        assert_true(exists(d, "set-aside/" U("03") ".xml"));
+}
+
 /* Names change places between two checkpoints, and the files are as old as can be. */
 static void test_names_swapped(void **state) {
         StateDir *d = *state;
@@ -960,6 +985,7 @@ int main(void) {
                 STORE_TEST(test_bad_file_with_journal),
                 STORE_TEST(test_files_tampered_with),
                 STORE_TEST(test_files_in_order),
+                STORE_TEST(test_many_files),
                 STORE_TEST(test_same_names),
                 STORE_TEST(test_names_swapped),
                 STORE_TEST(test_torn_tail),
