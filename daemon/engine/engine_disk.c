@@ -10,12 +10,14 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/timer.h"
 #include "engine/engine_internal.h"
 
-#define FILES_MAX           32 /* written in one go: what is to be durable waits for them */
+#define FILES_US            (5 * UINT64_C(1000)) /* in one go: what is to be durable waits for them */
+#define FILES_AT_ONCE       8
 #define FILES_DELAY_US      (20 * UINT64_C(1000))
 #define FILES_PUT_OFF_MAX   250 /* times */
 #define LAZY_DELAY_US       (50 * UINT64_C(1000))
@@ -31,8 +33,11 @@ struct CommitJob {
         bool finals; /* among what it commits */
         bool marked; /* the operations' own marks were set, whatever came of the entries */
         bool anew; /* the first marks are all that there are to be, in a new directory; nothing begins without them */
-        bool booted; /* ... with that one */
-        bool files;  /* only these, which are late: answers do not wait for them */
+        bool booted;  /* ... with that one */
+        bool files;   /* only these, which are late: answers do not wait for them */
+        bool sync;    /* them, too */
+        bool more;    /* are late */
+        bool is_long; /* the journal */
         StoreEntry *entries;
         size_t n_entries, allocated_entries;
         Mark *marks;
@@ -50,6 +55,7 @@ struct CommitJob {
 static int on_checkpoint(sd_event_source *s, uint64_t usec, void *userdata);
 static void write_files(Engine *e);
 static void files_soon(Engine *e);
+static void commit_leftovers(Engine *e, bool checkpoint);
 
 static void commit_job_free(CommitJob *job) {
         for (size_t i = 0; i < job->n_entries; i++)
@@ -190,7 +196,13 @@ static int commit_run(Work *w) {
         int r = 0;
 
         if (job->files) {
-                job->files = store_write_files(job->store, FILES_MAX) > 0;
+                uint64_t until = clock_now_us() + FILES_US;
+
+                do {
+                        job->more = store_write_files(job->store, FILES_AT_ONCE) > 0;
+                        if (!job->more && job->sync)
+                                job->more = store_sync_files(job->store, FILES_AT_ONCE) > 0;
+                } while (job->more && clock_now_us() < until);
                 return 0;
         }
 
@@ -210,6 +222,7 @@ static int commit_run(Work *w) {
                 r = store_checkpoint(job->store);
         if (r >= 0 && !job->marked)
                 job_set_own_marks(job);
+        job->is_long = store_is_long(job->store);
         return r;
 }
 
@@ -237,6 +250,22 @@ static void marks_again(Engine *e, const CommitJob *job) {
                 if (!newer)
                         op_commit_mark(e, mark->uuid, mark->kind);
         }
+}
+
+/* What the disk does after @job. While there is a checkpoint to be made, one step of it and what is to be answered take turns. */
+static void next(Engine *e, const CommitJob *job, bool stored) {
+        if (!job->files) {
+                e->checkpointing = (e->checkpointing || job->is_long) && stored && !job->checkpoint;
+                if (e->checkpointing)
+                        write_files(e);
+        } else if (e->checkpointing && !job->more)
+                commit_leftovers(e, true);
+
+        op_commit(e);
+        if (job->more && (e->n_ops == 0 || e->checkpointing))
+                write_files(e);
+        else if (job->more || (stored && job->n_entries > 0))
+                files_soon(e);
 }
 
 static void commit_done(Work *w, int r) {
@@ -289,13 +318,7 @@ static void commit_done(Work *w, int r) {
                 (void) timer_after(e->event, &e->checkpoint_timer, CHECKPOINT_DELAY_US, on_checkpoint, e);
         if (!e->closing) {
                 op_execute(e);
-                op_commit(e);
-                if (job->files && e->n_ops == 0)
-                        write_files(e);
-                else if (job->files)
-                        files_soon(e);
-                else if (stored && job->n_entries > 0)
-                        files_soon(e);
+                next(e, job, stored);
         }
         commit_job_free(job);
 }
@@ -407,6 +430,7 @@ static void write_files(Engine *e) {
         job->engine = e;
         job->store = e->store;
         job->files = true;
+        job->sync = e->checkpointing;
         commit_submit(e, job);
 }
 
@@ -496,8 +520,10 @@ static int on_checkpoint(sd_event_source *s, uint64_t usec, void *userdata) {
         e->checkpoint_timer = sd_event_source_disable_unref(e->checkpoint_timer);
         if (e->committing || e->n_ops > 0) /* not idle: later */
                 (void) timer_after(e->event, &e->checkpoint_timer, CHECKPOINT_DELAY_US, on_checkpoint, e);
-        else
-                commit_leftovers(e, true);
+        else {
+                e->checkpointing = true;
+                write_files(e);
+        }
         return 0;
 }
 

@@ -172,6 +172,7 @@ struct Engine {
         sd_event_source *lazy_timer, *checkpoint_timer, *files_timer;
         bool files_since; /* there has been a commit since the timer was set */
         unsigned files_put_off;
+        bool checkpointing; /* step by step, between what is answered */
         Op **executing; /* the batch with the host */
         size_t n_executing;
         size_t n_ops; /* in flight */

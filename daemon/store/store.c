@@ -252,6 +252,7 @@ static int write_pending(Store *s, Pending *p) {
 
         r = write_definition(s, p->uuid, p->text);
         p->written = r >= 0;
+        p->synced = false;
         return r;
 }
 
@@ -334,8 +335,10 @@ static int sync_definition(Store *s, Pending *p) {
                 fd = r = open_definition(s, name);
                 if (r >= 0)
                         r = ret_errno(fsync(fd));
-                if (r >= 0)
+                if (r >= 0) {
+                        p->synced = true;
                         return 0;
+                }
 
                 /* removed by somebody, or not on the disk although written: once more from the journal's
                  * text */
@@ -343,6 +346,26 @@ static int sync_definition(Store *s, Pending *p) {
                 if (tries > 0)
                         return r;
         }
+}
+
+int store_sync_files(Store *s, size_t max) {
+        if (s->error < 0)
+                return s->error;
+
+        for (size_t i = 0; i < s->n_pending; i++) {
+                Pending *p = &s->pending[i];
+                int r;
+
+                if (!p->text || !p->written || p->synced)
+                        continue;
+                if (max-- == 0)
+                        return 1;
+                r = sync_definition(s, p);
+                if (r < 0)
+                        return r;
+        }
+
+        return 0;
 }
 
 static int sync_masks(Store *s) {
@@ -429,7 +452,6 @@ static int start_journal(Store *s) {
         s->journal_fd = TAKE_FD(fd);
         s->journal_size = size;
         s->journal_ahead = ahead;
-        s->checkpoint_at = STORE_JOURNAL_MAX;
         s->dirty = false;
 
         /* until this is durable, a crash may bring back the old journal, without what is appended to the new
@@ -455,10 +477,12 @@ static int checkpoint(Store *s) {
                         if (r < 0)
                                 return r;
                 }
-                if (p->text && s->n_pending > 1)
+                if (p->text && !p->synced && s->n_pending > 1)
                         start_writeback(s, p);
         }
         for (size_t i = 0; i < s->n_pending; i++) {
+                if (s->pending[i].synced)
+                        continue;
                 r = sync_definition(s, &s->pending[i]);
                 if (r < 0)
                         return r;
@@ -482,6 +506,10 @@ static int checkpoint(Store *s) {
 
 bool store_is_dirty(const Store *s) {
         return s->dirty || s->n_pending > 0 || s->masks_pending;
+}
+
+bool store_is_long(const Store *s) {
+        return s->journal_size > STORE_JOURNAL_MAX;
 }
 
 int store_checkpoint(Store *s) {
@@ -634,10 +662,6 @@ int store_commit_with(Store *s, const StoreEntry *entries, size_t n, store_meanw
                         add_late(s, entries[i].record.uuid);
                 else if (entries[i].type == STORE_DELETE)
                         add_late(s, entries[i].uuid);
-
-        /* The batch is durable: what follows is retried later if it fails. */
-        if (s->journal_size > s->checkpoint_at && checkpoint(s) < 0)
-                s->checkpoint_at = s->journal_size + STORE_JOURNAL_MAX;
 
         return 0;
 }
@@ -806,7 +830,6 @@ int store_open(int dir_fd, Store **ret, StoreContent *ret_content, bool *ret_wri
         if (!s)
                 return -ENOMEM;
         *s = (Store) { .dir_fd = -1, .lock_fd = -1, .matrices_fd = -1, .journal_fd = -1 };
-        s->checkpoint_at = STORE_JOURNAL_MAX;
         s->late_end = &s->late;
 
         s->dir_fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

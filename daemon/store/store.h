@@ -143,11 +143,15 @@ int store_commit_with(Store *s, const StoreEntry *entries, size_t n, store_meanw
 /* Brings at most @max files below matrices/ up to date, which is for people to see; not durably. 1: there are
  * more, 0: there are none, < 0: the rest is retried at the next checkpoint. */
 int store_write_files(Store *s, size_t max);
+/* Makes at most @max of those durable, so that the next checkpoint has less to do. As above. */
+int store_sync_files(Store *s, size_t max);
 
-/* Brings the files up to date durably and starts the journal anew. Done by store_commit() itself when the
- * journal exceeds STORE_JOURNAL_MAX, and to be done when idle and at the end. */
+/* Brings the files up to date durably and starts the journal anew. To be done when idle, at the end, and when the journal is long; where
+ * it never is, store_commit() does it at 16 times that length. With thousands of files it takes seconds, unless they are up to date. */
 #define STORE_JOURNAL_MAX (4 * 1024 * 1024)
 int store_checkpoint(Store *s);
+/* Whether the journal exceeds STORE_JOURNAL_MAX. */
+bool store_is_long(const Store *s);
 /* Whether a checkpoint has anything to do. */
 bool store_is_dirty(const Store *s);
 

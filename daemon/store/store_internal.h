@@ -30,7 +30,8 @@
 typedef struct Pending {
         Uuid uuid;
         char *text;   /* NULL: it is gone */
-        bool written; /* the file is so, though perhaps not durably */
+        bool written; /* the file is so ... */
+        bool synced;  /* ... durably */
         uint64_t version;
 } Pending;
 
@@ -48,7 +49,6 @@ struct Store {
         int error;            /* why nothing can be written, negative; 0: all is well */
         size_t journal_size;  /* its valid part */
         size_t journal_ahead; /* so far it is there: behind its valid part are zeros. SIZE_MAX: no matter */
-        size_t checkpoint_at; /* size at which store_commit() does a checkpoint */
         bool dirty;           /* the journal holds more than the state after a checkpoint */
 
         Pending *pending; /* by uuid */

@@ -2,6 +2,8 @@
 
 /* Many matrices: what concerns all of them goes in slices, between which the loop runs and anything can happen. */
 
+#include <sys/stat.h>
+
 #include "engine/engine_internal.h"
 #include "engine_env.h"
 
@@ -153,12 +155,52 @@ static void test_reconcile_heals_in_slices(void **state) {
         (void) env_free(env);
 }
 
+static off_t journal_size(Env *env) {
+        struct stat st;
+
+        assert_int_equal(fstatat(env->root_fd, ENV_STATE "/journal", &st, 0), 0);
+        return st.st_size;
+}
+
+/* Where changes come without a pause, the journal is begun anew between two of them. */
+static void test_changes_without_pause(void **state) {
+        Env *env = many("define");
+        CLEANUP(freep) Reply *replies = calloc(MANY, sizeof *replies);
+        bool grown = false, shrunk = false;
+        EngineMatrix m;
+
+        for (unsigned round = 0; !shrunk; round++) {
+                assert_true(round < 200);
+                for (unsigned i = 0; i < MANY; i++)
+                        env_begin(env, round % 2 == 0 ? "autostart" : "no-autostart", uuid_n(i + 1), NULL,
+                                  &replies[i]);
+                for (unsigned i = 0; i < MANY; i++) {
+                        env_wait(env, &replies[i].done);
+                        assert_reply(&replies[i], 0, NULL, __FILE__, __LINE__);
+                        grown |= journal_size(env) > STORE_JOURNAL_MAX + STORE_JOURNAL_MAX / 16;
+                        shrunk |= grown && journal_size(env) < STORE_JOURNAL_MAX;
+                }
+                if (shrunk && round % 2 == 1)
+                        shrunk = false; /* once more: all are to be started in the end */
+        }
+
+        env_crash(env);
+        env_start(env);
+        env_rest(env);
+        for (unsigned i = 0; i < MANY; i++) {
+                assert_int_equal(engine_get_matrix(env->engine, uuid_n(i + 1), &m), 0);
+                assert_true(m.autostart);
+        }
+        (void) env_free(env);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_all_are_shown_in_slices),
                 cmocka_unit_test(test_boot_starts_in_slices),
                 cmocka_unit_test(test_boot_is_interrupted),
                 cmocka_unit_test(test_reconcile_heals_in_slices),
+                cmocka_unit_test(test_changes_without_pause),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

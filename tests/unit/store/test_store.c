@@ -628,34 +628,71 @@ static void test_journal_of_other_kinds(void **state) {
         }
 }
 
-/* The journal is started anew by itself, in time. */
-static void test_grows_and_shrinks(void **state) {
+/* As somebody does who is to answer meanwhile. Returns in how many steps. */
+static unsigned checkpoint_in_steps(Store *s) {
+        unsigned n = 0;
+
+        for (; store_write_files(s, 8) > 0 || store_sync_files(s, 8) > 0; n++)
+                assert_true(store_is_long(s));
+        assert_int_equal(store_checkpoint(s), 0);
+        assert_false(store_is_long(s));
+        return n;
+}
+
+/* However long it is, a commit writes the journal only. */
+static void test_long_journal(void **state) {
         StateDir *d = *state;
         CLEANUP(freep) char *text = malloc(100001);
         CLEANUP(store_content_clear) StoreContent c = {}, c2 = {};
         CLEANUP(store_freep_test) Store *s = open_store(d, &c);
-        bool shrunk = false;
+        unsigned n_shrunk = 0;
 
         memset(text, 'x', 100000);
         text[100000] = '\0';
-        assert_int_equal(commit_one(s, put_of(1, 1, 0)), 0);
-        for (uint64_t op = 1; op < 60; op++) {
-                off_t before = size_of(d, "journal");
-
+        for (unsigned i = 1; i <= 40; i++)
+                assert_int_equal(commit_one(s, put_of(i, 1, 0)), 0);
+        for (uint64_t op = 1; op < 130; op++) {
                 assert_int_equal(commit_one(s, intent_of(op, text)), 0);
-                assert_true(journal_length(d) <= STORE_JOURNAL_MAX + 200000);
-                assert_true(size_of(d, "journal") <= STORE_JOURNAL_MAX + 200000 + STORE_JOURNAL_AHEAD);
-                if (op != 59)
+                if (op != 129)
                         assert_int_equal(commit_one(s, (StoreEntry) { .type = STORE_END, .op = op }), 0);
-                shrunk = shrunk || size_of(d, "journal") < before;
+                assert_int_equal(store_is_long(s), journal_length(d) > STORE_JOURNAL_MAX);
+                if (journal_length(d) < STORE_JOURNAL_MAX + 1000000)
+                        continue;
+
+                assert_int_equal(exists(d, "matrices/" U("01") ".xml"), n_shrunk > 0);
+                assert_int_equal(checkpoint_in_steps(s), n_shrunk == 0 ? 8 : 0);
+                assert_true(exists(d, "matrices/" U("01") ".xml"));
+                assert_true(size_of(d, "journal") < 100000 + 2 * STORE_JOURNAL_AHEAD);
+                n_shrunk++;
         }
-        assert_true(shrunk);
+        assert_true(n_shrunk > 1);
         s = store_free(s);
 
         s = open_store(d, &c2);
-        assert_int_equal(c2.n_records, 1);
+        assert_int_equal(c2.n_records, 40);
         assert_int_equal(c2.n_intents, 1);
         assert_string_equal(c2.intents[0].text, text);
+}
+
+/* Where nobody makes a checkpoint, a commit does before it is too late. */
+static void test_too_long_journal(void **state) {
+        StateDir *d = *state;
+        CLEANUP(freep) char *text = malloc(1000001);
+        CLEANUP(store_content_clear) StoreContent c = {};
+        CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+        size_t longest = 0;
+
+        memset(text, 'x', 1000000);
+        text[1000000] = '\0';
+        assert_int_equal(commit_one(s, put_of(1, 1, 0)), 0);
+        for (uint64_t op = 1; op < 20 * STORE_JOURNAL_MAX / 1000000; op++) {
+                assert_int_equal(commit_one(s, intent_of(op, text)), 0);
+                assert_int_equal(commit_one(s, (StoreEntry) { .type = STORE_END, .op = op }), 0);
+                longest = MAX(longest, (size_t) size_of(d, "journal"));
+        }
+        assert_in_range(longest, STORE_JOURNAL_LIMIT - 1000000, STORE_JOURNAL_LIMIT + 2000000);
+        assert_true((size_t) size_of(d, "journal") < longest / 2);
+        assert_true(exists(d, "matrices/" U("01") ".xml"));
 }
 
 /* The journal is there before it is used: a commit changes bytes only. */
@@ -992,7 +1029,8 @@ int main(void) {
                 STORE_TEST(test_damaged_middle),
                 STORE_TEST(test_bad_record_in_journal),
                 STORE_TEST(test_journal_of_other_kinds),
-                STORE_TEST(test_grows_and_shrinks),
+                STORE_TEST(test_long_journal),
+                STORE_TEST(test_too_long_journal),
                 STORE_TEST(test_written_ahead),
                 STORE_TEST(test_torn_ahead),
                 STORE_TEST(test_bad_masks),
