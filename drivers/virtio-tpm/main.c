@@ -17,6 +17,7 @@
 #include "drivers/virtio-tpm/report.h"
 #include "drivers/virtio-tpm/sandbox.h"
 #include "drivers/virtio-tpm/service.h"
+#include "drivers/virtio-tpm/turn.h"
 
 #define NS_PER_S     UINT64_C(1000000000)
 #define DEADLINE_S   300
@@ -440,6 +441,7 @@ static int run(const Options *o, ServiceFds *fds) {
                 return r;
         }
 
+        turn_ask();
         r = watch_signals(&goodbye, &service);
         if (r >= 0 && o->sandbox)
                 r = sandbox_enter();

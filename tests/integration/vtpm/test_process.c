@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The real device process with the real swtpm: usage: test_process GUESTCRYPT-TPM FDSTORE [TEST] */
 
+#include <linux/sched/types.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -10,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -341,10 +344,26 @@ static void test_idle(void **state) {
         process_stop(&process);
 }
 
+/* Whoever rings the doorbell is not interrupted by what it wakes. */
+static void test_turn(void **state) {
+        struct sched_attr own, attr;
+
+        assert_int_equal(syscall(SYS_sched_getattr, 0, &own, sizeof own, 0), 0);
+        if (own.sched_runtime == 0)
+                skip(); /* before Linux 6.12 */
+        start(false, NULL);
+        assert_int_equal(syscall(SYS_sched_getattr, process.device, &attr, sizeof attr, 0), 0);
+        assert_int_equal(attr.sched_policy, own.sched_policy);
+        assert_int_equal(attr.sched_nice, own.sched_nice);
+        assert_int_equal(attr.sched_runtime, 4000000);
+        process_stop(&process);
+}
+
 int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_teardown(test_commands, teardown),
                 cmocka_unit_test_teardown(test_keep_platform, teardown),
+                cmocka_unit_test_teardown(test_turn, teardown),
                 cmocka_unit_test_teardown(test_restarts, teardown),
                 cmocka_unit_test_teardown(test_kills, teardown),
                 cmocka_unit_test_teardown(test_vfio_killed_at_calls, teardown),
