@@ -6,6 +6,7 @@
  * looks random. Any failure ends the program: a figure is only printed if all was done. */
 
 #include <errno.h>
+#include <glob.h>
 #include <spawn.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -222,8 +223,18 @@ static const Verb *find_verb(const char *name) {
         fail(name, -EINVAL, NULL);
 }
 
-/* @n calls, at most @window of them without an answer. */
-static void call_many(sd_bus *bus, const char *name, size_t n, size_t window) {
+typedef struct Figures {
+        double seconds;
+        size_t n;
+        double cpu;
+} Figures;
+
+static void print_figures(const Figures *f) {
+        (void) printf("%.6f %zu %.6f\n", f->seconds, f->n, f->cpu);
+}
+
+/* @n calls, at most @window of them without an answer; added to @figures. */
+static void call_many(sd_bus *bus, const char *name, size_t n, size_t window, Figures *figures) {
         const Verb *verb = find_verb(name);
         Flight f = { .verb = name, .count_objects = verb->make == make_list };
         const char *unique;
@@ -233,8 +244,8 @@ static void call_many(sd_bus *bus, const char *name, size_t n, size_t window) {
         r = sd_bus_get_unique_name(bus, &unique); /* returns when there is a connection */
         if (r < 0)
                 fail("bus", r, NULL);
-        start = now();
         cpu = cpu_time();
+        start = now();
         for (size_t i = 0; i < n || f.in_flight > 0;) {
                 while (i < n && f.in_flight < window) {
                         CLEANUP(sd_bus_message_unrefp) sd_bus_message *m = NULL;
@@ -253,16 +264,72 @@ static void call_many(sd_bus *bus, const char *name, size_t n, size_t window) {
                 if (r < 0)
                         fail(name, r, NULL);
         }
-        (void) printf("%.6f %zu %.6f\n", now() - start, f.count_objects ? f.n_objects : n, cpu_time() - cpu);
+        figures->seconds += now() - start;
+        figures->cpu += cpu_time() - cpu;
+        figures->n += f.count_objects ? f.n_objects : n;
 }
 
-/* What the lines of standard input say, "VERB N WINDOW", each answered by a line: all through one connection. */
-static void serve(sd_bus *bus) {
-        char verb[16];
-        size_t n, window;
+/* The CPU time, in seconds, that the processes @pids, a list with blanks, have had. */
+static double cpu_of(const char *pids) {
+        double seconds = 0;
+        unsigned long long ns;
+        int pid, n;
 
-        while (scanf("%15s %zu %zu", verb, &n, &window) == 3) {
-                call_many(bus, verb, n, window);
+        for (; sscanf(pids, "%d%n", &pid, &n) == 1; pids += n) {
+                char pattern[64];
+                glob_t found;
+
+                (void) snprintf(pattern, sizeof pattern, "/proc/%d/task/*/schedstat", pid);
+                if (glob(pattern, 0, NULL, &found) != 0)
+                        fail(pattern, -ESRCH, NULL);
+                for (size_t i = 0; i < found.gl_pathc; i++) {
+                        FILE *f = fopen(found.gl_pathv[i], "re");
+
+                        if (f && fscanf(f, "%llu", &ns) == 1) /* a thread may have ended */
+                                seconds += (double) ns / 1e9;
+                        if (f)
+                                (void) fclose(f);
+                }
+                globfree(&found);
+        }
+        return seconds;
+}
+
+/* @count times all are defined, checked and started, and but for the last time stopped and undefined, which is not counted: nothing else
+ * runs between. A line of figures for each of the three, with the CPU time of @pids. */
+static void run_rounds(sd_bus *bus, size_t n, size_t window, size_t count, const char *pids) {
+        static const char *const counted[] = { "define-auto", "check", "start" };
+        Figures figures[ELEMENTS(counted)] = {}, others = {};
+
+        for (size_t i = 0; i < count; i++) {
+                for (size_t k = 0; i > 0 && k < 2; k++)
+                        call_many(bus, k == 0 ? "stop" : "undefine", n, window, &others);
+                for (size_t k = 0; k < ELEMENTS(counted); k++) {
+                        figures[k].cpu -= cpu_of(pids);
+                        call_many(bus, counted[k], n, window, &figures[k]);
+                        figures[k].cpu += cpu_of(pids);
+                }
+        }
+        for (size_t k = 0; k < ELEMENTS(counted); k++)
+                print_figures(&figures[k]);
+}
+
+/* What the lines of standard input say, each answered by its figures: all through one connection. */
+static void serve(sd_bus *bus) {
+        char line[256], verb[16];
+        size_t n, window, count;
+        int at;
+
+        while (fgets(line, sizeof line, stdin)) {
+                Figures figures = {};
+
+                if (sscanf(line, "rounds %zu %zu %zu%n", &n, &window, &count, &at) == 3)
+                        run_rounds(bus, n, window, count, line + at);
+                else if (sscanf(line, "%15s %zu %zu", verb, &n, &window) == 3) {
+                        call_many(bus, verb, n, window, &figures);
+                        print_figures(&figures);
+                } else
+                        fail(line, -EINVAL, NULL);
                 (void) fflush(stdout);
         }
 }
@@ -424,7 +491,7 @@ static int usage(void) {
         (void) fprintf(
                 stderr,
                 "usage: bench_client define|define-auto|check|start|stop|undefine|list|property N WINDOW\n"
-                "       bench_client serve\n"
+                "       bench_client serve   lines with VERB N WINDOW, or rounds N WINDOW COUNT PID...\n"
                 "       bench_client latency SECONDS PAUSE-MS check|list|property\n"
                 "       bench_client launch COMMAND [ARGUMENT]...\n"
                 "       bench_client run N LIMIT COMMAND [ARGUMENT]...\n"
@@ -458,9 +525,12 @@ int main(int argc, char *argv[]) {
                 latency(bus, argv[4], strtod(argv[2], NULL), (unsigned) strtoul(argv[3], NULL, 10));
         else if (strcmp(verb, "serve") == 0 && argc == 2)
                 serve(bus);
-        else if (argc == 4)
-                call_many(bus, verb, n, strtoul(argv[3], NULL, 10));
-        else
+        else if (argc == 4) {
+                Figures figures = {};
+
+                call_many(bus, verb, n, strtoul(argv[3], NULL, 10), &figures);
+                print_figures(&figures);
+        } else
                 return usage();
         return 0;
 }
