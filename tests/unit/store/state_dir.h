@@ -95,3 +95,73 @@ static inline void write_file(int fd, const char *name, const char *text) {
 static inline void store_freep_test(Store **s) {
         *s = store_free(*s);
 }
+
+#define U(n) "c4a20000-0000-4f00-8000-0000000000" n
+
+static inline Store *open_store(const StateDir *d, StoreContent *c) {
+        bool writable = false;
+        Store *s = NULL;
+
+        assert_int_equal(store_open(d->fd, &s, c, &writable), 0);
+        assert_true(writable);
+        return s;
+}
+
+static inline bool exists(const StateDir *d, const char *path) {
+        return faccessat(d->fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static inline void put_good(const StateDir *d, unsigned n) {
+        CLEANUP(store_content_clear) StoreContent c = {};
+        CLEANUP(store_freep_test) Store *s = open_store(d, &c);
+
+        assert_int_equal(commit_one(s, put_of(n, 1, 0)), 0);
+        assert_int_equal(store_checkpoint(s), 0);
+}
+
+static inline const char *reason_of(const StoreContent *c, const char *file) {
+        for (size_t i = 0; i < c->n_bad; i++)
+                if (strcmp(c->bad[i].file, file) == 0)
+                        return c->bad[i].reason;
+
+        fail_msg("'%s' is not reported", file);
+        return NULL;
+}
+
+static inline off_t size_of(const StateDir *d, const char *name) {
+        struct stat st;
+
+        assert_int_equal(fstatat(d->fd, name, &st, 0), 0);
+        return st.st_size;
+}
+
+/* The journal's text; what is behind it has to be zeros. */
+static inline char *journal_text(const StateDir *d) {
+        char *text = NULL;
+        size_t size;
+
+        assert_int_equal(file_read_at(d->fd, "journal", SIZE_MAX / 4, &text, &size), 0);
+        for (size_t i = strlen(text); i < size; i++)
+                assert_int_equal(text[i], 0);
+        return text;
+}
+
+static inline size_t journal_length(const StateDir *d) {
+        CLEANUP(freep) char *text = journal_text(d);
+
+        return strlen(text);
+}
+
+/* Puts @text behind the journal's first @lines lines; UINT_MAX: behind all. The file keeps its size if that is larger. */
+static inline void insert_in_journal(const StateDir *d, unsigned lines, const char *text) {
+        CLEANUP(fd_closep) int fd = openat(d->fd, "journal", O_WRONLY | O_CLOEXEC);
+        CLEANUP(freep) char *before = journal_text(d), *after = NULL;
+        char *at = before;
+
+        for (unsigned i = 0; i < lines && *at; i++)
+                at += strcspn(at, "\n") + 1;
+        assert_true(asprintf(&after, "%.*s%s%s", (int) (at - before), before, text, at) > 0);
+        assert_int_equal(file_write_all_at(fd, after, strlen(after), 0), 0);
+}
+
+#define STORE_TEST(f) cmocka_unit_test_setup_teardown(f, state_dir_setup, state_dir_teardown)
