@@ -422,6 +422,8 @@ Engine *engine_free(Engine *e) {
         guests_drain(e);
         op_drain(e);
         host_drain(e);
+        heal_free(e);
+        boot_free(e);
         recover_free(e);
         guests_free(e);
         while (e->waiters) {
@@ -672,7 +674,7 @@ const char *const *engine_problems(Engine *e) {
         for (size_t i = 0; i < e->n_unresolved && r >= 0; i++)
                 if (e->unresolved[i].text && !state_find(e, e->unresolved[i].intent.uuid))
                         r = strv_addf(&lines, "%s", e->unresolved[i].text);
-        if (r >= 0 && recover_masks_differ(e))
+        if (r >= 0 && boot_masks_differ(e))
                 r = strv_addf(&lines,
                               "the host masks were changed by somebody else; they are to be %s and %s, "
                               "Reconcile sets them",

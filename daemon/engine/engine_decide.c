@@ -712,7 +712,7 @@ int request_apply(Engine *e, Op *op) {
                 e->loaded.keep_masks = true;
                 e->loaded.apmask = op->apmask;
                 e->loaded.aqmask = op->aqmask;
-                recover_masks_are_set(e);
+                boot_masks_are_set(e);
                 state_emit_manager(e);
                 break;
         case INTENT_HOST: /* all of it is on the host */

@@ -12,7 +12,9 @@
  *   engine_mdevctl.c  mdevctl's definitions, and what mdevctl is about to do
  *   engine_hand.c     definitions that go from mdevctl to us, or from us to mdevctl
  *   engine_decide.c   what each kind of operation checks, claims and plans, and what it leaves behind
- *   engine_recover.c  what was in flight, adoption, autostart, reconcile
+ *   engine_recover.c  what was in flight, and adoption
+ *   engine_boot.c     what starts by itself
+ *   engine_heal.c     Reconcile()
  *   engine_host.c     what the host has: queues reserved and released, masks persisted
  *   engine_text.c     sentences for people
  *   engine_guest*.c, engine_attach.c, engine_hold.c, engine_hook.c, engine_tpm.c   see engine_guest_internal.h
@@ -31,6 +33,7 @@
 #define ENGINE_TRIES_MAX   4      /* plans made anew because the host had changed under them */
 #define ENGINE_BATCH_MAX   64     /* plans handed to the host at once */
 #define ENGINE_COMMIT_MAX  256    /* operations in one commit */
+#define ENGINE_BEGUN_MAX   128    /* operations begun by ourselves in one turn of the loop: about 2 ms */
 #define MARKS_DIR          "live" /* below the runtime directory */
 
 typedef struct Op Op;
@@ -173,7 +176,7 @@ struct Engine {
         bool files_since; /* there has been a commit since the timer was set */
         unsigned files_put_off;
         bool checkpointing; /* step by step, between what is answered */
-        Op **executing; /* the batch with the host */
+        Op **executing;     /* the batch with the host */
         size_t n_executing;
         size_t n_ops; /* in flight */
         HostRequest *host_requests;
@@ -400,19 +403,31 @@ void host_drain(Engine *e); /* at the end */
 
 /* Takes over what the journal had open. */
 int recover_load(Engine *e);
-/* After each new snapshot: resolve, adopt, autostart. */
+/* After each new snapshot: resolve, adopt, then boot_step(). */
 void recover_step(Engine *e);
+/* Also what was tried in vain before. */
+void recover_now(Engine *e);
 /* What was interrupted is done, undone, or waits for the kernel; or the host cannot be looked at. */
 void recover_ready(Engine *e);
 /* An operation whose outcome is not known: @text is taken over. */
 int recover_add(Engine *e, const Op *op, char *text);
-/* Whether there are host masks that we are to keep, and the host has others. */
-bool recover_masks_differ(const Engine *e);
-/* The host masks are as we are to keep them. */
-void recover_masks_are_set(Engine *e);
 void recover_free(Engine *e);
 /* The largest matrix that may be found of an interrupted operation, if that can be read safely. */
 bool recover_vouch(const Intent *i, ApMatrix *ret);
+
+/* ---- engine_boot.c ---- */
+
+/* Starts what is to be started on this host, when that has become possible. */
+void boot_step(Engine *e);
+/* Whether there are host masks that we are to keep, and the host has others. */
+bool boot_masks_differ(const Engine *e);
+/* The host masks are as we are to keep them. */
+void boot_masks_are_set(Engine *e);
+void boot_free(Engine *e);
+
+/* ---- engine_heal.c ---- */
+
+void heal_free(Engine *e);
 
 /* ---- engine_guest.c ---- */
 

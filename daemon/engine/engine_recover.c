@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* What was under way when the daemon died or the kernel did not answer; what runs already; what is to
- * run. recover_step() is run after each new snapshot and only ever compares what is wanted with what is
- * there. */
+/* What was under way when the daemon died or the kernel did not answer, and what runs already. recover_step() is run
+ * after each new snapshot and only ever compares what is wanted with what is there. */
 
 #include <errno.h>
 #include <inttypes.h>
@@ -13,8 +12,6 @@
 #include "base/log.h"
 #include "core/reconcile.h"
 #include "engine/engine_internal.h"
-
-#define BEGUN_PER_TURN 128 /* operations: about 2 ms */
 
 /* ---- intents of unknown outcome ---- */
 
@@ -136,26 +133,6 @@ static void drop_unresolved(Engine *e, size_t i) {
         state_emit_manager(e);
 }
 
-struct Healing {
-        Engine *engine;
-        engine_reconciled_t done;
-        void *userdata;
-        EngineHealed *healed;
-        char **texts;
-        size_t n, waiting, allocated;
-        sd_event_source *source;
-        Uuid next; /* the matrix at which it goes on */
-        char (*names)[STORE_NAME_MAX + 1];
-};
-
-static void healing_free(Healing *h) {
-        sd_event_source_disable_unref(h->source);
-        strv_free(h->texts);
-        free(h->healed);
-        free(h->names);
-        free(h);
-}
-
 struct Resolving {
         Engine *engine;
         size_t n;
@@ -173,11 +150,8 @@ void recover_free(Engine *e) {
                 free(e->unresolved[i].text);
         }
         free(e->unresolved);
-        if (e->healing)
-                healing_free(e->healing);
         if (e->resolving)
                 resolving_free(e->resolving);
-        e->autostart_source = sd_event_source_disable_unref(e->autostart_source);
 }
 
 int recover_load(Engine *e) {
@@ -454,190 +428,6 @@ static void adopt(Engine *e) {
         }
 }
 
-/* ---- autostart ---- */
-
-static void settle(Engine *e) {
-        if (e->settled)
-                return;
-        e->settled = true;
-        state_emit_manager(e);
-        guests_settled(e);
-}
-
-static void on_autostarted(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
-        Engine *e = userdata;
-        Matrix *m = state_find(e, uuid);
-        const char *why = refusal ? refusal->text : text_error(r);
-
-        e->n_autostarting--;
-        if (m && r == 0)
-                log_info("Matrix '%s' is started", m->rec.name);
-        else if (m && (!m->autostart_error || strcmp(m->autostart_error, why) != 0)) {
-                log_full(LOG_WARNING, LOG_ID_AUTOSTART, m->rec.name,
-                         "Cannot start matrix '%s' automatically, trying again when the host changes: %s",
-                         m->rec.name, why);
-                free(m->autostart_error);
-                m->autostart_error = strdup(why);
-                state_show(e, m);
-        }
-        if (e->n_autostarting == 0)
-                settle(e);
-}
-
-static const EngineCaller own_caller = {}; /* not counted */
-
-static int on_autostart(sd_event_source *source, void *userdata) {
-        Engine *e = userdata;
-        size_t i = state_place(e, e->autostart_next);
-
-        for (unsigned n = 0; i < e->n_matrices && n < BEGUN_PER_TURN; i++) {
-                Matrix *m = e->by_uuid[i];
-                Op *op;
-
-                if (m->mark != MARK_PENDING || m->op || m->unresolved)
-                        continue;
-                op = op_new(INTENT_START, m->rec.uuid, &own_caller, on_autostarted, e);
-                if (!op)
-                        continue;
-                op->pending = true;
-                e->n_autostarting++;
-                n++;
-                op_begin(e, op);
-        }
-
-        if (i < e->n_matrices) {
-                e->autostart_next = e->by_uuid[i]->rec.uuid;
-                return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
-        }
-        e->autostart_source = sd_event_source_disable_unref(e->autostart_source);
-        if (--e->n_autostarting == 0)
-                settle(e);
-        return 0;
-}
-
-/* Each is tried when the host has become such that it may succeed; what fails is tried again after the
- * next change. */
-static void autostart(Engine *e) {
-        int r;
-
-        e->autostart_next = (Uuid) {};
-        r = sd_event_add_defer(e->event, &e->autostart_source, on_autostart, e);
-        if (r >= 0)
-                e->n_autostarting++;
-        else
-                log_error("Cannot start matrices automatically: %s", strerror(-r));
-}
-
-bool recover_masks_differ(const Engine *e) {
-        return e->loaded.keep_masks && e->snapshot->ap &&
-               (!ap_mask_equal(&e->loaded.apmask, &e->snapshot->apmask) ||
-                !ap_mask_equal(&e->loaded.aqmask, &e->snapshot->aqmask));
-}
-
-static void on_boot_masks(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
-        Engine *e = userdata;
-
-        if (r != 0)
-                log_warning(
-                        "Cannot set the host masks that we are to keep, trying again when the host changes: %s",
-                        refusal ? refusal->text : text_error(r));
-        e->n_autostarting--;
-        autostart(e);
-}
-
-/* The masks first, then all that is to start. */
-static void start_pending(Engine *e) {
-        Refusal refusal = {};
-
-        if (e->masks_pending && !recover_masks_differ(e))
-                recover_masks_are_set(e);
-        if (e->masks_pending) {
-                e->n_autostarting++;
-                if (engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller,
-                                          on_boot_masks, e, &refusal) == 0)
-                        return;
-                e->n_autostarting--;
-                refusal_clear(&refusal);
-        }
-        autostart(e);
-}
-
-void recover_masks_are_set(Engine *e) {
-        if (!e->masks_pending)
-                return;
-        e->masks_pending = false;
-        op_commit_mark(e, (Uuid) {}, MARK_NONE);
-}
-
-typedef struct BootJob {
-        Work work;
-        Engine *engine;
-        int marks_fd;
-        bool masks;
-        size_t n;
-        Uuid pending[];
-} BootJob;
-
-static int boot_run(Work *w) {
-        const BootJob *job = CONTAINER_OF(w, BootJob, work);
-        int r = 0;
-
-        for (size_t i = 0; i < job->n && r >= 0; i++)
-                r = marks_set(job->marks_fd, job->pending[i], MARK_PENDING);
-        if (r >= 0 && job->masks)
-                r = marks_set(job->marks_fd, (Uuid) {}, MARK_PENDING);
-        return r < 0 ? r : marks_set_booted(job->marks_fd);
-}
-
-static void boot_ended(Work *w, int r) {
-        BootJob *job = CONTAINER_OF(w, BootJob, work);
-        Engine *e = job->engine;
-
-        free(job);
-        e->n_autostarting--;
-        if (r < 0)
-                log_error("Cannot write marks below the runtime directory: %s", strerror(-r));
-        if (!e->closing)
-                start_pending(e);
-}
-
-/* Once a boot: what is to be done goes on a list that a crash leaves as it is. What is defined from now on is not on
- * it. */
-static void boot(Engine *e) {
-        BootJob *job;
-
-        e->boot_done = true;
-        if (marks_is_booted(e->marks_fd) != 0)
-                return start_pending(e);
-
-        job = calloc(1, sizeof *job + e->n_matrices * sizeof *job->pending);
-        if (!job) {
-                log_error("Out of memory, starting nothing automatically");
-                return settle(e);
-        }
-        job->work = (Work) { .run = boot_run, .done = boot_ended };
-        job->engine = e;
-        job->marks_fd = e->marks_fd;
-        job->masks = e->masks_pending = recover_masks_differ(e);
-        for (size_t i = 0; i < e->n_matrices; i++) {
-                Matrix *m = e->by_uuid[i];
-
-                if (!m->rec.autostart || m->mark != MARK_NONE || !m->visible)
-                        continue;
-                m->mark = MARK_PENDING;
-                job->pending[job->n++] = m->rec.uuid;
-                op_commit_mark(e, m->rec.uuid, MARK_PENDING); /* after what recovery has still to write */
-        }
-
-        e->n_autostarting++;
-        if (worker_submit(e->worker, &job->work) < 0)
-                boot_ended(&job->work, -EBUSY);
-}
-
-static bool is_bound(const Snapshot *s) {
-        return s->ap && s->vfio_ap && s->bindings_complete;
-}
-
 /* Whether each interrupted operation has been looked at: what is still open then waits for the kernel. */
 static bool is_recovered(const Engine *e) {
         for (size_t i = 0; i < e->n_unresolved; i++)
@@ -653,12 +443,22 @@ void recover_ready(Engine *e) {
                 cb(e->ready_userdata);
 }
 
+static void try_again(Engine *e) {
+        for (size_t i = 0; i < e->n_unresolved; i++)
+                e->unresolved[i].tried = false;
+}
+
+void recover_now(Engine *e) {
+        try_again(e);
+        resolve_all(e);
+}
+
 void recover_step(Engine *e) {
         if (e->closing || e->resting || e->scan_error < 0)
                 return;
 
-        for (size_t i = 0; i < e->n_unresolved && e->host_differs; i++)
-                e->unresolved[i].tried = false;
+        if (e->host_differs)
+                try_again(e);
         e->start_wanted |= e->host_differs;
         e->host_differs = false; /* each change is one reason to try again */
         resolve_all(e);
@@ -667,156 +467,5 @@ void recover_step(Engine *e) {
 
         adopt(e);
         recover_ready(e);
-        if (!is_bound(
-                    e->snapshot)) { /* a host without AP has nothing to wait for; one with it calls again */
-                if (!e->snapshot->ap)
-                        settle(e);
-                return;
-        }
-        if (!e->boot_done)
-                boot(e);
-        else if (e->n_autostarting > 0)
-                return; /* again when these have ended */
-        else if (e->start_wanted)
-                start_pending(e);
-        e->start_wanted = false;
-}
-
-/* ---- Reconcile() ---- */
-
-static void healing_end(Healing *h) {
-        for (size_t i = 0; i < h->n; i++) {
-                h->healed[i].name = h->names[i];
-                h->healed[i].what = h->texts[i];
-        }
-        h->engine->healing = NULL;
-        h->done(h->userdata, 0, NULL, h->healed, h->n);
-        healing_free(h);
-}
-
-static void healing_add(Healing *h, Uuid uuid, const char *name, const char *what, const char *why) {
-        if (h->n == h->allocated) /* as many as there could be were allocated */
-                return;
-        if (strv_addf(&h->texts, "%s%s%s", what, why ? ": " : "", why ?: "") < 0)
-                return;
-        h->healed[h->n].uuid = uuid;
-        (void) snprintf(h->names[h->n], sizeof h->names[h->n], "%s", name);
-        h->n++;
-}
-
-static void on_healed(void *userdata, int r, const Refusal *refusal, Uuid uuid) {
-        Healing *h = userdata;
-        const Matrix *m = state_find(h->engine, uuid);
-
-        healing_add(h, uuid,
-                    m                    ? m->rec.name
-                    : uuid_is_null(uuid) ? "host masks"
-                                         : "",
-                    r == 0 ? "healed" : "could not be healed",
-                    r == 0    ? NULL
-                    : refusal ? refusal->text
-                              : text_error(r));
-        if (--h->waiting == 0)
-                healing_end(h);
-}
-
-static void heal_matrix(Healing *h, Matrix *m) {
-        Engine *e = h->engine;
-        Op *op;
-
-        h->waiting++;
-        op = op_new(INTENT_HEAL, m->rec.uuid, &own_caller, on_healed, h);
-        if (!op)
-                return on_healed(h, -ENOMEM, NULL, m->rec.uuid);
-        op->fresh = true;
-        op_begin(e, op);
-}
-
-static int on_heal(sd_event_source *source, void *userdata) {
-        Healing *h = userdata;
-        Engine *e = h->engine;
-        size_t i = state_place(e, h->next), waiting = h->waiting;
-
-        for (; i < e->n_matrices && h->waiting < waiting + BEGUN_PER_TURN; i++) {
-                Matrix *m = e->by_uuid[i];
-                Wanted wanted = state_wanted(m);
-                Drift drift;
-
-                if (m->op || m->unresolved || !m->visible)
-                        continue;
-                wanted.started |= m->mark == MARK_PENDING;
-                drift = reconcile_one(&wanted, e->snapshot);
-                if (drift == DRIFT_LOST || drift == DRIFT_CHANGED)
-                        heal_matrix(h, m);
-                else if (drift == DRIFT_UNKNOWN)
-                        healing_add(h, m->rec.uuid, m->rec.name,
-                                    "cannot be compared: this kernel does not show its matrix safely", NULL);
-        }
-
-        if (i < e->n_matrices) {
-                h->next = e->by_uuid[i]->rec.uuid;
-                return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
-        }
-        if (--h->waiting == 0)
-                healing_end(h);
-        return 0;
-}
-
-static void heal_all(void *userdata, int r) {
-        Healing *h = userdata;
-        Engine *e = h->engine;
-        Refusal refusal = {};
-
-        h->waiting = 1; /* us */
-        if (r < 0)
-                healing_add(h, (Uuid) {}, "the host", "could not be scanned", text_error(r));
-
-        for (size_t i = 0; i < e->n_unresolved; i++)
-                e->unresolved[i].tried = false;
-        resolve_all(e);
-
-        if (r >= 0 && recover_masks_differ(e)) {
-                int k;
-
-                h->waiting++;
-                k = engine_set_host_masks(e, &e->loaded.apmask, &e->loaded.aqmask, &own_caller, on_healed, h,
-                                          &refusal);
-                if (k != 0)
-                        on_healed(h, k, k > 0 ? &refusal : NULL, (Uuid) {});
-                refusal_clear(&refusal);
-        }
-        if (r >= 0)
-                r = sd_event_add_defer(e->event, &h->source, on_heal, h);
-        if (r >= 0)
-                return;
-        if (--h->waiting == 0)
-                healing_end(h);
-}
-
-int engine_reconcile(Engine *e, const EngineCaller *c, engine_reconciled_t done, void *userdata,
-                     Refusal *reterr) {
-        Healing *h;
-        int r;
-
-        if (e->healing)
-                return refuse(reterr, VERDICT_BAD_STATE, 0, "another Reconcile is under way");
-
-        h = calloc(1, sizeof *h);
-        if (!h)
-                return -ENOMEM;
-        h->engine = e;
-        h->done = done;
-        h->userdata = userdata;
-        h->allocated = e->n_matrices + 2;
-        h->healed = calloc(h->allocated, sizeof *h->healed);
-        h->names = calloc(h->allocated, sizeof *h->names);
-        e->healing = h;
-        if (e->unquiet)
-                engine_rest(e);
-        r = h->healed && h->names ? engine_rescan(e, heal_all, h) : -ENOMEM;
-        if (r < 0) {
-                e->healing = NULL;
-                healing_free(h);
-        }
-        return MIN(r, 0);
+        boot_step(e);
 }
