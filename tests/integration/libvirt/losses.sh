@@ -25,7 +25,13 @@ is_down() {
 }
 should() {
         until_true 60 "$@" || {
-                { cat /run/log/guestcryptd; virsh list --all; ls /sys/bus/mdev/devices /run/guestcrypt/guests; } >&2
+                {
+                        cat /run/log/guestcryptd
+                        tail -n 20 /run/log/libvirtd /var/log/libvirt/libvirtd.log
+                        daemon_gone "$(cat /run/libvirtd.pid)" && echo "libvirtd has ended"
+                        virsh list --all
+                        ls /sys/bus/mdev/devices /run/guestcrypt/guests
+                } >&2 || true
                 die "not so: '$*'"
         }
 }
