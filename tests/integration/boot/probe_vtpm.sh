@@ -82,6 +82,11 @@ for unit in $swtpm $device; do
         grep -q 'CapEff:[[:space:]]*0000000000000000$' "/proc/$pid/status" || fail "$unit has capabilities"
         grep -q 'Seccomp:[[:space:]]*2$' "/proc/$pid/status" || fail "$unit: its system calls are not filtered"
 done
+# slice PID: how long the turns are that the scheduler gives it, in ns; nothing where the kernel does not tell
+slice() {
+        sed -n 's/^se\.slice  *:  *//p' "/proc/$1/sched" 2> /dev/null || :
+}
+[ -z "$(slice self)" ] || [ "$(slice "$(show "$device" MainPID)")" = 4000000 ] || fail "the device may not ask the scheduler for anything"
 [ "$(stat -c '%a %G' "/run/guestcrypt/tpm/$uuid/device.sock")" = '660 kvm' ] || fail "QEMU cannot connect"
 [ "$(stat -c '%a %G' "/run/guestcrypt/tpm/$uuid")" = '750 kvm' ] || fail "QEMU cannot get to it"
 [ "$(stat -c '%a %U' "/run/guestcrypt/tpm/$uuid/control.sock")" = '600 root' ] || fail "QEMU may reset the TPM"
