@@ -18,6 +18,7 @@
 
 #define FILES_US            (5 * UINT64_C(1000)) /* in one go: what is to be durable waits for them */
 #define FILES_AT_ONCE       8
+#define JOURNAL_PATIENCE    (size_t)(4 * STORE_JOURNAL_MAX)
 #define FILES_DELAY_US      (20 * UINT64_C(1000))
 #define FILES_PUT_OFF_MAX   250 /* times */
 #define LAZY_DELAY_US       (50 * UINT64_C(1000))
@@ -33,11 +34,11 @@ struct CommitJob {
         bool finals; /* among what it commits */
         bool marked; /* the operations' own marks were set, whatever came of the entries */
         bool anew; /* the first marks are all that there are to be, in a new directory; nothing begins without them */
-        bool booted;  /* ... with that one */
-        bool files;   /* only these, which are late: answers do not wait for them */
-        bool sync;    /* them, too */
-        bool more;    /* are late */
-        bool is_long; /* the journal */
+        bool booted; /* ... with that one */
+        bool files;  /* only these, which are late: answers do not wait for them */
+        bool sync;   /* them, too */
+        bool more;   /* are late */
+        size_t files_min, journal_size;
         StoreEntry *entries;
         size_t n_entries, allocated_entries;
         Mark *marks;
@@ -197,12 +198,14 @@ static int commit_run(Work *w) {
 
         if (job->files) {
                 uint64_t until = clock_now_us() + FILES_US;
+                size_t n = 0;
 
                 do {
                         job->more = store_write_files(job->store, FILES_AT_ONCE) > 0;
                         if (!job->more && job->sync)
                                 job->more = store_sync_files(job->store, FILES_AT_ONCE) > 0;
-                } while (job->more && clock_now_us() < until);
+                        n += FILES_AT_ONCE;
+                } while (job->more && (n < job->files_min || clock_now_us() < until));
                 return 0;
         }
 
@@ -222,7 +225,7 @@ static int commit_run(Work *w) {
                 r = store_checkpoint(job->store);
         if (r >= 0 && !job->marked)
                 job_set_own_marks(job);
-        job->is_long = store_is_long(job->store);
+        job->journal_size = store_journal_size(job->store);
         return r;
 }
 
@@ -252,10 +255,13 @@ static void marks_again(Engine *e, const CommitJob *job) {
         }
 }
 
-/* What the disk does after @job. While there is a checkpoint to be made, one step of it and what is to be answered take turns. */
+/* What the disk does after @job. While there is a checkpoint to be made, one step of it and what is to be answered take turns. Who changes
+ * more than files can be written, and does not stop, waits for them in the end: a step is as long as three commits then. */
 static void next(Engine *e, const CommitJob *job, bool stored) {
         if (!job->files) {
-                e->checkpointing = (e->checkpointing || job->is_long) && stored && !job->checkpoint;
+                e->checkpointing = (e->checkpointing || job->journal_size > STORE_JOURNAL_MAX) && stored &&
+                                   !job->checkpoint;
+                e->files_min = job->journal_size > JOURNAL_PATIENCE ? 3 * job->n_entries : 0;
                 if (e->checkpointing)
                         write_files(e);
         } else if (e->checkpointing && !job->more)
@@ -431,6 +437,7 @@ static void write_files(Engine *e) {
         job->store = e->store;
         job->files = true;
         job->sync = e->checkpointing;
+        job->files_min = e->files_min;
         commit_submit(e, job);
 }
 

@@ -176,6 +176,7 @@ struct Engine {
         bool files_since; /* there has been a commit since the timer was set */
         unsigned files_put_off;
         bool checkpointing; /* step by step, between what is answered */
+        size_t files_min;   /* so many in a step, however long they take */
         Op **executing;     /* the batch with the host */
         size_t n_executing;
         size_t n_ops; /* in flight */

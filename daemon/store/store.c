@@ -508,8 +508,8 @@ bool store_is_dirty(const Store *s) {
         return s->dirty || s->n_pending > 0 || s->masks_pending;
 }
 
-bool store_is_long(const Store *s) {
-        return s->journal_size > STORE_JOURNAL_MAX;
+size_t store_journal_size(const Store *s) {
+        return s->journal_size;
 }
 
 int store_checkpoint(Store *s) {

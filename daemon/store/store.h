@@ -150,8 +150,8 @@ int store_sync_files(Store *s, size_t max);
  * it never is, store_commit() does it at 16 times that length. With thousands of files it takes seconds, unless they are up to date. */
 #define STORE_JOURNAL_MAX (4 * 1024 * 1024)
 int store_checkpoint(Store *s);
-/* Whether the journal exceeds STORE_JOURNAL_MAX. */
-bool store_is_long(const Store *s);
+/* Bytes in the journal. */
+size_t store_journal_size(const Store *s);
 /* Whether a checkpoint has anything to do. */
 bool store_is_dirty(const Store *s);
 

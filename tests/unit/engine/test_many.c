@@ -179,6 +179,7 @@ static void test_changes_without_pause(void **state) {
                         assert_reply(&replies[i], 0, NULL, __FILE__, __LINE__);
                         grown |= journal_size(env) > STORE_JOURNAL_MAX + STORE_JOURNAL_MAX / 16;
                         shrunk |= grown && journal_size(env) < STORE_JOURNAL_MAX;
+                        assert_true(journal_size(env) < 8 * STORE_JOURNAL_MAX);
                 }
                 if (shrunk && round % 2 == 1)
                         shrunk = false; /* once more: all are to be started in the end */
