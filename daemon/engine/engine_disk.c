@@ -18,7 +18,7 @@
 
 #define FILES_US            (5 * UINT64_C(1000)) /* in one go: what is to be durable waits for them */
 #define FILES_AT_ONCE       8
-#define JOURNAL_PATIENCE    (size_t)(4 * STORE_JOURNAL_MAX)
+#define JOURNAL_PATIENCE    ((size_t) 4 * STORE_JOURNAL_MAX)
 #define FILES_DELAY_US      (20 * UINT64_C(1000))
 #define FILES_PUT_OFF_MAX   250 /* times */
 #define LAZY_DELAY_US       (50 * UINT64_C(1000))
