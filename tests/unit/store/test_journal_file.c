@@ -177,7 +177,7 @@ static void test_too_long_journal(void **state) {
                 assert_int_equal(commit_one(s, (StoreEntry) { .type = STORE_END, .op = op }), 0);
                 longest = MAX(longest, (size_t) size_of(d, "journal"));
         }
-        assert_in_range(longest, STORE_JOURNAL_LIMIT - 1000000, STORE_JOURNAL_LIMIT + 2000000);
+        assert_true(longest > STORE_JOURNAL_LIMIT - 1000000 && longest < STORE_JOURNAL_LIMIT + 2000000);
         assert_true((size_t) size_of(d, "journal") < longest / 2);
         assert_true(exists(d, "matrices/" U("01") ".xml"));
 }
