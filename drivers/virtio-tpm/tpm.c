@@ -21,6 +21,8 @@
 #define CONTROL_BAD_ORDINAL 0x0a
 #define CONTROL_IO_ERROR    0x1f
 
+#define NO_REPLY 0xff /* no result and no flags begin with it */
+
 /* What stands above is in the record before what stands below, at whatever instruction the process ends. */
 #define RECORD() __asm__ volatile("" ::: "memory")
 
@@ -194,6 +196,8 @@ static void step_begin(Tpm *t, TpmStep step) {
         RECORD();
         t->s->step = step;
         t->s->reply_size = 0;
+        memset(t->s->reply, NO_REPLY, sizeof t->s->reply);
+        RECORD();
         set_deadline(t, STEP_DEADLINE_NS);
         switch (step) {
         case TPM_CAPABILITY:
@@ -267,7 +271,6 @@ static void ctrl_answer(Tpm *t, uint32_t result) {
         case TPM_DATAFD:
                 if (result == CONTROL_IO_ERROR && t->s->retries < DATAFD_RETRIES) {
                         t->s->retries++;
-                        t->s->reply_size = 0;
                         t->timer.at = loop_now() +
                                       DATAFD_RETRY_NS; /* the deadline of before still stands in the state */
                         t->s->deadline = 0;
@@ -295,13 +298,25 @@ static void ctrl_answer(Tpm *t, uint32_t result) {
                 step_next(t, step_after(t));
 }
 
+/* Looks at what has come of a reply. */
+static void ctrl_received(Tpm *t, uint32_t want) {
+        bool whole = t->s->reply_size == want;
+
+        /* an error comes without the rest */
+        if (t->s->step != TPM_CAPABILITY && t->s->reply_size >= 4 &&
+            (whole || codec_get32(t->s->reply) != 0))
+                ctrl_answer(t, codec_get32(t->s->reply));
+        else if (t->s->step == TPM_CAPABILITY && whole)
+                ctrl_answer(t, 0);
+}
+
 static void on_ctrl(void *userdata, uint32_t events) {
         Tpm *t = userdata;
         uint32_t want = t->s->step < TPM_STARTUP ? controls[t->s->step].reply_size : 0;
         size_t due = want > t->s->reply_size ? want - t->s->reply_size : 0;
         ssize_t n;
 
-        /* one byte more than is due: anything beyond is not for us to understand */
+        /* one byte more than is due: anything beyond is not for us to understand; and into the record at once, as responses are */
         n = recv(t->ctrl_fd, t->s->reply + t->s->reply_size,
                  MIN(due + 1, sizeof t->s->reply - t->s->reply_size), MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -322,13 +337,7 @@ static void on_ctrl(void *userdata, uint32_t events) {
                         fail(t, "swtpm sent more than an answer on its control channel");
                 return;
         }
-
-        /* an error comes without the rest */
-        if (t->s->step != TPM_CAPABILITY && t->s->reply_size >= 4 &&
-            (t->s->reply_size == want || codec_get32(t->s->reply) != 0))
-                ctrl_answer(t, codec_get32(t->s->reply));
-        else if (t->s->step == TPM_CAPABILITY && t->s->reply_size == want)
-                ctrl_answer(t, 0);
+        ctrl_received(t, want);
 }
 
 static void response_done(Tpm *t) {
@@ -461,6 +470,15 @@ static bool response_waits(TpmState *s) {
         return s->response_size == (uint32_t) size;
 }
 
+/* The same for a reply on the control channel. */
+static bool reply_waits(TpmState *s) {
+        if (s->step < TPM_CAPABILITY || s->step >= TPM_STARTUP || s->reply[0] == NO_REPLY)
+                return false;
+        if (s->reply_size == 0)
+                s->reply_size = controls[s->step].reply_size;
+        return true;
+}
+
 static bool is_socket(int fd) {
         struct stat st;
 
@@ -517,6 +535,8 @@ int tpm_connect(Tpm *t, int ctrl_fd, int data_fd, bool resume) {
                 t->timer.at = loop_now(); /* it was to be tried again */
         else if (t->s->step > TPM_OFF && t->s->step < TPM_READY && !t->s->sent)
                 step_begin(t, t->s->step); /* the process before us did not come to it */
+        else if (reply_waits(t->s))
+                ctrl_received(t, controls[t->s->step].reply_size);
         else if (response_waits(t->s))
                 response_done(t); /* perhaps once more: who is not waiting will not listen */
         return 0;

@@ -256,6 +256,27 @@ static void test_killed_before_sending(void **state) {
         process_stop(&process);
 }
 
+/* Just after one of swtpm's replies to what switches the TPM on, before anything was made of it. */
+static void test_killed_at_replies(void **state) {
+        static const char *const replies[] = { "1", "2", "3", "4" };
+        uint8_t response[4096];
+
+        if (SANITIZED || !process_traceable())
+                skip();
+        for (unsigned i = 0; i < sizeof replies / sizeof *replies; i++) {
+                assert_int_equal(setenv("FDSTORE_KILL_REPLY", replies[i], 1), 0);
+                process_start(&process, program, fdstore, false, NULL);
+                assert_int_equal(unsetenv("FDSTORE_KILL_REPLY"), 0);
+                assert_int_equal(vmm_start(&process.vmm), 0);
+                assert_int_equal(run(get_random, sizeof get_random, response), 28);
+                assert_int_equal(codec_code(response), 0);
+                while (process_ready(&process, 0))
+                        ;
+                assert_int_equal(process.n_killed, 1);
+                process_stop(&process);
+        }
+}
+
 static void test_swtpm_killed(void **state) {
         uint8_t response[4096];
 
@@ -369,6 +390,7 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_teardown(test_vfio_killed_at_calls, teardown),
                 cmocka_unit_test_teardown(test_vhost_killed_at_calls, teardown),
                 cmocka_unit_test_teardown(test_killed_before_sending, teardown),
+                cmocka_unit_test_teardown(test_killed_at_replies, teardown),
                 cmocka_unit_test_teardown(test_swtpm_killed, teardown),
                 cmocka_unit_test_teardown(test_manager_hangs, teardown),
                 cmocka_unit_test_teardown(test_idle, teardown),

@@ -10,7 +10,8 @@
  * With $FDSTORE_KILL_WITHIN=N it traces COMMAND and kills it each time after up to N times that it entered or left a system call, the first
  * one's counted from READY=1 on; and prints "killed NUMBER-OF-THE-CALL". It does so before anything that may be seen by others is done, or
  * after it was noted; what nobody can tell is left out: whether a command that is about to be sent was sent, and whether an answer was.
- * With $FDSTORE_KILL_COMMAND=N it kills it there, once, before the Nth command. */
+ * With $FDSTORE_KILL_COMMAND=N it kills it there, once, before the Nth command; with $FDSTORE_KILL_REPLY=N just after it received swtpm's
+ * Nth reply on the control channel. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -47,9 +48,10 @@ static char notify_name[128];
 
 /* What is traced. */
 static struct {
-        unsigned within, at, n, seed, commands;
-        bool wanted, counts, inside, is_command, is_answer;
+        unsigned within, at, n, seed, commands, replies;
+        bool wanted, counts, inside, is_command, is_answer, is_reply;
         long call;
+        uint64_t fd, control_fd; /* the call's, and that of the control channel */
 } trace;
 
 static void die(const char *what) {
@@ -166,26 +168,61 @@ static pid_t spawn(char **argv, const sigset_t *set) {
         return -1;
 }
 
-/* It enters or leaves a system call: which, and whether that sends a command to the TPM, or an answer to the VMM. */
+static void peek(pid_t child, uint64_t address, void *to, size_t size) {
+        for (size_t i = 0; i < size; i += sizeof(long)) {
+                long word = ptrace(PTRACE_PEEKDATA, child, address + i, NULL);
+
+                memcpy((char *) to + i, &word, sizeof word);
+        }
+}
+
+/* Each control command begins with a number below 256, the first byte of a message to the service manager is a letter. */
+static bool is_control(pid_t child, uint64_t header) {
+        uint8_t bytes[sizeof(long)];
+        struct msghdr m;
+        struct iovec iov;
+
+        peek(child, header, &m, sizeof m);
+        peek(child, (uint64_t) (uintptr_t) m.msg_iov, &iov, sizeof iov);
+        peek(child, (uint64_t) (uintptr_t) iov.iov_base, bytes, sizeof bytes);
+        return bytes[0] == 0 && bytes[1] == 0 && bytes[2] == 0;
+}
+
+/* It enters or leaves a system call: which, and whether that sends a command to the TPM, or an answer to the VMM, or received a reply. */
 static void look(pid_t child) {
         struct __ptrace_syscall_info info = {};
         uint8_t bytes[sizeof(long)];
-        long word;
 
         if (ptrace(PTRACE_GET_SYSCALL_INFO, child, sizeof info, &info) < 0)
                 die("ptrace");
         trace.inside = info.op == PTRACE_SYSCALL_INFO_ENTRY;
-        if (!trace.inside)
+        if (!trace.inside) {
+                trace.is_reply =
+                        trace.call == SYS_recvfrom && trace.fd == trace.control_fd && info.exit.rval > 0;
                 return;
+        }
 
         trace.call = (long) info.entry.nr;
-        trace.is_command = trace.is_answer = false;
-        if (trace.call == SYS_sendto) {
-                word = ptrace(PTRACE_PEEKDATA, child, info.entry.args[1], NULL);
-                memcpy(bytes, &word, sizeof word);
+        trace.fd = info.entry.args[0];
+        trace.is_command = trace.is_answer = trace.is_reply = false;
+        if (trace.call == SYS_sendmsg && is_control(child, info.entry.args[1])) {
+                trace.is_command = true;
+                trace.control_fd = trace.fd;
+        } else if (trace.call == SYS_sendto) {
+                peek(child, info.entry.args[1], bytes, sizeof bytes);
                 trace.is_command = bytes[0] == 0x80 && bytes[1] > 0 && bytes[2] == 0 && bytes[3] == 0;
                 trace.is_answer = !trace.is_command;
         }
+}
+
+/* Whether it is to be killed where it has stopped. */
+static bool is_due(void) {
+        if (trace.commands > 0)
+                return trace.inside && trace.is_command && trace.call == SYS_sendto && --trace.commands == 0;
+        if (trace.replies > 0)
+                return trace.is_reply && --trace.replies == 0;
+        return trace.within > 0 && trace.n >= trace.at &&
+               !(trace.inside ? trace.is_command : trace.is_answer);
 }
 
 /* It has stopped: goes on, or is killed. */
@@ -200,9 +237,7 @@ static void step(pid_t child, int sig) {
                 sig = 0;
                 look(child);
                 trace.n += trace.counts;
-                if (trace.commands > 0 ? trace.inside && trace.is_command && --trace.commands == 0
-                                       : trace.within > 0 && trace.n >= trace.at &&
-                                                 !(trace.inside ? trace.is_command : trace.is_answer)) {
+                if (is_due()) {
                         (void) printf("killed %ld\n", trace.call);
                         (void) fflush(stdout);
                         (void) kill(child, SIGKILL);
@@ -213,7 +248,8 @@ static void step(pid_t child, int sig) {
 }
 
 int main(int argc, char **argv) {
-        const char *within = getenv("FDSTORE_KILL_WITHIN"), *commands = getenv("FDSTORE_KILL_COMMAND");
+        const char *within = getenv("FDSTORE_KILL_WITHIN"), *commands = getenv("FDSTORE_KILL_COMMAND"),
+                   *replies = getenv("FDSTORE_KILL_REPLY");
         int signal_fd, status = 0;
         sigset_t set;
         pid_t child;
@@ -232,7 +268,8 @@ int main(int argc, char **argv) {
         (void) sigprocmask(SIG_BLOCK, &set, NULL);
         trace.within = within ? (unsigned) strtoul(within, NULL, 10) : 0;
         trace.commands = commands ? (unsigned) strtoul(commands, NULL, 10) : 0;
-        trace.wanted = within || commands;
+        trace.replies = replies ? (unsigned) strtoul(replies, NULL, 10) : 0;
+        trace.wanted = within || commands || replies;
         signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
         if (signal_fd < 0)
                 die("signalfd");
