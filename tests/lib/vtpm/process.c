@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -29,6 +30,7 @@
         } while (0)
 
 #define ARGUMENTS_MAX 16
+#define STATE         "tpm2-00.permall" /* of a swtpm, in its directory */
 
 static void give_up(const char *why) {
         (void) fprintf(stderr, "%s\n", why);
@@ -72,6 +74,28 @@ static pid_t spawn(char **argv, const int keep[2], int output) {
         _exit(127);
 }
 
+static const Process *twin; /* whose keys TPMs have */
+
+/* The state of @twin's TPM, which has been initialized, for a TPM that has not been started. */
+static void copy_state(const Process *p) {
+        char from[128], to[128];
+        struct stat status;
+        int in, out;
+
+        (void) snprintf(from, sizeof from, "%s/" STATE, twin->directory);
+        (void) snprintf(to, sizeof to, "%s/" STATE, p->directory);
+        in = open(from, O_RDONLY | O_CLOEXEC);
+        out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        CHECK(in >= 0 && out >= 0 && fstat(in, &status) == 0);
+        CHECK(sendfile(out, in, NULL, (size_t) status.st_size) == status.st_size);
+        (void) close(in);
+        (void) close(out);
+}
+
+void process_same_keys(const Process *p) {
+        twin = p;
+}
+
 /* Returns our end of its control channel. */
 static int start_swtpm(Process *p) {
         char state[128], ctrl[64];
@@ -87,6 +111,8 @@ static int start_swtpm(Process *p) {
 
         (void) snprintf(p->directory, sizeof p->directory, "/tmp/guestcrypt-vtpm-XXXXXX");
         CHECK(mkdtemp(p->directory));
+        if (twin)
+                copy_state(p);
         pair(fds);
         (void) snprintf(state, sizeof state, "dir=%s", p->directory);
         (void) snprintf(ctrl, sizeof ctrl, "type=unixio,clientfd=%d", fds[1]);
