@@ -186,15 +186,9 @@ static void run(Tpm *t, unsigned command) {
         }
 }
 
-static unsigned runs(unsigned count, unsigned command) {
-        unsigned n = count / tpms[0].commands[command].rarely;
-
-        return n > 0 ? n : 1;
-}
-
 static void measure_time(unsigned count) {
         for (unsigned c = 0; c < COMMANDS; c++) {
-                unsigned round_size = runs(count / ROUNDS, c), n = 0;
+                unsigned round_size = count / ROUNDS, n = 0;
 
                 for (unsigned round = 0; round < ROUNDS; round++, n += round_size)
                         for (unsigned t = 0; t < n_tpms; t++)
@@ -259,15 +253,14 @@ static void measure_count(unsigned count) {
         watch_doorbells();
         for (unsigned t = 0; t < n_tpms; t++)
                 for (unsigned c = 0; c < COMMANDS; c++) {
-                        unsigned n = runs(count, c);
                         unsigned long interrupted = interrupts(&tpms[t]), rung = doorbells();
 
                         outb(MARK_BEGIN, PORT);
-                        for (unsigned k = 0; k < n; k++)
+                        for (unsigned k = 0; k < count; k++)
                                 run(&tpms[t], c);
                         outb(MARK_END, PORT);
                         (void) printf("COUNT %s %s %u %lu %lu\n", tpms[t].driver, tpms[t].commands[c].name,
-                                      tpms[t].cannot[c] ? 0 : n, interrupts(&tpms[t]) - interrupted,
+                                      tpms[t].cannot[c] ? 0 : count, interrupts(&tpms[t]) - interrupted,
                                       doorbells() - rung);
                 }
 }

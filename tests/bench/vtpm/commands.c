@@ -19,7 +19,7 @@ static void put(Command *c, unsigned bytes, uint32_t value) {
 }
 
 static void begin(Command *c, const char *name, unsigned tag, uint32_t code) {
-        *c = (Command) { .name = name, .rarely = 1 };
+        *c = (Command) { .name = name };
         put(c, 2, tag);
         put(c, 4, 0);
         put(c, 4, code);
@@ -73,9 +73,8 @@ static void make_context_save(Command *c, uint32_t handle) {
         end(c);
 }
 
-static void make_sign(Command *c, const char *name, uint32_t handle, unsigned rarely) {
+static void make_sign(Command *c, const char *name, uint32_t handle) {
         begin(c, name, SESSIONS, 0x15d);
-        c->rarely = rarely;
         put(c, 4, handle);
         put_password(c);
         put(c, 2, 32); /* a digest */
@@ -171,8 +170,8 @@ int commands_make(Command commands[COMMANDS], command_exchange_t exchange, void 
         make_hash(&commands[COMMAND_LONG], "3968-bytes", 1024, COMMAND_MAX - 128);
         make_hash(&commands[COMMAND_LONGEST], "4096-bytes", 1024, COMMAND_MAX);
         commands[COMMAND_LONG].code = commands[COMMAND_LONGEST].code = RC_SIZE;
-        make_sign(&commands[COMMAND_SIGN_ECC], "Sign(P-256)", ecc, 2);
-        make_sign(&commands[COMMAND_SIGN_RSA], "Sign(RSA-2048)", rsa, 5);
+        make_sign(&commands[COMMAND_SIGN_ECC], "Sign(P-256)", ecc);
+        make_sign(&commands[COMMAND_SIGN_RSA], "Sign(RSA-2048)", rsa);
         return 0;
 }
 

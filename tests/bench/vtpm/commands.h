@@ -22,7 +22,6 @@ enum {
 
 typedef struct Command {
         const char *name; /* without blanks */
-        unsigned rarely;  /* it is run so many times less often than the others, since it takes longer */
         uint32_t code;    /* of the response that is right */
         size_t size;
         uint8_t bytes[COMMAND_MAX];
