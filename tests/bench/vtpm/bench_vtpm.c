@@ -10,8 +10,8 @@
  *
  * Rounds of all paths alternate, so that a busy machine is busy for all of them. Half of the rounds count: those that took least on
  * all paths together; in the others the machine had other work. (Chosen by one path, they would be those in which chance was with it.)
- * All TPMs have the same keys and no process a random place in memory: one key signs up to 16 us faster than another, and one swtpm
- * than the next up to 40. Microseconds: medians, and below them the value that a tenth of the commands stay below. */
+ * All TPMs have the same keys and no process a random place in memory: one RSA key signs up to 16 us faster than another, and one swtpm
+ * at times more than 40 than the next. Microseconds: medians, and below them the value that a tenth of the commands stay below. */
 
 #include <endian.h>
 #include <errno.h>

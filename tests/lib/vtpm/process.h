@@ -47,7 +47,7 @@ void process_tell(Process *p);
 /* An end of a connection to swtpm's data channel without a device, for comparison: @p has only ->swtpm then. */
 int process_straight(Process *p);
 
-/* TPMs that are started from now on have the keys of @p's, which stays; NULL: each has its own. */
+/* TPMs that are started from now on have the keys of @p's, which is ready and stays; NULL, as at first: each has its own. */
 void process_same_keys(const Process *p);
 
 /* A number from /proc/PID/status of the device. */
