@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "drivers/virtio-tpm/codec.h"
 #include "drivers/virtio-tpm/report.h"
+#include "drivers/virtio-tpm/turn.h"
 
 /* What stands above is in the record before what stands below, at whatever instruction the process ends. */
 #define RECORD() __asm__ volatile("" ::: "memory")
@@ -239,13 +240,16 @@ static void on_more(void *userdata) {
 
 static void on_response(void *userdata, const uint8_t *response, size_t size) {
         Device *d = userdata;
+        uint64_t took;
 
         if (d->s->phase != DEVICE_SENT)
                 return;
 
-        count_latency(&d->s->counters, loop_now() - d->s->since);
+        took = loop_now() - d->s->since;
+        count_latency(&d->s->counters, took);
         respond(d, response, size);
         device_kick(d);
+        turn_over(took);
 }
 
 static void on_ready(void *userdata) {

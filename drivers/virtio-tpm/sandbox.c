@@ -106,6 +106,7 @@ static int filter(void) {
                 SCMP_SYS(accept4),
                 SCMP_SYS(getsockopt),
                 SCMP_SYS(read),
+                SCMP_SYS(pread64),
                 SCMP_SYS(write),
                 SCMP_SYS(close),
                 /* whose machine it is */
@@ -142,6 +143,11 @@ static int filter(void) {
         if (r >= 0)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
                                      SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH));
+        /* of ourselves alone */
+        if (r >= 0)
+                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sched_getattr), 1, SCMP_A0(SCMP_CMP_EQ, 0));
+        if (r >= 0)
+                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sched_setattr), 1, SCMP_A0(SCMP_CMP_EQ, 0));
         if (r >= 0)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 1,
                                      SCMP_A0(SCMP_CMP_EQ, AF_UNIX));

@@ -87,6 +87,11 @@ slice() {
         sed -n 's/^se\.slice  *:  *//p' "/proc/$1/sched" 2> /dev/null || :
 }
 [ -z "$(slice self)" ] || [ "$(slice "$(show "$device" MainPID)")" = 4000000 ] || fail "the device may not ask the scheduler for anything"
+# policy PID: as in sched(7); 3 is SCHED_BATCH
+policy() {
+        sed 's/.*) //' "/proc/$1/stat" | cut -d ' ' -f 39
+}
+[ ! -e /proc/self/schedstat ] || [ "$(policy "$(show "$device" MainPID)")" = 3 ] || fail "the device interrupts who rings"
 [ "$(stat -c '%a %G' "/run/guestcrypt/tpm/$uuid/device.sock")" = '660 kvm' ] || fail "QEMU cannot connect"
 [ "$(stat -c '%a %G' "/run/guestcrypt/tpm/$uuid")" = '750 kvm' ] || fail "QEMU cannot get to it"
 [ "$(stat -c '%a %U' "/run/guestcrypt/tpm/$uuid/control.sock")" = '600 root' ] || fail "QEMU may reset the TPM"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The real device process with the real swtpm: usage: test_process GUESTCRYPT-TPM FDSTORE [TEST] */
 
+#include <linux/sched.h>
 #include <linux/sched/types.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -25,7 +26,9 @@
 #define KILLS      300
 #define KILL_WITHIN \
         "600" /* times that it enters or leaves a system call: those of a start and of one round */
-#define TRIES_MAX 20
+#define TRIES_MAX      20
+#define COMMANDS_MAX   20000
+#define PROCESSORS_MAX 8192
 
 #if defined __SANITIZE_ADDRESS__
 #define SANITIZED 1
@@ -365,18 +368,91 @@ static void test_idle(void **state) {
         process_stop(&process);
 }
 
+/* Whether the kernel tells how long somebody waits for a processor. */
+static bool tells_waiting(void) {
+        FILE *f = fopen("/proc/thread-self/schedstat", "re");
+        bool tells;
+
+        if (!f)
+                return false;
+        tells = fgetc(f) != '0';
+        assert_int_equal(fclose(f), 0);
+        return tells;
+}
+
+static struct sched_attr attributes(pid_t pid) {
+        struct sched_attr attr = {};
+
+        assert_int_equal(syscall(SYS_sched_getattr, pid, &attr, sizeof attr, 0), 0);
+        return attr;
+}
+
 /* Whoever rings the doorbell is not interrupted by what it wakes. */
 static void test_turn(void **state) {
-        struct sched_attr own, attr;
+        struct sched_attr own = attributes(0), attr;
 
-        assert_int_equal(syscall(SYS_sched_getattr, 0, &own, sizeof own, 0), 0);
-        if (own.sched_runtime == 0)
-                skip(); /* before Linux 6.12 */
         start(false, NULL);
-        assert_int_equal(syscall(SYS_sched_getattr, process.device, &attr, sizeof attr, 0), 0);
-        assert_int_equal(attr.sched_policy, own.sched_policy);
+        attr = attributes(process.device);
+        assert_int_equal(attr.sched_policy, tells_waiting() ? SCHED_BATCH : SCHED_NORMAL);
         assert_int_equal(attr.sched_nice, own.sched_nice);
-        assert_int_equal(attr.sched_runtime, 4000000);
+        if (own.sched_runtime > 0) /* Linux 6.12 and later */
+                assert_int_equal(attr.sched_runtime, 4000000);
+        process_stop(&process);
+}
+
+static void set_policy(uint32_t policy) {
+        struct sched_attr attr = attributes(0);
+
+        attr.size = sizeof attr;
+        attr.sched_policy = policy;
+        assert_int_equal(syscall(SYS_sched_setattr, 0, &attr, 0), 0);
+}
+
+static void nothing(void *userdata) {
+}
+
+/* A guest that computes while it waits has the device wait for the scheduler's next tick on the only processor: that is not for long. */
+static void test_turn_lost(void **state) {
+        unsigned long all[PROCESSORS_MAX / 64] = {}, one[PROCESSORS_MAX / 64] = {};
+        uint8_t response[4096];
+        unsigned processor;
+
+        if (!tells_waiting())
+                skip();
+        start(false, NULL);
+        assert_true(syscall(SYS_sched_getaffinity, 0, sizeof all, all) > 0);
+        assert_int_equal(syscall(SYS_getcpu, &processor, NULL, NULL), 0);
+        one[processor / 64] = 1UL << processor % 64;
+        assert_int_equal(syscall(SYS_sched_setaffinity, 0, sizeof one, one), 0);
+        assert_int_equal(syscall(SYS_sched_setaffinity, process.device, sizeof one, one), 0);
+
+        process.vmm.pump = nothing;
+        for (unsigned i = 0; attributes(process.device).sched_policy == SCHED_BATCH; i++) {
+                assert_true(i < COMMANDS_MAX);
+                assert_int_equal(run(get_random, sizeof get_random, response), 28);
+        }
+        assert_int_equal(attributes(process.device).sched_policy, SCHED_NORMAL);
+
+        /* it computes no longer */
+        process.vmm.pump = NULL;
+        for (unsigned i = 0; attributes(process.device).sched_policy == SCHED_NORMAL; i++) {
+                assert_true(i < COMMANDS_MAX);
+                assert_int_equal(run(get_random, sizeof get_random, response), 28);
+        }
+        assert_int_equal(attributes(process.device).sched_policy, SCHED_BATCH);
+        assert_int_equal(syscall(SYS_sched_setaffinity, 0, sizeof all, all), 0);
+        process_stop(&process);
+}
+
+/* What an administrator has chosen stays. */
+static void test_turn_chosen(void **state) {
+        uint64_t runtime = attributes(0).sched_runtime;
+
+        set_policy(SCHED_BATCH);
+        start(false, NULL);
+        set_policy(SCHED_NORMAL);
+        assert_int_equal(attributes(process.device).sched_policy, SCHED_BATCH);
+        assert_int_equal(attributes(process.device).sched_runtime, runtime);
         process_stop(&process);
 }
 
@@ -385,6 +461,8 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_teardown(test_commands, teardown),
                 cmocka_unit_test_teardown(test_keep_platform, teardown),
                 cmocka_unit_test_teardown(test_turn, teardown),
+                cmocka_unit_test_teardown(test_turn_lost, teardown),
+                cmocka_unit_test_teardown(test_turn_chosen, teardown),
                 cmocka_unit_test_teardown(test_restarts, teardown),
                 cmocka_unit_test_teardown(test_kills, teardown),
                 cmocka_unit_test_teardown(test_vfio_killed_at_calls, teardown),
