@@ -22,8 +22,8 @@
 
 /* What may have been saved between two looks; what may be lost beyond that; and how much of it at one look, as anything happens once. */
 #define SAVED_NS (LOOK * UINT64_C(50000))
-#define LOST_NS  (5 * UINT64_C(1000000))
-#define ONCE_NS  (LOST_NS / 2)
+#define LOST_NS  (10 * UINT64_C(1000000))
+#define ONCE_NS  (LOST_NS / 4)
 
 static int schedstat_fd = -1;
 static uint64_t waited, lost, commands_ns;
