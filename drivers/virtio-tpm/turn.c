@@ -33,6 +33,7 @@ static bool hasty;
 /* How long we have waited for a processor so far, in ns (Documentation/scheduler/sched-stats.rst). False where the kernel does not count. */
 static bool count_waited(uint64_t *ret) {
         char line[64], *end;
+        uint64_t ns;
         ssize_t n;
 
         n = pread(schedstat_fd, line, sizeof line - 1, 0);
@@ -40,14 +41,16 @@ static bool count_waited(uint64_t *ret) {
                 return false;
 
         line[n] = '\0';
-        if (strtoull(line, &end, 10) == 0) /* had a processor never */
+        (void) strtoull(line, &end, 10); /* ns on a processor, as of the last tick */
+        ns = strtoull(end, &end, 10);
+        if (strtoull(end, NULL, 10) == 0) /* never had a processor */
                 return false;
-        *ret = strtoull(end, NULL, 10);
+        *ret = ns;
         return true;
 }
 
 static bool change(uint32_t from, uint32_t to) {
-        struct sched_attr attr;
+        struct sched_attr attr = {};
 
         if (syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) < 0 || attr.sched_policy != from)
                 return false;
