@@ -12,6 +12,7 @@
  * nothing is changed where an administrator has chosen another policy. */
 void turn_ask(void);
 
-/* A command was answered, for which the TPM took @took ns. Where who rings goes on to compute, we are late, by up to 10 ms: the
- * scheduler then looks at us only at its next tick. When more is lost by it than may have been saved, the next commands interrupt again. */
+/* A command was answered, for which the TPM took @took ns. Where who rings goes on to compute, we are late, by some ms: the
+ * scheduler then looks at us only at a tick. When more is lost by it than may have been saved, the next commands interrupt again; what is
+ * shorter than the TPM's own time is not seen. */
 void turn_over(uint64_t took);
