@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/file.h"
 
 /* The kernel's own is 0.7 ms for one processor and four times that for eight and more. */
 #define TURN_NS (4 * UINT64_C(1000000))
