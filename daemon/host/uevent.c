@@ -9,10 +9,12 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/file.h"
 
 #define GROUP_KERNEL 1
 #define BUFFER_SIZE  (8 << 20) /* of the socket: unplugging a full machine is 65,536 messages */
 #define MESSAGE_MAX  8192
+#define AT_ONCE      16
 
 struct Uevent {
         int fd;
@@ -104,41 +106,47 @@ void uevent_read(const char *message, size_t size, uevent_own_t own, void *userd
         news->mdevs = true;
 }
 
-/* The kernel sends as port 0 and as root; anybody may send to the group in his own name. */
-static bool is_from_kernel(struct msghdr *m, const struct sockaddr_nl *from) {
-        if (m->msg_namelen != sizeof *from || from->nl_pid != 0)
-                return false;
+/* Messages that are taken with one system call. */
+typedef struct Post {
+        struct mmsghdr headers[AT_ONCE];
+        struct iovec parts[AT_ONCE];
+        struct sockaddr_nl senders[AT_ONCE];
+        char controls[AT_ONCE][CMSG_SPACE(sizeof(struct ucred))];
+        char data[AT_ONCE][MESSAGE_MAX];
+} Post;
 
-        for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
-                struct ucred cred;
+/* How many there are, at least one; -EAGAIN: none left; -ENOBUFS: some were lost. */
+static int post_receive(int fd, Post *p) {
+        for (size_t i = 0; i < AT_ONCE; i++) {
+                p->parts[i] = (struct iovec) { p->data[i], MESSAGE_MAX };
+                p->headers[i].msg_hdr = (struct msghdr) {
+                        .msg_name = &p->senders[i],
+                        .msg_namelen = sizeof p->senders[i],
+                        .msg_iov = &p->parts[i],
+                        .msg_iovlen = 1,
+                        .msg_control = p->controls[i],
+                        .msg_controllen = sizeof p->controls[i],
+                };
+        }
+        return ret_errno(recvmmsg(fd, p->headers, AT_ONCE, MSG_DONTWAIT, NULL));
+}
 
+/* The kernel sends as port 0 and as root; anybody may send to the group in his own name. NULL: not whole, or somebody else's. */
+static const char *post_of_kernel(const Post *p, int i, size_t *ret_size) {
+        const struct msghdr *m = &p->headers[i].msg_hdr;
+        struct ucred cred;
+
+        if (m->msg_flags & MSG_TRUNC || m->msg_namelen != sizeof p->senders[i] || p->senders[i].nl_pid != 0)
+                return NULL;
+
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR((struct msghdr *) m, c)) {
                 if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS)
                         continue;
                 memcpy(&cred, CMSG_DATA(c), sizeof cred);
-                return cred.uid == 0;
+                *ret_size = p->headers[i].msg_len;
+                return cred.uid == 0 ? p->data[i] : NULL;
         }
-        return false;
-}
-
-/* 1: a message of the kernel's; 0: of somebody else's; -EAGAIN: none left; -ENOBUFS: some were lost. */
-static int uevent_receive(int fd, char data[static MESSAGE_MAX], size_t *ret_size) {
-        char control[CMSG_SPACE(sizeof(struct ucred))];
-        struct iovec iov = { data, MESSAGE_MAX };
-        struct sockaddr_nl from;
-        struct msghdr m = {
-                .msg_name = &from,
-                .msg_namelen = sizeof from,
-                .msg_iov = &iov,
-                .msg_iovlen = 1,
-                .msg_control = control,
-                .msg_controllen = sizeof control,
-        };
-        ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT);
-
-        if (n < 0)
-                return -errno;
-        *ret_size = (size_t) n;
-        return !(m.msg_flags & MSG_TRUNC) && is_from_kernel(&m, &from);
+        return NULL;
 }
 
 /* Until the timer ends nobody asks what else there is: it would only be a wakeup for each. */
@@ -156,28 +164,33 @@ static int uevent_notice(Uevent *u) {
 
 static int uevent_on_io(sd_event_source *source, int fd, uint32_t events, void *userdata) {
         Uevent *u = userdata;
+        Post post;
 
         for (;;) {
-                char data[MESSAGE_MAX];
-                size_t size;
-                int r = uevent_receive(fd, data, &size);
+                int n = post_receive(fd, &post);
 
-                if (r == -ENOBUFS || (r > 0 && uevent_matters(data, size)))
+                if (n == -ENOBUFS)
                         return uevent_notice(u);
-                if (r < 0)
-                        return r == -EAGAIN || r == -EINTR ? 0 : r;
+                if (n < 0)
+                        return n == -EAGAIN || n == -EINTR ? 0 : n;
+                for (int i = 0; i < n; i++) {
+                        size_t size;
+                        const char *message = post_of_kernel(&post, i, &size);
+
+                        if (message && uevent_matters(message, size))
+                                return uevent_notice(u);
+                }
         }
 }
 
 static int uevent_on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
-        char data[MESSAGE_MAX];
         Uevent *u = userdata;
-        size_t size;
+        Post post;
         int r;
 
         /* all that came meanwhile is told by the same call; a real error is the next one's to report */
         do
-                r = uevent_receive(u->fd, data, &size);
+                r = post_receive(u->fd, &post);
         while (r >= 0 || r == -ENOBUFS || r == -EINTR);
         u->last = clock_now_us();
         r = sd_event_source_set_enabled(u->io, SD_EVENT_ON);
@@ -186,19 +199,24 @@ static int uevent_on_timer(sd_event_source *source, uint64_t usec, void *userdat
 }
 
 void uevent_take(int fd, uevent_own_t own, void *userdata, UeventNews *news) {
-        for (;;) {
-                char data[MESSAGE_MAX];
-                size_t size;
-                int r = uevent_receive(fd, data, &size);
+        Post post;
 
-                if (r == -EAGAIN)
+        for (;;) {
+                int n = post_receive(fd, &post);
+
+                if (n == -EAGAIN)
                         return;
-                if (r > 0)
-                        uevent_read(data, size, own, userdata, news);
-                else if (r < 0 && r != -EINTR) {
+                if (n < 0 && n != -EINTR) {
                         *news = (UeventNews) { .ap = true, .mdevs = true };
-                        if (r != -ENOBUFS) /* deaf: whatever may have happened */
+                        if (n != -ENOBUFS) /* deaf: whatever may have happened */
                                 return;
+                }
+                for (int i = 0; i < n; i++) {
+                        size_t size;
+                        const char *message = post_of_kernel(&post, i, &size);
+
+                        if (message)
+                                uevent_read(message, size, own, userdata, news);
                 }
         }
 }
