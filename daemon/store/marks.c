@@ -21,6 +21,12 @@ static const char *const kind_names[] = {
 };
 static_assert(ELEMENTS(kind_names) == _MARK_KIND_MAX, "every kind has a name");
 
+/* Marks of one kind are links to one file, so that setting one is one system call. */
+static const char *const patterns[] = {
+        [MARK_PENDING] = ".pending", [MARK_LIVE] = ".live", [MARK_MDEV] = ".mdev"
+};
+static_assert(ELEMENTS(patterns) == _MARK_KIND_MAX, "every kind has a pattern");
+
 /* Written beside and renamed, but not fsynced: the directory is in memory. */
 static int mark_write(int dir_fd, const char *name, const char *text) {
         CLEANUP(fd_closep) int fd = -1;
@@ -30,7 +36,8 @@ static int mark_write(int dir_fd, const char *name, const char *text) {
         if (asprintf(&tmp, ".%s.new", name) < 0)
                 return -ENOMEM;
 
-        fd = openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+        (void) unlinkat(dir_fd, tmp, 0); /* of a process that was killed; may be a link to other marks */
+        fd = openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
                 return -errno;
 
@@ -42,12 +49,36 @@ static int mark_write(int dir_fd, const char *name, const char *text) {
         return r;
 }
 
+static int mark_link(int dir_fd, const char *name, MarkKind kind) {
+        CLEANUP(freep) char *tmp = NULL;
+        int r;
+
+        r = ret_errno(linkat(dir_fd, patterns[kind], dir_fd, name, 0));
+        if (r != -EEXIST)
+                return r;
+
+        if (asprintf(&tmp, ".%s.new", name) < 0)
+                return -ENOMEM;
+        (void) unlinkat(dir_fd, tmp, 0); /* of a process that was killed */
+        r = ret_errno(linkat(dir_fd, patterns[kind], dir_fd, tmp, 0));
+        if (r >= 0)
+                r = ret_errno(renameat(dir_fd, tmp, dir_fd, name));
+        (void) unlinkat(dir_fd, tmp, 0); /* links to the same file are left as they are */
+        return r;
+}
+
 int marks_set(int dir_fd, Uuid uuid, MarkKind kind) {
         char name[UUID_STRING_SIZE];
 
         uuid_format(uuid, name);
-        if (kind != MARK_NONE)
-                return mark_write(dir_fd, name, kind_names[kind]);
+        if (kind != MARK_NONE) {
+                int r = mark_link(dir_fd, name, kind);
+
+                if (r == -ENOENT && mark_write(dir_fd, patterns[kind], kind_names[kind]) >= 0)
+                        r = mark_link(dir_fd, name, kind);
+                return r < 0 ? mark_write(dir_fd, name, kind_names[kind])
+                             : 0; /* a file has only so many links */
+        }
 
         if (unlinkat(dir_fd, name, 0) < 0 && errno != ENOENT)
                 return -errno;

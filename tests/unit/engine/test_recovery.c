@@ -576,11 +576,11 @@ static void test_ended_intents_stay_ended(void **state) {
         Reply reply;
 
         env_start(env);
-        assert_int_equal(mkdirat(env->root_fd, ENV_RUN "/live/." M1 ".new", 0700), 0);
+        assert_int_equal(mkdirat(env->root_fd, ENV_RUN "/live/" M1, 0700), 0);
         env_request(env, "define-start", uuid_n(1), &m, &reply);
         assert_true(reply.r > 0);
         assert_int_equal(env_state_of(env, uuid_n(1)), _MATRIX_STATE_MAX);
-        assert_int_equal(unlinkat(env->root_fd, ENV_RUN "/live/." M1 ".new", AT_REMOVEDIR), 0);
+        assert_int_equal(unlinkat(env->root_fd, ENV_RUN "/live/" M1, AT_REMOVEDIR), 0);
         env_do(env, "define-autostart-now", uuid_n(1), &m);
         env_rest(env);
         env_crash(env);
