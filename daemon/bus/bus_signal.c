@@ -16,8 +16,8 @@
 struct Signal {
         EngineKey key;
         EngineChange change;
-        bool counts; /* of the manager: nothing but its counters has changed */
-        bool told;   /* somebody may know of the object already */
+        bool part; /* nothing has changed but what emit_part() names */
+        bool told; /* somebody may know of the object already */
         Signal *next, **link;
         char name[]; /* key.name's copy */
 };
@@ -80,6 +80,17 @@ static int path_of(const EngineKey *key, char buf[static BUS_PATH_SIZE]) {
         }
 }
 
+/* What changes most: of the manager its counters, of a matrix what the host has of it. */
+static int emit_part(Bus *b, EngineObject object, const char *path) {
+        const char *interface = interface_of(object);
+
+        if (object == ENGINE_MATRIX)
+                return sd_bus_emit_properties_changed(b->bus, path, interface, "State", "GuestAdapters",
+                                                      "GuestDomains", "InUse", "Problems", NULL);
+        return sd_bus_emit_properties_changed(b->bus, path, interface, "NMatrices", "NMdevs", "NGuests",
+                                              "NTpms", NULL);
+}
+
 static int emit(Bus *b, const Signal *s) {
         const char *interface = interface_of(s->key.object);
         char path[BUS_PATH_SIZE];
@@ -89,9 +100,8 @@ static int emit(Bus *b, const Signal *s) {
         if (r < 0)
                 return r;
 
-        if (s->counts)
-                return sd_bus_emit_properties_changed(b->bus, path, interface, "NMatrices", "NMdevs",
-                                                      "NGuests", "NTpms", NULL);
+        if (s->change == ENGINE_CHANGED && s->part)
+                return emit_part(b, s->key.object, path);
 
         switch (s->change) {
         case ENGINE_ADDED:
@@ -135,7 +145,7 @@ static Signal *find(Bus *b, const EngineKey *key) {
         return found ? *found : NULL;
 }
 
-static int queue(Bus *b, const EngineKey *key, EngineChange change, bool counts) {
+static int queue(Bus *b, const EngineKey *key, EngineChange change, bool part) {
         const char *name = key->name ?: "";
         Signal *s;
 
@@ -143,7 +153,7 @@ static int queue(Bus *b, const EngineKey *key, EngineChange change, bool counts)
         if (!s)
                 return -ENOMEM;
 
-        *s = (Signal) { .key = *key, .change = change, .counts = counts, .link = b->signals_tail };
+        *s = (Signal) { .key = *key, .change = change, .part = part, .link = b->signals_tail };
         strcpy(s->name, name);
         s->key.name = s->name;
 
@@ -158,18 +168,18 @@ static int queue(Bus *b, const EngineKey *key, EngineChange change, bool counts)
         return b->quiet ? 0 : bus_wake(b);
 }
 
-static int merge(Bus *b, const EngineKey *key, EngineChange change, bool counts) {
+static int merge(Bus *b, const EngineKey *key, EngineChange change, bool part) {
         Signal *s = find(b, key);
 
         if (!s)
-                return queue(b, key, change, counts);
+                return queue(b, key, change, part);
 
         switch (change) {
         case ENGINE_ADDED:
                 send_one(b, s); /* removed and made again: both are told */
-                return queue(b, key, change, counts);
+                return queue(b, key, change, part);
         case ENGINE_CHANGED:
-                s->counts = s->counts && counts;
+                s->part = s->part && part;
                 return 0;
         default:
                 if (s->change == ENGINE_ADDED && !s->told && !b->quiet)
@@ -206,8 +216,11 @@ void bus_signal(Bus *b, const EngineKey *key, EngineChange change) {
         EngineKey clean = clean_key(key);
         int r;
 
-        r = merge(b, &clean, change, false);
-        if (r >= 0 && change != ENGINE_CHANGED && is_counted(key->object))
+        if (change == ENGINE_LIVED)
+                r = merge(b, &clean, ENGINE_CHANGED, true);
+        else
+                r = merge(b, &clean, change, false);
+        if (r >= 0 && (change == ENGINE_ADDED || change == ENGINE_REMOVED) && is_counted(key->object))
                 r = merge(b, &(EngineKey) { .object = ENGINE_MANAGER }, ENGINE_CHANGED, true);
         if (r < 0)
                 log_warning("A change signal is lost: %s", strerror(-r));

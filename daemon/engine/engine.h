@@ -32,7 +32,12 @@ typedef enum EngineObject {
         _ENGINE_OBJECT_MAX
 } EngineObject;
 
-typedef enum EngineChange { ENGINE_ADDED, ENGINE_CHANGED, ENGINE_REMOVED } EngineChange;
+typedef enum EngineChange {
+        ENGINE_ADDED,
+        ENGINE_CHANGED,
+        ENGINE_LIVED, /* MATRIX: changed in what the host has of it (state, guest's matrix, use, problems), not in its definition */
+        ENGINE_REMOVED,
+} EngineChange;
 
 typedef struct EngineKey {
         EngineObject object;

@@ -52,7 +52,8 @@ struct Matrix {
         unsigned unresolved;   /* intents whose outcome is not known yet */
         char *autostart_error; /* why the last try failed */
         char **problems;       /* what was last told of it, NULL-terminated */
-        uint64_t shown;        /* digest of what the bus shows */
+        uint64_t shown;        /* digest of what the bus shows of its definition */
+        uint64_t shown_live;   /* and of what the host has */
 };
 
 typedef enum OpPhase {

@@ -591,6 +591,8 @@ char **state_problems(Engine *e, const Matrix *m) {
         return r < 0 ? strv_free(lines) : lines;
 }
 
+#define DIGEST UINT64_C(0xcbf29ce484222325)
+
 static uint64_t digest_add(uint64_t h, const void *data, size_t size) {
         const unsigned char *p = data;
 
@@ -599,27 +601,30 @@ static uint64_t digest_add(uint64_t h, const void *data, size_t size) {
         return h;
 }
 
-static uint64_t digest(Engine *e, const Matrix *m, char *const *problems) {
-        EngineMatrix view;
-        uint64_t h = UINT64_C(0xcbf29ce484222325);
+static uint64_t digest_definition(const EngineMatrix *view) {
+        uint64_t h = DIGEST;
 
-        if (engine_get_matrix(e, m->rec.uuid, &view) < 0)
-                return 0;
-        h = digest_add(h, &view.matrix, sizeof view.matrix);
-        h = digest_add(h, &view.guest_adapters, sizeof view.guest_adapters);
-        h = digest_add(h, &view.guest_domains, sizeof view.guest_domains);
-        h = digest_add(h, &view.state, sizeof view.state);
-        h = digest_add(h, &view.autostart, sizeof view.autostart);
-        h = digest_add(h, &view.in_use, sizeof view.in_use);
-        h = digest_add(h, view.guest, strlen(view.guest) + 1);
+        h = digest_add(h, &view->matrix, sizeof view->matrix);
+        h = digest_add(h, &view->autostart, sizeof view->autostart);
+        return digest_add(h, view->guest, strlen(view->guest) + 1);
+}
+
+static uint64_t digest_live(const EngineMatrix *view, char *const *problems) {
+        uint64_t h = DIGEST;
+
+        h = digest_add(h, &view->guest_adapters, sizeof view->guest_adapters);
+        h = digest_add(h, &view->guest_domains, sizeof view->guest_domains);
+        h = digest_add(h, &view->state, sizeof view->state);
+        h = digest_add(h, &view->in_use, sizeof view->in_use);
         for (; *problems; problems++)
                 h = digest_add(h, *problems, strlen(*problems) + 1);
         return h;
 }
 
 void state_show(Engine *e, Matrix *m) {
+        EngineMatrix view;
         char **problems;
-        uint64_t now;
+        uint64_t definition, live;
 
         if (!m->visible || e->closing)
                 return;
@@ -635,11 +640,16 @@ void state_show(Engine *e, Matrix *m) {
         strv_free(m->problems);
         m->problems = problems;
 
-        now = digest(e, m, problems);
-        if (now == m->shown)
+        if (engine_get_matrix(e, m->rec.uuid, &view) < 0)
                 return;
-        m->shown = now;
-        state_emit_matrix(e, m, ENGINE_CHANGED);
+        definition = digest_definition(&view);
+        live = digest_live(&view, problems);
+        if (definition != m->shown)
+                state_emit_matrix(e, m, ENGINE_CHANGED);
+        else if (live != m->shown_live)
+                state_emit_matrix(e, m, ENGINE_LIVED);
+        m->shown = definition;
+        m->shown_live = live;
 }
 
 static int on_show(sd_event_source *s, uint64_t usec, void *userdata) {
@@ -721,7 +731,8 @@ void state_show_all_soon(Engine *e) {
 void state_emit(Engine *e, const EngineKey *key, EngineChange change) {
         if (key->object == ENGINE_MATRIX || key->object == ENGINE_MDEV)
                 guests_matrix_changed(e, key->uuid,
-                                      key->object == ENGINE_MATRIX && change != ENGINE_CHANGED);
+                                      key->object == ENGINE_MATRIX &&
+                                              (change == ENGINE_ADDED || change == ENGINE_REMOVED));
         if (e->event_cb && !e->closing)
                 e->event_cb(e->userdata, key, change);
 }

@@ -756,6 +756,45 @@ static void test_signals_are_merged(void **state) {
         assert_string_equal(w.signals[0], "InterfacesRemoved " MDEV1);
 }
 
+static int on_properties(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        char *names = userdata;
+        const char *name;
+
+        if (!sd_bus_message_is_signal(m, "org.freedesktop.DBus.Properties", "PropertiesChanged"))
+                return 0;
+        assert_true(sd_bus_message_skip(m, "s") >= 0);
+        assert_true(sd_bus_message_enter_container(m, 'a', "{sv}") > 0);
+        while (sd_bus_message_enter_container(m, 'e', "sv") > 0) {
+                assert_true(sd_bus_message_read(m, "s", &name) > 0);
+                (void) snprintf(names + strlen(names), 256 - strlen(names), " %s", name);
+                assert_true(sd_bus_message_skip(m, "v") >= 0);
+                assert_true(sd_bus_message_exit_container(m) >= 0);
+        }
+        return 0;
+}
+
+/* What the host has of a matrix changes often, its definition hardly ever: a signal names what has changed. */
+static void test_signals_name_what_changed(void **state) {
+        char names[256] = "";
+        sd_bus_slot *slot;
+
+        add_objects();
+        settle();
+        assert_true(sd_bus_add_filter(w.client, &slot, on_properties, names) >= 0);
+        change(ENGINE_MATRIX, ENGINE_LIVED);
+        change(ENGINE_MATRIX, ENGINE_LIVED);
+        settle();
+        assert_string_equal(names, " State GuestAdapters GuestDomains InUse Problems");
+
+        names[0] = '\0';
+        change(ENGINE_MATRIX, ENGINE_LIVED);
+        change(ENGINE_MATRIX, ENGINE_CHANGED);
+        settle();
+        assert_non_null(strstr(names, " Adapters "));
+        assert_non_null(strstr(names, " State "));
+        (void) sd_bus_slot_unref(slot);
+}
+
 static void test_reply_comes_after_its_signal(void **state) {
         sd_bus_message *reply = NULL, *m = call_of(&changing[0], NULL);
 
@@ -807,6 +846,7 @@ int main(void) {
                 TEST(test_managed_objects),
                 TEST(test_text_is_made_fit_for_the_bus),
                 TEST(test_signals_are_merged),
+                TEST(test_signals_name_what_changed),
                 TEST(test_reply_comes_after_its_signal),
         };
 
