@@ -2,20 +2,21 @@
 
 /* A look at the host and a write to the disk cost the same for one operation and for a hundred. A client that
  * does not wait for each answer sends many at once, but the bus brings them one by one: what they need in
- * common is done when nothing has come for a moment, or after enough time. Clients that wait for each answer
- * would only lose that moment: where there is never more than one request, none is waited for. */
+ * common is done when nothing has come for a moment, or after enough time. Clients that wait for their answers, to one request or to
+ * ten, would only lose that moment: where it was the same number several times, no more are waited for. */
 
 #include <errno.h>
 
 #include "base/cleanup.h"
 #include "engine/engine_internal.h"
 
-#define GATHER_US   (5 * UINT64_C(1000)) /* whoever sends all the time does not keep others waiting */
-#define LINGER_US   UINT64_C(50)         /* from one request to the next, by way of the bus */
-#define SINGLES_MAX 3
+#define GATHER_US (5 * UINT64_C(1000)) /* whoever sends all the time does not keep others waiting */
+#define LINGER_US UINT64_C(50)         /* from one request to the next, by way of the bus */
+#define ALIKE_MIN 3
 
 void gather_end(Engine *e) {
-        e->gather_singles = e->gathered > 1 ? 0 : e->gather_singles + 1;
+        e->gather_alike = e->gathered == e->gather_usual ? e->gather_alike + 1 : 0;
+        e->gather_usual = e->gathered;
         e->gathered = 0;
         e->gather_idle = sd_event_source_disable_unref(e->gather_idle);
         e->gather_linger = sd_event_source_disable_unref(e->gather_linger);
@@ -42,7 +43,7 @@ static int on_idle(sd_event_source *s, void *userdata) {
         Engine *e = userdata;
         int r = -ECANCELED;
 
-        if (e->gather_singles < SINGLES_MAX)
+        if (e->gather_alike < ALIKE_MIN || e->gathered < e->gather_usual)
                 r = sd_event_add_time_relative(e->event, &e->gather_linger, CLOCK_MONOTONIC, LINGER_US, 1,
                                                on_lingered, e);
         if (r >= 0)

@@ -195,7 +195,8 @@ struct Engine {
         uint64_t n_scans, n_scanned; /* begun; of these ended */
         Waiter *waiters;
         sd_event_source *gather_idle, *gather_linger, *gather_timer;
-        unsigned gathered, gather_singles; /* requests by now; gatherings of one, in a row */
+        unsigned gathered, gather_usual; /* requests by now, and the last time */
+        unsigned gather_alike;           /* so often it was the same number, in a row */
         bool look_wanted;
         sd_event_source *rescan_timer, *stir_timer, *show_timer, *begun_timer, *mdevctl_watch;
         unsigned begun_round; /* of what begins now; begun_timer is that of the rounds before */

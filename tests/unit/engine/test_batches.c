@@ -87,6 +87,44 @@ static void test_close_requests_are_one_batch(void **state) {
         batches_free(env);
 }
 
+/* Defines the matrices from @first on. Whether company was waited for. */
+static bool lingers(Env *env, unsigned first, unsigned n) {
+        Reply replies[MANY] = {};
+        bool lingered;
+
+        for (unsigned i = 0; i < n; i++) {
+                ApMatrix m = one_queue(first + i);
+
+                env_begin(env, "define", uuid_n(first + i + 1), &m, &replies[i]);
+        }
+        while (env->engine->gather_idle && !env->engine->gather_linger)
+                (void) env_turn(env, 1000000);
+        lingered = env->engine->gather_linger;
+        for (unsigned i = 0; i < n; i++) {
+                env_wait(env, &replies[i].done);
+                assert_reply(&replies[i], 0, NULL, __FILE__, __LINE__);
+        }
+        return lingered;
+}
+
+/* Where it was the same number several times, no more are waited for; fewer wait for the others. A definition is gathered twice, to be
+ * looked at and to be written. */
+static void test_usual_numbers_are_not_gathered(void **state) {
+        static const struct {
+                unsigned n;
+                bool lingers;
+        } rounds[] = {
+                { 3, true }, { 3, true },  { 3, false }, { 3, false }, { 2, true },
+                { 2, true }, { 2, false }, { 4, false }, { 4, true },
+        };
+        Env *env = batches_env();
+        unsigned first = 0;
+
+        for (size_t i = 0; i < ELEMENTS(rounds); first += rounds[i++].n)
+                assert_int_equal(lingers(env, first, rounds[i].n), rounds[i].lingers);
+        batches_free(env);
+}
+
 /* One after the other, none waits for company and each has its own. */
 static void test_single_requests_are_not_gathered(void **state) {
         Env *env = batches_env();
@@ -221,6 +259,7 @@ static void test_each_is_told_late(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_close_requests_are_one_batch),
+                cmocka_unit_test(test_usual_numbers_are_not_gathered),
                 cmocka_unit_test(test_single_requests_are_not_gathered),
                 cmocka_unit_test(test_files_follow),
                 cmocka_unit_test(test_files_are_put_off),
