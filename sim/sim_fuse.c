@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,10 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "sim/sim_fuse.h"
+
+#ifndef FOPEN_PARALLEL_DIRECT_WRITES /* headers of Linux before 6.2 */
+#define FOPEN_PARALLEL_DIRECT_WRITES (1 << 6)
+#endif
 
 #define INODE_HASH 65536u
 
@@ -462,6 +467,7 @@ static void sim_open_req(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
         Front *f = front_of(req);
         const Inode *i = inode_of(f, ino);
         File *file = calloc(1, sizeof *file);
+        struct fuse_open_out opened;
         SimStat st;
         int r;
 
@@ -474,8 +480,11 @@ static void sim_open_req(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
                 return;
         }
         fi->fh = (uint64_t) (uintptr_t) file;
-        fi->direct_io = 1;
-        if (fuse_reply_open(req, fi) == 0)
+        /* In sysfs, who writes through one descriptor does not wait for who writes through another; fuse_reply_open() of libfuse 3.14
+         * cannot say that. */
+        opened = (struct fuse_open_out) { .fh = fi->fh,
+                                          .open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES };
+        if (fuse_reply_buf(req, (const char *) &opened, sizeof opened) == 0)
                 LINK(f->files, file);
         else
                 file_free(file);
