@@ -301,6 +301,8 @@ static void commit_done(Work *w, int r) {
         if (r >= 0)
                 r = job->marks_result;
 
+        if (r < 0)
+                op_unprepare(e);
         if (!stored && !e->closing)
                 commit_again(e, job);
         if (!e->closing)
@@ -323,6 +325,7 @@ static void commit_done(Work *w, int r) {
         if (!e->closing && job->n_entries > 0 && !e->checkpoint_timer)
                 (void) timer_after(e->event, &e->checkpoint_timer, CHECKPOINT_DELAY_US, on_checkpoint, e);
         if (!e->closing) {
+                op_go_on(e);
                 op_execute(e);
                 next(e, job, stored);
         }
@@ -487,6 +490,8 @@ void op_commit(Engine *e) {
                 }
         }
         commit_submit(e, job);
+        if (e->committing == job)
+                op_prepare(e, &job->ops);
 }
 
 static void commit_leftovers(Engine *e, bool checkpoint) {

@@ -81,6 +81,7 @@ struct Op {
         bool set_guest;   /* MODIFY: to that of `record` */
         Uuid for_guest;   /* STOP: of what was started for it; it alone may hold it */
         bool fresh;       /* has been decided on a fresh scan */
+        bool prepared;    /* INTENT: its plan is with the host, held back */
         unsigned round;   /* in which it began, state_show_begun_soon() */
         bool shown;       /* its matrix has been shown with it */
         Plan plan;
@@ -180,6 +181,7 @@ struct Engine {
         size_t files_min;   /* so many in a step, however long they take */
         Op **executing;     /* the batch with the host */
         size_t n_executing;
+        bool held;    /* its intents are still on the way to the disk, so that the host writes nothing */
         size_t n_ops; /* in flight */
         HostRequest *host_requests;
         RulesJob *rules_jobs;
@@ -331,6 +333,12 @@ void op_decide_waiting(Engine *e);
 void op_stored(Engine *e, Op *op, int r);
 /* Hands what waits for the host to it, unless it is busy. */
 void op_execute(Engine *e);
+/* The same for those of @ops whose intents are on the way to the disk, held back: the host is looked at meanwhile. */
+void op_prepare(Engine *e, const OpQueue *ops);
+/* They could not be written: nothing comes of what is held back. */
+void op_unprepare(Engine *e);
+/* They are on the disk, and op_stored() was told of all. */
+void op_go_on(Engine *e);
 /* Releases what it held, answers. @refusal is taken over. */
 void op_finish(Engine *e, Op *op, int r, Refusal *refusal);
 void op_push(OpQueue *q, Op *op);

@@ -244,7 +244,10 @@ void op_stored(Engine *e, Op *op, int r) {
 
         if (op->phase == OP_INTENT) {
                 op->phase = OP_HOST;
-                op_push(&e->exec, op);
+                if (op->prepared)
+                        op->prepared = false;
+                else
+                        op_push(&e->exec, op);
                 return;
         }
 
@@ -372,12 +375,34 @@ static void not_executed(Engine *e, Op *op, int error) {
         finish_refused(e, op, r, &refusal);
 }
 
+void op_unprepare(Engine *e) {
+        if (!e->held)
+                return;
+
+        e->held = false;
+        for (size_t i = 0; i < e->n_executing; i++)
+                e->executing[i]->prepared = false;
+        e->n_executing = 0;
+}
+
+void op_go_on(Engine *e) {
+        if (!e->held)
+                return;
+
+        e->held = false;
+        e->host->ops->go_on(e->host);
+}
+
 static void on_executed(void *userdata, int r, const HostOutcome *outcomes, size_t n, Snapshot *after) {
         Engine *e = userdata;
-        CLEANUP(freep) Op **ops = TAKE(e->executing);
-        size_t n_ops = e->n_executing;
+        CLEANUP(freep) Op **ops = NULL;
+        size_t n_ops;
         int k = 0;
 
+        /* the disk took too long, or the lock was not had: as if they had not been handed over */
+        op_unprepare(e);
+        ops = TAKE(e->executing);
+        n_ops = e->n_executing;
         e->n_executing = 0;
         if (after)
                 k = state_take_snapshot(e, after);
@@ -399,8 +424,20 @@ static void on_executed(void *userdata, int r, const HostOutcome *outcomes, size
                 recover_step(e);
 }
 
+static int hand_over(Engine *e, int (*take)(Host *h, const Plan *plans, size_t n, host_executed_t done,
+                                            void *userdata)) {
+        CLEANUP(freep) Plan *plans = calloc(e->n_executing, sizeof *plans);
+
+        if (!plans)
+                return -ENOMEM;
+        for (size_t i = 0; i < e->n_executing; i++)
+                plans[i] = e->executing[i]->phase == OP_UNDO ? e->executing[i]->undo : e->executing[i]->plan;
+
+        (void) state_vouch(e, false);
+        return take(e->host, plans, e->n_executing, on_executed, e);
+}
+
 void op_execute(Engine *e) {
-        CLEANUP(freep) Plan *plans = NULL;
         size_t n;
         int r;
 
@@ -408,25 +445,37 @@ void op_execute(Engine *e) {
                 return;
 
         n = MIN(e->exec.n, (size_t) ENGINE_BATCH_MAX);
-        plans = calloc(n, sizeof *plans);
         e->executing = calloc(n, sizeof *e->executing);
-        if (!plans || !e->executing) {
-                free(TAKE(e->executing));
+        if (!e->executing) {
                 while (e->exec.first)
                         not_executed(e, op_pop(&e->exec), -ENOMEM);
                 return;
         }
 
-        for (size_t i = 0; i < n; i++) {
-                e->executing[i] = op_pop(&e->exec);
-                plans[i] = e->executing[i]->phase == OP_UNDO ? e->executing[i]->undo : e->executing[i]->plan;
-        }
-        e->n_executing = n;
-
-        (void) state_vouch(e, false);
-        r = e->host->ops->execute(e->host, plans, n, on_executed, e);
+        while (e->n_executing < n)
+                e->executing[e->n_executing++] = op_pop(&e->exec);
+        r = hand_over(e, e->host->ops->execute);
         if (r < 0)
                 on_executed(e, r, NULL, 0, NULL);
+}
+
+void op_prepare(Engine *e, const OpQueue *ops) {
+        if (e->executing || e->exec.first || e->store_failed || e->closing)
+                return;
+        e->executing = calloc(ENGINE_BATCH_MAX, sizeof *e->executing);
+        if (!e->executing)
+                return;
+
+        e->held = true;
+        for (Op *op = ops->first; op && e->n_executing < ENGINE_BATCH_MAX; op = op->next)
+                if (op->phase == OP_INTENT) {
+                        op->prepared = true;
+                        e->executing[e->n_executing++] = op;
+                }
+        if (e->n_executing == 0 || hand_over(e, e->host->ops->prepare) < 0) {
+                op_unprepare(e);
+                free(TAKE(e->executing));
+        }
 }
 
 /* ---- the end of the engine ---- */
@@ -441,6 +490,7 @@ void op_drain(Engine *e) {
         drop_all(&e->fresh);
         drop_all(&e->commit);
         drop_all(&e->exec);
+        op_unprepare(e); /* these are the disk's */
         for (size_t i = 0; i < e->n_executing; i++)
                 (void) op_free(e->executing[i]);
         free(e->executing);

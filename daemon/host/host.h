@@ -72,12 +72,20 @@ typedef struct HostKnown {
         ApMatrix matrix;
 } HostKnown;
 
+#define HOST_HOLD_US \
+        100000 /* what was seen of the host is not to be older, nor others to be kept from the lock */
+
 typedef struct HostOps {
         int (*scan)(Host *h, HostScan depth, host_scanned_t done, void *userdata);
         /* Carries out @n plans in order under one holding of the AP lock and one scan; the state between is
          * tracked and verified. A plan that ends other than DONE does not stop the others (but STUCK does).
          * The plans are copied; none at all is a scan under the lock. -EBUSY: too many waiting. */
         int (*execute)(Host *h, const Plan *plans, size_t n, host_executed_t done, void *userdata);
+        /* The same for plans that must not yet be carried out: the lock is taken and the host looked at, then go_on() is waited for before
+         * anything is written. Where that does not come within HOST_HOLD_US, the lock is given back and all plans are SKIPPED. One at
+         * a time. */
+        int (*prepare)(Host *h, const Plan *plans, size_t n, host_executed_t done, void *userdata);
+        void (*go_on)(Host *h);
         /* Replaces what the caller vouches for; for jobs accepted from now on. 0 or -ENOMEM. */
         int (*know)(Host *h, const HostKnown *known, size_t n);
         /* Number of child processes that hang and were left behind; *ret_what (may be NULL) describes the

@@ -376,6 +376,7 @@ static int child_message(HostChild *h, WireType type, const uint8_t *message, si
                 return 1;
         case WIRE_KNOW:
         case WIRE_JOB:
+        case WIRE_GO_ON:
         case _WIRE_TYPE_MAX:
                 break;
         }
@@ -483,6 +484,7 @@ static int job_send(HostChild *h) {
         WireJob job = {
                 .execute = h->running->execute,
                 .careful = details_hang(h),
+                .held = h->running->held,
                 .depth = h->running->depth,
                 .lock_timeout_us = h->config.lock_timeout_us,
                 .plans = h->running->plans,
@@ -549,13 +551,32 @@ static int host_scan_submit(Host *host, HostScan depth, host_scanned_t done, voi
         return host_submitted(h, host_jobs_add_scan(&h->jobs, depth, done, userdata));
 }
 
-static int host_execute_submit(Host *host, const Plan *plans, size_t n, host_executed_t done,
-                               void *userdata) {
-        HostChild *h = CHILD(host);
-
+static int submit_plans(HostChild *h, const Plan *plans, size_t n, bool held, host_executed_t done,
+                        void *userdata) {
         if (n > WIRE_PLANS_MAX)
                 return -E2BIG;
-        return host_submitted(h, host_jobs_add_execute(&h->jobs, plans, n, done, userdata));
+        return host_submitted(h, host_jobs_add_execute(&h->jobs, plans, n, held, done, userdata));
+}
+
+static int host_execute_submit(Host *host, const Plan *plans, size_t n, host_executed_t done,
+                               void *userdata) {
+        return submit_plans(CHILD(host), plans, n, false, done, userdata);
+}
+
+static int host_prepare(Host *host, const Plan *plans, size_t n, host_executed_t done, void *userdata) {
+        return submit_plans(CHILD(host), plans, n, true, done, userdata);
+}
+
+/* Where that cannot be told, the child gives up, or its end is noticed by the loop. */
+static void host_go_on(Host *host) {
+        HostChild *h = CHILD(host);
+
+        host_jobs_go_on(&h->jobs);
+        if (!h->running || !h->running->held)
+                return;
+        h->running->held = false;
+        if (wire_put_go_on(&h->child->out) >= 0)
+                (void) child_send(h->child);
 }
 
 static int host_know(Host *host, const HostKnown *known, size_t n) {
@@ -626,6 +647,8 @@ static void host_on_uevent(void *userdata) {
 static const HostOps child_ops = {
         .scan = host_scan_submit,
         .execute = host_execute_submit,
+        .prepare = host_prepare,
+        .go_on = host_go_on,
         .know = host_know,
         .stuck = host_stuck,
         .free = host_child_free,

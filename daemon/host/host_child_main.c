@@ -32,11 +32,19 @@
 #include "host/host_wire.h"
 #include "host/uevent.h"
 
+#define READ_SIZE  65536
 #define STIRRED_US 1000000 /* an mdev is announced before it is linked everywhere */
 #define RECENT_US  100000 /* as old as the first readings of a large host are at the end of a batch, anyway */
 #define LISTED_US  25000000 /* so that the slow rescan always lists */
 
 typedef struct ChildMain ChildMain;
+
+/* The last job that has changed something: its events come after it. */
+typedef struct Done {
+        WireJob job;
+        HostOutcome *outcomes; /* of each plan */
+        bool *heard;
+} Done;
 
 /* A thread besides the main one, while there are starts. */
 typedef struct Lane {
@@ -54,8 +62,11 @@ struct ChildMain {
         Sysfs *sysfs;
         Lane lanes[HOST_PAGE_LANES - 1];
         Snapshot *previous;
+        Done done;
         WireKnow known;
         WireBuffer out;
+        uint8_t *in;
+        size_t in_size, in_capacity;
 };
 static_assert(HOST_PAGE_LANES - 1 == HOST_HELPERS_MAX, "a lane for each helper");
 
@@ -81,6 +92,33 @@ static void files_raise(void) {
                 l.rlim_cur = l.rlim_max;
                 (void) setrlimit(RLIMIT_NOFILE, &l);
         }
+}
+
+/* More of what the daemon sends; -ECONNRESET: it has ended. */
+static int child_receive(ChildMain *c) {
+        ssize_t n;
+
+        if (c->in_capacity - c->in_size < READ_SIZE) {
+                uint8_t *bigger = realloc(c->in, 2 * c->in_capacity + READ_SIZE);
+
+                if (!bigger)
+                        return -ENOMEM;
+                c->in = bigger;
+                c->in_capacity = 2 * c->in_capacity + READ_SIZE;
+        }
+
+        n = recv(c->fd, c->in + c->in_size, c->in_capacity - c->in_size, 0);
+        if (n < 0)
+                return errno == EINTR ? 0 : -errno;
+        if (n == 0)
+                return -ECONNRESET;
+        c->in_size += (size_t) n;
+        return 0;
+}
+
+static void child_received(ChildMain *c, size_t size) {
+        c->in_size -= size;
+        memmove(c->in, c->in + size, c->in_size);
 }
 
 /* Sends what is in the buffer. An error means that there is nobody to work for. */
@@ -146,6 +184,40 @@ static int lane_waits(void *userdata, bool waits) {
         return lane_note(l->main, l->lane, waits ? &rest_note : &scan_note);
 }
 
+/* Waits with the lock until what is held may be written. 1: not in time. It is a phase that may not take forever: what
+ * is held may be stopped here. */
+static int child_held(void *userdata) {
+        ChildMain *c = ((Lane *) userdata)->main;
+        uint64_t until = clock_now_us() + HOST_HOLD_US;
+        int r;
+
+        r = child_note(c, &scan_note);
+        while (r >= 0) {
+                struct pollfd p = { .fd = c->fd, .events = POLLIN | POLLRDHUP };
+                uint64_t now = clock_now_us();
+                WireType type;
+                ssize_t n = wire_peek(c->in, c->in_size, &type);
+
+                if (n < 0 || (n > 0 && type != WIRE_GO_ON))
+                        return -EBADMSG;
+                if (n > 0) {
+                        child_received(c, (size_t) n);
+                        return 0;
+                }
+                if (now >= until)
+                        return 1;
+
+                r = poll(&p, 1, (int) ((until - now) / 1000 + 1));
+                if (r < 0)
+                        r = errno == EINTR ? 0 : -errno;
+                else if (p.revents & POLLIN)
+                        r = child_receive(c);
+                else if (r > 0)
+                        r = -ECONNRESET;
+        }
+        return r;
+}
+
 static int child_risky(void *userdata, const Snapshot *s) {
         static const HostNote details = { .phase = HOST_PHASE_SCAN, .what = "reading mdev details" };
         ChildMain *c = userdata;
@@ -157,36 +229,37 @@ static int child_risky(void *userdata, const Snapshot *s) {
         return r < 0 ? r : child_note(c, &details);
 }
 
-/* What is heard after a job, but for what the job has done itself. */
-typedef struct Own {
-        const Plan *plans;
-        const HostOutcome *outcomes;
-        size_t n;
-        bool *heard;
-} Own;
+static void done_clear(Done *d) {
+        wire_job_clear(&d->job);
+        free(d->outcomes);
+        free(d->heard);
+        *d = (Done) {};
+}
 
-static bool child_is_own(void *userdata, Uuid uuid, bool added) {
-        Own *own = userdata;
+static bool is_done_by_us(void *userdata, Uuid uuid, bool added) {
+        Done *d = userdata;
 
-        for (size_t i = 0; i < own->n; i++) {
-                const Plan *p = &own->plans[i];
+        for (size_t i = 0; i < d->job.n_plans; i++) {
+                const Plan *p = &d->job.plans[i];
 
-                if (own->heard[i] || own->outcomes[i].verdict != HOST_DONE || !uuid_equal(p->uuid, uuid))
+                if (d->heard[i] || d->outcomes[i].verdict != HOST_DONE || !uuid_equal(p->uuid, uuid))
                         continue;
                 for (size_t k = 0; k < p->n_steps; k++)
                         if (p->steps[k].type == (added ? PLAN_CREATE : PLAN_REMOVE))
-                                return own->heard[i] = true;
+                                return d->heard[i] = true;
         }
         return false;
 }
 
-static void child_listen(ChildMain *c, Own *own) {
+/* What others have done since it last listened. */
+static void child_listen(ChildMain *c) {
         UeventNews news = {};
 
-        uevent_take(c->uevent_fd, own ? child_is_own : NULL, own, &news);
+        uevent_take(c->uevent_fd, is_done_by_us, &c->done, &news);
         c->moved |= news.ap;
         if (news.mdevs)
                 c->stirred_us = clock_now_us();
+        done_clear(&c->done);
 }
 
 /* Ends the job; @s is kept for the next scan. */
@@ -236,7 +309,7 @@ static HostScanner child_scanner(ChildMain *c, const WireJob *job) {
                                 .n_known = c->known.n,
                                 .careful = job->careful };
 
-        child_listen(c, NULL);
+        child_listen(c);
         scanner.quiet = !c->moved && basic;
         scanner.quiet_mdevs = now - c->listed_us < LISTED_US && now > c->stirred_us + STIRRED_US && basic;
         if (!scanner.quiet_mdevs)
@@ -266,7 +339,8 @@ static HostHelper lane_helper(Lane *l) {
         return (HostHelper) { .sysfs = l->sysfs, .userdata = l };
 }
 
-static int child_execute(ChildMain *c, const WireJob *job) {
+/* Takes @job over. */
+static int child_execute(ChildMain *c, WireJob *job) {
         static const HostNote lock = { .phase = HOST_PHASE_LOCK, .what = "wait for the AP lock" };
         Lane self = { .main = c };
         HostHelper helpers[ELEMENTS(c->lanes)] = {};
@@ -274,17 +348,19 @@ static int child_execute(ChildMain *c, const WireJob *job) {
                             .begin = lane_begin,
                             .ended = lane_ended,
                             .waits = lane_waits,
+                            .looked = job->held ? child_held : NULL,
                             .userdata = &self,
                             .helpers = helpers,
                             .n_helpers = ELEMENTS(helpers) };
         CLEANUP(freep)
         HostOutcome *outcomes = calloc(job->n_plans + 1, sizeof *outcomes);
+        CLEANUP(freep)
+        bool *heard = calloc(job->n_plans + 1, sizeof *heard);
         Snapshot *after = NULL;
         pid_t holder = 0;
-        Own own;
         int r;
 
-        if (!outcomes)
+        if (!outcomes || !heard)
                 return child_result(c, -ENOMEM, NULL);
         r = child_note(c, &lock);
         if (r < 0)
@@ -313,37 +389,37 @@ static int child_execute(ChildMain *c, const WireJob *job) {
                 r = host_execute(&x, job->plans, job->n_plans, outcomes, &after);
         }
         (void) ap_lock_release(c->lock_fd, getpid());
-        r = child_result(c, r, after); /* fails if the daemon has gone */
-
-        own = (Own) { .plans = job->plans,
-                      .outcomes = outcomes,
-                      .n = job->n_plans,
-                      .heard = calloc(job->n_plans + 1, sizeof *own.heard) };
-        child_listen(c, own.heard ? &own : NULL);
-        free(own.heard);
-        return r;
+        c->done = (Done) { .job = *job, .outcomes = TAKE(outcomes), .heard = TAKE(heard) };
+        *job = (WireJob) {};
+        return child_result(c, r, after); /* fails if the daemon has gone */
 }
 
-static int child_handle(ChildMain *c, WireType type, const uint8_t *message, size_t size) {
+/* The first of what was received, @size bytes. */
+static int child_handle(ChildMain *c, WireType type, size_t size) {
         WireJob job;
         WireKnow known;
         int r;
 
         switch (type) {
         case WIRE_KNOW:
-                r = wire_get_know(message, size, &known);
+                r = wire_get_know(c->in, size, &known);
                 if (r < 0)
                         return r;
+                child_received(c, size);
                 free(c->known.known);
                 c->known = known;
                 return 0;
         case WIRE_JOB:
-                r = wire_get_job(message, size, &job);
+                r = wire_get_job(c->in, size, &job);
                 if (r < 0)
                         return r;
+                child_received(c, size); /* the job may wait for what comes after it */
                 r = job.execute ? child_execute(c, &job) : child_scan(c, &job);
                 wire_job_clear(&job);
                 return r;
+        case WIRE_GO_ON: /* too late */
+                child_received(c, size);
+                return 0;
         case WIRE_PARTIAL:
         case WIRE_RESULT:
         case _WIRE_TYPE_MAX:
@@ -354,41 +430,16 @@ static int child_handle(ChildMain *c, WireType type, const uint8_t *message, siz
 
 /* 0 at the end of the stream. */
 static int child_serve(ChildMain *c) {
-        CLEANUP(freep)
-        uint8_t *in = NULL;
-        size_t size = 0, capacity = 0;
-
         for (;;) {
                 WireType type;
-                ssize_t n;
+                ssize_t n = wire_peek(c->in, c->in_size, &type);
                 int r;
 
-                n = wire_peek(in, size, &type);
                 if (n < 0)
                         return (int) n;
-                if (n > 0) {
-                        r = child_handle(c, type, in, (size_t) n);
-                        if (r < 0)
-                                return r;
-                        size -= (size_t) n;
-                        memmove(in, in + n, size);
-                        continue;
-                }
-
-                if (capacity - size < 65536) {
-                        uint8_t *bigger = realloc(in, 2 * capacity + 65536);
-
-                        if (!bigger)
-                                return -ENOMEM;
-                        in = bigger;
-                        capacity = 2 * capacity + 65536;
-                }
-                n = recv(c->fd, in + size, capacity - size, 0);
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n <= 0)
-                        return ret_errno((int) n);
-                size += (size_t) n;
+                r = n > 0 ? child_handle(c, type, (size_t) n) : child_receive(c);
+                if (r < 0)
+                        return r == -ECONNRESET ? 0 : r;
         }
 }
 
@@ -432,7 +483,9 @@ int host_child_main(int fd, int root_fd, int page_fd) {
         (void) host_page_free(c.page);
         (void) snapshot_free(c.previous);
         free(c.known.known);
+        done_clear(&c.done);
         wire_buffer_clear(&c.out);
+        free(c.in);
         (void) fd_close(c.sys_fd);
         (void) fd_close(c.lock_fd);
         (void) fd_close(c.uevent_fd);

@@ -23,10 +23,10 @@ typedef struct HostDirect {
         sd_event *event;
         sd_event_source *timer;
         HostJobs jobs;
-        HostJob *running; /* waits for the lock, or for the deadline of what hangs */
+        HostJob *running; /* waits for the lock, for go_on(), or for the deadline of what hangs */
         bool hangs;
         bool locked;
-        uint64_t lock_until;
+        uint64_t lock_until, held_until;
         Snapshot *previous; /* the last scan */
         Snapshot *partial;  /* what was read before what can hang */
         HostKnown *known;
@@ -142,7 +142,7 @@ static int direct_execute(HostDirect *h) {
         pid_t holder = 0;
         int r;
 
-        r = ap_lock_try(h->lock_fd, getpid(), &holder);
+        r = h->locked ? 0 : ap_lock_try(h->lock_fd, getpid(), &holder);
         if (r > 0 && now_us(h) < h->lock_until)
                 return direct_wake(h, AP_LOCK_POLL_US);
         if (r > 0) {
@@ -151,8 +151,10 @@ static int direct_execute(HostDirect *h) {
                 direct_finish(h, 0, NULL);
                 return 0;
         }
-        if (r == 0) {
-                h->locked = true;
+        h->locked = r == 0;
+        if (h->locked && j->held && now_us(h) < h->held_until)
+                return direct_wake(h, h->held_until - now_us(h));
+        if (h->locked && !j->held) {
                 (void) snprintf(h->what, sizeof h->what, "scan");
                 r = host_execute(&x, j->plans, j->n_plans, j->outcomes, &after);
                 if (r == SYSFS_NEVER)
@@ -188,6 +190,7 @@ static int direct_on_timer(sd_event_source *source, uint64_t usec, void *userdat
                 if (!h->running)
                         return 0;
                 h->lock_until = now_us(h) + h->config.lock_timeout_us;
+                h->held_until = now_us(h) + HOST_HOLD_US;
         }
 
         return h->running->execute ? direct_execute(h) : direct_scan_now(h);
@@ -203,10 +206,28 @@ static int direct_scan(Host *host, HostScan depth, host_scanned_t done, void *us
         return direct_submitted(h, host_jobs_add_scan(&h->jobs, depth, done, userdata));
 }
 
+static int submit_plans(HostDirect *h, const Plan *plans, size_t n, bool held, host_executed_t done,
+                        void *userdata) {
+        return direct_submitted(h, host_jobs_add_execute(&h->jobs, plans, n, held, done, userdata));
+}
+
 static int direct_submit(Host *host, const Plan *plans, size_t n, host_executed_t done, void *userdata) {
+        return submit_plans(DIRECT(host), plans, n, false, done, userdata);
+}
+
+static int direct_prepare(Host *host, const Plan *plans, size_t n, host_executed_t done, void *userdata) {
+        return submit_plans(DIRECT(host), plans, n, true, done, userdata);
+}
+
+static void direct_go_on(Host *host) {
         HostDirect *h = DIRECT(host);
 
-        return direct_submitted(h, host_jobs_add_execute(&h->jobs, plans, n, done, userdata));
+        host_jobs_go_on(&h->jobs);
+        if (!h->running || !h->running->held)
+                return;
+        h->running->held = false;
+        if (h->locked)
+                (void) direct_wake(h, 0);
 }
 
 static int direct_know(Host *host, const HostKnown *known, size_t n) {
@@ -252,6 +273,8 @@ static void direct_free(Host *host) {
 static const HostOps direct_ops = {
         .scan = direct_scan,
         .execute = direct_submit,
+        .prepare = direct_prepare,
+        .go_on = direct_go_on,
         .know = direct_know,
         .stuck = direct_stuck,
         .free = direct_free,

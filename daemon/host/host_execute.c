@@ -174,15 +174,7 @@ static int follow(StepContext *c, const Plan *p) {
  * it. So several threads carry them out, each the next one that is left. What one of them needs of the snapshot (parents, types, queues)
  * none of them changes. */
 
-typedef struct Crew {
-        const Plan *plans;
-        HostOutcome *outcomes;
-        StepContext *contexts; /* of all plans */
-        Snapshot *s;
-        size_t end;
-        _Atomic(size_t) next;
-        _Atomic(bool) stop; /* one of them must not go on, so none does */
-} Crew;
+typedef struct Crew Crew;
 
 typedef struct CrewMember {
         Crew *crew;
@@ -191,6 +183,20 @@ typedef struct CrewMember {
         pthread_t thread;
         int result;
 } CrewMember;
+
+struct Crew {
+        CrewMember members[HOST_HELPERS_MAX];
+        size_t n_hired;
+        bool hired;           /* if only we could */
+        pthread_mutex_t gate; /* closed until it is known what there is to do */
+        const Plan *plans;
+        HostOutcome *outcomes;
+        StepContext *contexts; /* of all plans */
+        Snapshot *s;
+        size_t end;
+        _Atomic(size_t) next;
+        _Atomic(bool) stop; /* one of them must not go on, so none does */
+};
 
 static int member_work(CrewMember *m) {
         Crew *w = m->crew;
@@ -215,52 +221,77 @@ static int member_work(CrewMember *m) {
 static void *member_main(void *argument) {
         CrewMember *m = argument;
 
+        (void) pthread_mutex_lock(&m->crew->gate);
+        (void) pthread_mutex_unlock(&m->crew->gate);
         m->result = member_work(m);
         return NULL;
 }
 
-static size_t crew_hire(CrewMember *members, size_t n) {
+static int hire(pthread_t *ret, CrewMember *m) {
         pthread_attr_t attributes;
         sigset_t all, old;
-        size_t hired = 0;
+        int r;
 
-        if (pthread_attr_init(&attributes) != 0)
-                return 0;
+        r = -pthread_attr_init(&attributes);
+        if (r < 0)
+                return r;
         (void) pthread_attr_setstacksize(&attributes, CREW_STACK);
         (void) sigfillset(&all);
         (void) pthread_sigmask(SIG_SETMASK, &all, &old);
-        while (hired < n &&
-               pthread_create(&members[hired].thread, &attributes, member_main, &members[hired]) == 0)
-                hired++;
+        r = -pthread_create(ret, &attributes, member_main, m);
         (void) pthread_sigmask(SIG_SETMASK, &old, NULL);
         (void) pthread_attr_destroy(&attributes);
-        return hired;
+        return r;
+}
+
+/* They wait at the gate. */
+static void crew_hire(Crew *w, const HostExecution *x) {
+        (void) pthread_mutex_lock(&w->gate);
+        w->hired = true;
+        for (size_t i = 0; i < x->n_helpers && w->n_hired < HOST_HELPERS_MAX; i++) {
+                CrewMember *m = &w->members[w->n_hired];
+
+                if (!x->helpers[i].sysfs)
+                        continue;
+                *m = (CrewMember) { .crew = w, .execution = *x, .sysfs = x->helpers[i].sysfs };
+                m->execution.userdata = x->helpers[i].userdata;
+                if (hire(&m->thread, m) < 0)
+                        return;
+                w->n_hired++;
+        }
+}
+
+/* Lets them work, at what there is. */
+static void crew_open(Crew *w) {
+        (void) pthread_mutex_unlock(&w->gate);
+}
+
+/* Waits until they have ended. What went wrong with one of them, or 0. */
+static int crew_join(Crew *w) {
+        int r = 0;
+
+        for (; w->n_hired > 0; w->n_hired--) {
+                CrewMember *m = &w->members[w->n_hired - 1];
+
+                (void) pthread_join(m->thread, NULL);
+                r = r < 0 ? r : m->result;
+        }
+        return r;
 }
 
 /* Carries out what the crew is for. */
 static int crew_work(const HostExecution *x, Crew *w) {
         CrewMember self = { .crew = w, .execution = *x, .sysfs = x->scanner.sysfs };
-        CrewMember members[HOST_HELPERS_MAX] = {};
-        size_t n = 0, hired;
-        int r, waited;
+        int r, others, waited;
 
-        for (size_t i = 0; i < x->n_helpers && n < HOST_HELPERS_MAX; i++) {
-                if (!x->helpers[i].sysfs)
-                        continue;
-                members[n] = (CrewMember) { .crew = w, .execution = *x, .sysfs = x->helpers[i].sysfs };
-                members[n++].execution.userdata = x->helpers[i].userdata;
-        }
-
-        hired = crew_hire(members, n);
+        crew_open(w);
         r = member_work(&self);
         waited = x->waits(x->userdata, true);
-        for (size_t i = 0; i < hired; i++) {
-                (void) pthread_join(members[i].thread, NULL);
-                r = r < 0 ? r : members[i].result;
-        }
+        others = crew_join(w);
+        w->hired = false;
         if (waited >= 0)
                 waited = x->waits(x->userdata, false);
-        return r < 0 ? r : waited;
+        return r < 0 ? r : others < 0 ? others : waited;
 }
 
 /* An AP mdev made anew. */
@@ -275,38 +306,50 @@ static bool is_start(const Plan *p, const Snapshot *s) {
         return true;
 }
 
+/* How many plans from @at on can go together. */
+static size_t starts_from(const Plan *plans, size_t n, size_t at, const Snapshot *s) {
+        size_t end = at;
+
+        while (end < n && is_start(&plans[end], s))
+                end++;
+        return end - at;
+}
+
 /* Lets helpers carry out the plans from *at on that can go together, and moves *at to the first that was not tried. *changed: the host is
  * not as @s says. */
-static int crew_run(const HostExecution *x, const Plan *plans, size_t n, Snapshot *s, HostOutcome *outcomes,
-                    size_t *at, bool *changed) {
+static int crew_run(Crew *w, const HostExecution *x, const Plan *plans, size_t n, Snapshot *s,
+                    HostOutcome *outcomes, size_t *at, bool *changed) {
         CLEANUP(freep)
         StepContext *contexts = NULL;
-        Crew w = { .plans = plans, .outcomes = outcomes, .s = s };
-        size_t first = *at;
+        size_t first = *at, end = first + starts_from(plans, n, first, s);
         int r;
 
-        for (w.end = first; w.end < n && is_start(&plans[w.end], s); w.end++)
-                ;
-        if (x->n_helpers == 0 || w.end - first < CREW_PLANS_MIN)
+        if (x->n_helpers == 0 || end - first < CREW_PLANS_MIN)
                 return 0;
         contexts = calloc(n, sizeof *contexts);
         if (!contexts)
                 return 0;
 
-        for (size_t i = first; i < w.end; i++) {
+        for (size_t i = first; i < end; i++) {
                 Apqn apqn;
 
                 if (plan_check(&plans[i], s, &apqn) != PLAN_OK || plan_apply(&plans[i], s) < 0)
-                        w.end = i;
+                        end = i;
         }
-        if (w.end == first)
+        if (end == first)
                 return 0;
-        w.contexts = contexts;
-        atomic_store(&w.next, first);
-        *at = w.end;
-        r = crew_work(x, &w);
+        if (!w->hired)
+                crew_hire(w, x);
+        w->plans = plans;
+        w->outcomes = outcomes;
+        w->contexts = contexts;
+        w->s = s;
+        w->end = end;
+        atomic_store(&w->next, first);
+        *at = end;
+        r = crew_work(x, w);
 
-        for (size_t i = first; i < w.end && r >= 0; i++) {
+        for (size_t i = first; i < end && r >= 0; i++) {
                 HostMdev *m = snapshot_find_mdev(s, plans[i].uuid);
                 char path[HOST_PATH_SIZE];
 
@@ -323,8 +366,8 @@ static int crew_run(const HostExecution *x, const Plan *plans, size_t n, Snapsho
         return r;
 }
 
-int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcome *outcomes,
-                 Snapshot **ret_after) {
+static int execute_with(Crew *w, const HostExecution *x, const Plan *plans, size_t n, HostOutcome *outcomes,
+                        Snapshot **ret_after) {
         CLEANUP(snapshot_freep)
         Snapshot *s = NULL;
         HostScanner scanner = x->scanner;
@@ -335,8 +378,15 @@ int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcom
                 outcomes[i] = (HostOutcome) { .verdict = HOST_SKIPPED };
 
         r = rescan(&scanner, &s);
+        if (r >= 0 && x->looked) {
+                if (starts_from(plans, n, 0, s) >= CREW_PLANS_MIN)
+                        crew_hire(w, x); /* while there is time */
+                r = x->looked(x->userdata);
+        }
         if (r < 0)
                 return r;
+        if (r > 0)
+                n = 0;
         /* what we do ourselves moves both, and what has to be looked at again is not what was read before */
         scanner.quiet = scanner.quiet_mdevs = false;
         scanner.recent_us = 0;
@@ -345,7 +395,7 @@ int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcom
                 StepContext c = { .execution = x, .sysfs = scanner.sysfs, .s = s, .plan = i };
 
                 if (!changed) {
-                        r = crew_run(x, plans, n, s, outcomes, &i, &changed);
+                        r = crew_run(w, x, plans, n, s, outcomes, &i, &changed);
                         if (r < 0)
                                 return r;
                         if (i == n)
@@ -393,4 +443,17 @@ int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcom
 
         *ret_after = TAKE(s);
         return 0;
+}
+
+int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcome *outcomes,
+                 Snapshot **ret_after) {
+        Crew w = { .gate = PTHREAD_MUTEX_INITIALIZER };
+        int r;
+
+        r = execute_with(&w, x, plans, n, outcomes, ret_after);
+        if (w.hired) { /* there was nothing for them to do */
+                crew_open(&w);
+                (void) crew_join(&w);
+        }
+        return r;
 }

@@ -21,7 +21,7 @@ typedef struct HostHelper {
         void *userdata;
 } HostHelper;
 
-#define HOST_HELPERS_MAX 2
+#define HOST_HELPERS_MAX 4
 
 typedef struct HostExecution {
         HostScanner scanner;
@@ -32,6 +32,8 @@ typedef struct HostExecution {
         int (*ended)(void *userdata, size_t plan, const HostOutcome *o);
         /* May be NULL, without helpers. The caller's thread has nothing to do until they have ended, or goes on. As begin(). */
         int (*waits)(void *userdata, bool waits);
+        /* May be NULL. The host has been looked at and nothing written. 1: nothing is to be. Negative: as begin(). */
+        int (*looked)(void *userdata);
         void *userdata;
         const HostHelper *helpers; /* for starts that follow each other in a batch */
         size_t n_helpers;
@@ -40,6 +42,6 @@ typedef struct HostExecution {
 /* Scans, then carries out @n plans in order. Each one's outcome is in @outcomes, which tells the truth at
  * any moment: a plan not yet begun is SKIPPED, one that has begun and not ended is STUCK. *ret_after: see
  * host_executed_t; NULL if the scan at the end failed. 0, or negative if the first scan failed (all are
- * SKIPPED), if begin() or ended() said so, or SYSFS_NEVER. */
+ * SKIPPED), if begin(), ended() or looked() said so, or SYSFS_NEVER. */
 int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcome *outcomes,
                  Snapshot **ret_after);

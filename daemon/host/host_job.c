@@ -40,7 +40,7 @@ int host_jobs_add_scan(HostJobs *jobs, HostScan depth, host_scanned_t done, void
         return jobs_append(jobs, j);
 }
 
-int host_jobs_add_execute(HostJobs *jobs, const Plan *plans, size_t n, host_executed_t done,
+int host_jobs_add_execute(HostJobs *jobs, const Plan *plans, size_t n, bool held, host_executed_t done,
                           void *userdata) {
         HostJob *j;
 
@@ -50,7 +50,7 @@ int host_jobs_add_execute(HostJobs *jobs, const Plan *plans, size_t n, host_exec
         if (!j)
                 return -ENOMEM;
 
-        *j = (HostJob) { .execute = true, .executed = done, .userdata = userdata };
+        *j = (HostJob) { .execute = true, .held = held, .executed = done, .userdata = userdata };
         j->plans = calloc(n + 1, sizeof *j->plans);
         j->outcomes = calloc(n + 1, sizeof *j->outcomes);
         if (!j->plans || !j->outcomes) {
@@ -67,6 +67,11 @@ int host_jobs_add_execute(HostJobs *jobs, const Plan *plans, size_t n, host_exec
                 j->outcomes[j->n_plans] = (HostOutcome) { .verdict = HOST_SKIPPED };
         }
         return jobs_append(jobs, j);
+}
+
+void host_jobs_go_on(HostJobs *jobs) {
+        for (HostJob *j = jobs->first; j; j = j->next)
+                j->held = false;
 }
 
 HostJob *host_jobs_take(HostJobs *jobs) {

@@ -12,6 +12,7 @@ typedef struct HostJob HostJob;
 struct HostJob {
         HostJob *next;
         bool execute;
+        bool held; /* writes nothing before it may */
         HostScan depth;
         Plan *plans;
         HostOutcome *outcomes; /* one a plan */
@@ -28,7 +29,11 @@ typedef struct HostJobs {
 
 /* Append a job; the plans are copied. 0, -ENOMEM or -EBUSY. */
 int host_jobs_add_scan(HostJobs *jobs, HostScan depth, host_scanned_t done, void *userdata);
-int host_jobs_add_execute(HostJobs *jobs, const Plan *plans, size_t n, host_executed_t done, void *userdata);
+int host_jobs_add_execute(HostJobs *jobs, const Plan *plans, size_t n, bool held, host_executed_t done,
+                          void *userdata);
+
+/* Lets the one that is held and waits be carried out as soon as it is its turn. */
+void host_jobs_go_on(HostJobs *jobs);
 
 /* Takes the first one out; the caller's. NULL if there is none. */
 HostJob *host_jobs_take(HostJobs *jobs);

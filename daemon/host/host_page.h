@@ -14,7 +14,7 @@
 
 #define HOST_PAGE_WHAT_SIZE 600
 #define HOST_PAGE_PLANS_MAX 4096
-#define HOST_PAGE_LANES     3
+#define HOST_PAGE_LANES     5
 
 typedef enum HostPhase {
         HOST_PHASE_REST, /* nothing is under way in this lane */

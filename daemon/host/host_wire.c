@@ -238,6 +238,7 @@ int wire_put_job(WireBuffer *b, const WireJob *job) {
 
         put_bool(&w, job->execute);
         put_bool(&w, job->careful);
+        put_bool(&w, job->held);
         put_u32(&w, job->depth);
         put_u64(&w, job->lock_timeout_us);
         put_u32(&w, (uint32_t) job->n_plans);
@@ -274,6 +275,12 @@ static int get_plan(Reader *r, Plan *ret) {
         return plan_parse(text, ret);
 }
 
+int wire_put_go_on(WireBuffer *b) {
+        Writer w = message_begin(b, WIRE_GO_ON);
+
+        return message_end(&w);
+}
+
 int wire_get_job(const uint8_t *message, size_t size, WireJob *ret) {
         Reader r = content(message, size);
         WireJob job = {};
@@ -282,6 +289,7 @@ int wire_get_job(const uint8_t *message, size_t size, WireJob *ret) {
 
         job.execute = get_bool(&r);
         job.careful = get_bool(&r);
+        job.held = get_bool(&r);
         job.depth = (HostScan) get_limited(&r, HOST_SCAN_DETAIL);
         job.lock_timeout_us = get_u64(&r);
 

@@ -16,6 +16,7 @@
 typedef enum WireType {
         WIRE_KNOW,    /* to the child: HostKnown, replaces what it has */
         WIRE_JOB,     /* to the child */
+        WIRE_GO_ON,   /* to the child: the job that is held may write */
         WIRE_PARTIAL, /* from the child: what is known before reading what may hang */
         WIRE_RESULT,  /* the job has ended; the outcomes are in the page */
         _WIRE_TYPE_MAX
@@ -24,6 +25,7 @@ typedef enum WireType {
 typedef struct WireJob {
         bool execute; /* else scan */
         bool careful;
+        bool held; /* nothing is written before WIRE_GO_ON */
         HostScan depth;
         uint64_t lock_timeout_us;
         Plan *plans;
@@ -51,6 +53,7 @@ void wire_buffer_clear(WireBuffer *b);
 /* Append one message. 0, -ENOMEM or -EMSGSIZE; then nothing is appended. */
 int wire_put_know(WireBuffer *b, const HostKnown *known, size_t n);
 int wire_put_job(WireBuffer *b, const WireJob *job);
+int wire_put_go_on(WireBuffer *b);
 int wire_put_snapshot(WireBuffer *b, WireType partial_or_result, int error, const Snapshot *s);
 
 /* Looks at the first @size bytes received. 0: more are needed; else the size of the whole message; -EBADMSG:

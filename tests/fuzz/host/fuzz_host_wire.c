@@ -53,6 +53,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         case WIRE_RESULT:
                 result(data, (size_t) n, type);
                 break;
+        case WIRE_GO_ON:
+                break;
         case _WIRE_TYPE_MAX:
                 abort();
         }

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "engine/engine_internal.h"
 #include "engine_recovers.h"
 
 static const char *const errors[] = { "EADDRINUSE", "EADDRNOTAVAIL", "EBUSY", "EIO", "ENOSPC", "EINTR" };
@@ -351,6 +352,59 @@ static int execute_once(Host *h, const Plan *plans, size_t n, host_executed_t do
         return spy.real->execute(h, plans, n, done, userdata);
 }
 
+static int prepare_never(Host *h, const Plan *plans, size_t n, host_executed_t done, void *userdata) {
+        return -EBUSY;
+}
+
+static int execute_counted(Host *h, const Plan *plans, size_t n, host_executed_t done, void *userdata) {
+        spy.n_executed++;
+        return spy.real->execute(h, plans, n, done, userdata);
+}
+
+static void go_on_never(Host *h) {
+}
+
+/* The disk takes longer than the host waits. */
+static int doze(Work *w) {
+        (void) usleep(3 * HOST_HOLD_US);
+        return 0;
+}
+
+static void dozed(Work *w, int r) {
+}
+
+/* What the host has given up, or never took, before it was on the disk, is handed over when it is. */
+static void test_prepared_in_vain(void **state) {
+        static const char *const cases[] = { "not taken", "no word", "slow disk" };
+        ApMatrix m = matrix_of("2", "6", "");
+
+        for (size_t i = 0; i < ELEMENTS(cases); i++) {
+                Work slow = { .run = doze, .done = dozed };
+                Env *env = env_new("7.2", NULL);
+
+                env_start(env);
+                env_do(env, "define", uuid_n(1), &m);
+                env_rest(env);
+                spy_on(env);
+                spy.ops.execute = execute_counted;
+                if (i == 0)
+                        spy.ops.prepare = prepare_never;
+                else if (i == 1)
+                        spy.ops.go_on = go_on_never;
+                else
+                        assert_int_equal(worker_submit(env->engine->worker, &slow), 0);
+                env_do(env, "start", uuid_n(1), NULL);
+                if (spy.n_executed != 1)
+                        fail_msg("%s: %u", cases[i], spy.n_executed);
+                assert_int_equal(env_state_of(env, uuid_n(1)), MATRIX_STARTED);
+                env_do(env, "stop", uuid_n(1), NULL);
+                env->host->ops = spy.real;
+                env_rest(env);
+                assert_clean(env, cases[i]);
+                (void) env_free(env);
+        }
+}
+
 /* What can be neither stored nor undone is not forgotten: as soon as the disk takes it, it is finished. */
 static void test_no_undo(void **state) {
         Env *env = env_new("7.2", NULL);
@@ -361,6 +415,7 @@ static void test_no_undo(void **state) {
         env_start(env);
         env_rest(env);
         spy_on(env);
+        spy.ops.prepare = prepare_never;
         spy.ops.execute = execute_once;
         env_request(env, "define-start", uuid_n(1), &m, &reply);
         limit_files(RLIM_INFINITY);
@@ -456,13 +511,10 @@ static void test_small_disk(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_every_write_fails),
-                cmocka_unit_test(test_every_write_hangs),
-                cmocka_unit_test(test_disk_full),
-                cmocka_unit_test(test_marks_fail),
-                cmocka_unit_test(test_run_removed),
-                cmocka_unit_test(test_no_scan),
-                cmocka_unit_test(test_no_undo),
+                cmocka_unit_test(test_every_write_fails), cmocka_unit_test(test_every_write_hangs),
+                cmocka_unit_test(test_disk_full),         cmocka_unit_test(test_marks_fail),
+                cmocka_unit_test(test_run_removed),       cmocka_unit_test(test_no_scan),
+                cmocka_unit_test(test_prepared_in_vain),  cmocka_unit_test(test_no_undo),
                 cmocka_unit_test(test_small_disk), /* last: it leaves the mount namespace */
         };
 
