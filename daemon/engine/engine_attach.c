@@ -179,6 +179,14 @@ static void on_edited(void *userdata, int r, const VirtOutcome *o) {
         guest_stir(op->guest);
 }
 
+static void not_asked(GuestOp *op, int r) {
+        if (r == -EBUSY)
+                r = refuse(&op->refusal, VERDICT_BACKEND, r, "too many changes of guests wait for libvirt");
+        op->r = r;
+        op->busy = false;
+        guest_stir(op->guest);
+}
+
 void guest_op_edit(GuestOp *op, const VirtEdit *edit, const char *swtpm_socket, unsigned next) {
         Guests *gs = op->guest->engine->guests;
         bool live = op->live && op->guest->active && !op->guest->ended; /* if it has been held, that is */
@@ -187,13 +195,8 @@ void guest_op_edit(GuestOp *op, const VirtEdit *edit, const char *swtpm_socket, 
         op->phase = next;
         op->busy = true;
         r = gs->virt->ops->edit(gs->virt, op->guest->uuid, edit, swtpm_socket, live, on_edited, op);
-        if (r == -EBUSY)
-                r = refuse(&op->refusal, VERDICT_BACKEND, r, "too many changes of guests wait for libvirt");
-        if (r == 0)
-                return;
-        op->r = r;
-        op->busy = false;
-        guest_stir(op->guest);
+        if (r != 0)
+                not_asked(op, r);
 }
 
 static void on_looked(void *userdata, int r, const VirtOutcome *o) {
@@ -626,11 +629,41 @@ static void matrix_run(GuestOp *op) {
         }
 }
 
+static void on_known(void *userdata, int r, const VirtOutcome *o) {
+        GuestOp *op = userdata;
+
+        op->busy = false;
+        if (r < 0)
+                op->r = r;
+        else if (o->verdict != VIRT_DONE) {
+                VirtOutcome nothing_done = *o;
+
+                nothing_done.unknown = false;
+                refuse_edit(op, &nothing_done);
+        }
+        guest_stir(op->guest);
+}
+
+/* libvirt tells of a guest after what happens to it: for who has just started it, it runs. */
+static void know_guest(GuestOp *op) {
+        Guests *gs = op->guest->engine->guests;
+        int r;
+
+        op->known = op->busy = true;
+        r = gs->virt->ops->refresh(gs->virt, op->guest->uuid, on_known, op);
+        if (r < 0)
+                not_asked(op, r);
+}
+
 void guest_op_run(Guest *g) {
         GuestOp *op = g->op;
 
         if (!op || op->busy)
                 return;
+        if (!op->known)
+                return know_guest(op);
+        if (op->phase == 0 && op->r != 0) /* nothing has begun */
+                return guest_op_end(op);
         if (op->kind == VIRT_ATTACH_MATRIX || op->kind == VIRT_DETACH_MATRIX)
                 matrix_run(op);
         else

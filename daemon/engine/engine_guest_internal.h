@@ -214,11 +214,12 @@ HookOp *hook_free(HookOp *h);
 struct GuestOp {
         Guest *guest;
         VirtEditKind kind;
-        unsigned phase; /* of the kind's own */
+        unsigned phase; /* of the kind's own; 0 is the first */
         Uuid what;      /* matrix or TPM */
         bool live;
         TpmModel model;
         bool busy;     /* something will call us */
+        bool known;    /* libvirt has been asked how the guest is now */
         bool changed;  /* whom `what` is meant for */
         bool starting; /* `what`: nobody else is to be so sure that it is not */
         bool held;     /* `what` is in the guest's hold because of us */

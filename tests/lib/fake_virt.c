@@ -157,6 +157,9 @@ static void run_call(FakeVirt *v, FakeCall *c) {
                 for (size_t i = 0; i < FAKE_GUESTS_MAX; i++)
                         if (v->guests[i].used && strcmp(v->guests[i].g.name, c->name) == 0)
                                 fake_virt_tell(v, v->guests[i].g.uuid);
+        } else if (c->refresh && v->fail_next && v->fail_looks) {
+                v->fail_next = v->fail_looks = false;
+                o = (VirtOutcome) { .verdict = v->verdict, .unknown = v->unknown, .text = "said the fake" };
         } else if (c->refresh) {
                 v->n_refreshes++;
                 o.verdict = fake_virt_find(v, c->guest) ? VIRT_DONE : VIRT_NO_SUCH_GUEST;

@@ -27,6 +27,7 @@ typedef struct FakeVirt {
         bool up, held;       /* held: calls wait for fake_virt_answer() */
         VirtVerdict verdict; /* of the next edit; it changes nothing, unless `unknown_done` */
         bool fail_next, unknown, unknown_done;
+        bool fail_looks; /* fail_next is about a refresh, not about an edit */
         unsigned n_edits, n_refreshes;
         FakeGuest guests[FAKE_GUESTS_MAX];
         FakeCall *calls;

@@ -300,6 +300,35 @@ static void test_attach_live(void **state) {
         assert_false(world_is_live(w, 1));
 }
 
+/* Who has just started or ended a guest asks sooner than libvirt tells. */
+static void test_attach_untold(void **state) {
+        World *w = *state;
+        Noted noted;
+
+        w->virt.silent = true;
+        assert_true(world_run(w, 1, NULL));
+        world_do(w, "attach-matrix", 1, 1, &noted);
+        assert_reply(&noted.reply, 0, NULL, __FILE__, __LINE__);
+        assert_string_equal(noted.notes, "");
+        assert_true(world_is_live(w, 1));
+        assert_string_equal(guest(w, 1).live_matrix, "m001");
+
+        fake_virt_define(&w->virt, guest_n(2), "g2", NULL);
+        world_expect(w, "attach-matrix", 2, 2, VERDICT_NO_SUCH_GUEST, "g2");
+        assert_string_equal(world_meant(w, 2), "");
+
+        w->virt.fail_next = true;
+        w->virt.verdict = VIRT_UNAVAILABLE;
+        w->virt.unknown = true;
+        w->virt.fail_looks = true;
+        world_do(w, "detach-matrix", 1, 0, &noted);
+        assert_reply(&noted.reply, VERDICT_BACKEND, "g1|said the fake", __FILE__, __LINE__);
+        assert_null(strstr(noted.reply.text, "looked at"));
+        assert_int_equal(w->virt.n_edits, 1);
+        assert_true(world_is_live(w, 1));
+        w->virt.silent = false;
+}
+
 /* virsh attach-device and detach-device: no hook is called, and nobody asks us. */
 static void test_by_hand(void **state) {
         World *w = *state;
@@ -472,6 +501,16 @@ static void test_refusals_of_libvirt(void **state) {
         }
 }
 
+/* Until libvirt is asked for the change itself: what comes before it is done, and it is not. */
+static void until_edit(World *w) {
+        w->virt.held = true;
+        while (!fake_virt_waits_for_edit(&w->virt)) {
+                (void) fake_virt_answer(&w->virt);
+                (void) env_turn(w->env, 1000);
+        }
+        w->virt.held = false;
+}
+
 /* libvirt goes in the middle of it: what it has done decides when it is back. */
 static void test_unknown(void **state) {
         World *w = *state;
@@ -487,13 +526,12 @@ static void test_unknown(void **state) {
                         fake_virt_disconnect(&w->virt);
                         w->virt.up = true; /* for the call's own sake */
                         fake_virt_connect(&w->virt);
-                        w->virt.held = true;
                         Noted noted;
                         world_begin(w, "attach-matrix", 1, 1, &noted);
-                        world_settle(w);
+                        until_edit(w);
                         (void) fake_virt_answer(&w->virt);
                         fake_virt_disconnect(&w->virt);
-                        w->virt.held = w->virt.silent = false;
+                        w->virt.silent = false;
                         world_settle(w);
                         assert_true(noted.done);
                         assert_reply(&noted.reply, VERDICT_BACKEND, "looked at", __FILE__, __LINE__);
@@ -523,16 +561,6 @@ static void test_refused_start(void **state) {
         assert_null(world_hold(w, 1));
         assert_int_equal(w->virt.n_edits, 0);
         world_expect(w, "attach-matrix", 1, 1, 0, NULL);
-}
-
-/* Until libvirt is asked for the change itself: what comes before it is done, and it is not. */
-static void until_edit(World *w) {
-        w->virt.held = true;
-        while (!fake_virt_waits_for_edit(&w->virt)) {
-                (void) fake_virt_answer(&w->virt);
-                (void) env_turn(w->env, 1000);
-        }
-        w->virt.held = false;
 }
 
 #define UNTIL_EDIT UINT_MAX
@@ -679,11 +707,12 @@ static void test_undefine_during_attach(void **state) {
         World *w = *state;
         Noted noted;
 
-        w->virt.held = true;
         world_begin(w, "attach-matrix", 1, 1, &noted);
-        world_settle(w);
+        until_edit(w);
+        w->virt.held = true;
         world_define(w, 1, NULL);
         world_settle(w);
+        assert_false(noted.done);
         w->virt.held = false;
         (void) fake_virt_answer(&w->virt);
         env_wait(w->env, &noted.done);
@@ -801,6 +830,7 @@ int main(void) {
                 TEST(test_lacks),
                 TEST(test_attach),
                 TEST(test_attach_live),
+                TEST(test_attach_untold),
                 TEST(test_by_hand),
                 TEST(test_by_hand_over),
                 TEST(test_by_hand_away),
