@@ -23,14 +23,25 @@
 
 static void scan_now(Engine *e);
 
-/* @detailed: all that wait are content; else those that came before the scan began. */
-static void wake_waiters(Engine *e, int r, bool detailed) {
+/* A scan has ended that is what those have waited for who came before it began; where it was not @detailed, not all of them. */
+static void content_waiters(Engine *e, int r, bool detailed) {
+        for (Waiter *w = e->waiters; w; w = w->next)
+                if (!w->scanned && w->arrived < e->n_scanned && (!w->detail || detailed || r < 0)) {
+                        w->scanned = true;
+                        w->result = r;
+                }
+}
+
+void engine_wake_waiters(Engine *e) {
         Waiter **p = &e->waiters, *due = NULL, **last = &due;
+
+        if (e->mdevctl_reading || e->mdevctl_wanted)
+                return;
 
         while (*p) {
                 Waiter *w = *p;
 
-                if (w->arrived >= e->n_scanned || (w->detail && !detailed && r >= 0)) {
+                if (!w->scanned) {
                         p = &w->next;
                         continue;
                 }
@@ -44,7 +55,7 @@ static void wake_waiters(Engine *e, int r, bool detailed) {
 
                 due = w->next;
                 sd_event_source_disable_unref(w->timer);
-                w->done(w->userdata, r);
+                w->done(w->userdata, w->result);
                 free(w);
         }
 }
@@ -81,7 +92,8 @@ static void on_scanned(void *userdata, int r, Snapshot *snapshot) {
         mdevctl_step(e); /* what has ended counts no more for those that are decided now */
         hand_step(e);
         op_decide_waiting(e);
-        wake_waiters(e, r, detailed);
+        content_waiters(e, r, detailed);
+        engine_wake_waiters(e);
         if (e->scan_wanted || e->detail_wanted)
                 scan_now(e);
 }

@@ -131,6 +131,8 @@ typedef struct Waiter {
         void *userdata;
         uint64_t arrived; /* number of scans begun when it came */
         bool detail;
+        bool scanned; /* with this result */
+        int result;
         sd_event_source *timer; /* of engine_refresh() */
         struct Waiter *next;
         Engine *engine;
@@ -241,6 +243,8 @@ void engine_rest(Engine *e);
 
 /* A scan that begins after this, then @done. */
 int engine_wait_scan(Engine *e, void (*done)(void *userdata, int r), void *userdata);
+/* Answers those whose scan has ended, once mdevctl's definitions are known, too. */
+void engine_wake_waiters(Engine *e);
 
 /* ---- engine_mdevctl.c ---- */
 

@@ -81,6 +81,7 @@ static void mdevctl_done(Work *w, int r) {
                 mdevctl_step(e);
                 hand_step(e);
                 op_decide_waiting(e);
+                engine_wake_waiters(e);
         }
         mdevctl_content_clear(&job->content);
         free(job);

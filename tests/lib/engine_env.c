@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -410,6 +411,38 @@ void env_rescan(Env *env) {
 
         assert_int_equal(engine_rescan(env->engine, on_rescanned, &done), 0);
         env_wait(env, &done);
+}
+
+struct EnvBusy {
+        Work work;
+        sem_t over;
+};
+
+static int busy_run(Work *w) {
+        while (sem_wait(&CONTAINER_OF(w, EnvBusy, work)->over) < 0)
+                assert_int_equal(errno, EINTR);
+        return 0;
+}
+
+static void busy_done(Work *w, int r) {
+        EnvBusy *b = CONTAINER_OF(w, EnvBusy, work);
+
+        (void) sem_destroy(&b->over);
+        free(b);
+}
+
+EnvBusy *env_busy(Env *env) {
+        EnvBusy *b = calloc(1, sizeof *b);
+
+        assert_non_null(b);
+        b->work = (Work) { .run = busy_run, .done = busy_done };
+        assert_int_equal(sem_init(&b->over, 0, 0), 0);
+        assert_int_equal(worker_submit(env->engine->worker, &b->work), 0);
+        return b;
+}
+
+void env_busy_end(EnvBusy *b) {
+        assert_int_equal(sem_post(&b->over), 0);
 }
 
 void env_ctl(Env *env, const char *command) {

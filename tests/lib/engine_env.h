@@ -74,6 +74,10 @@ void env_settle(Env *env);
 /* The same, also of what is late on purpose: ends and marks on disk, problems. */
 void env_rest(Env *env);
 void env_rescan(Env *env);
+/* What comes now has to wait for the disk, until env_busy_end(). */
+typedef struct EnvBusy EnvBusy;
+EnvBusy *env_busy(Env *env);
+void env_busy_end(EnvBusy *b);
 
 void env_ctl(Env *env, const char *command);
 void env_write(Env *env, const char *path, const char *data);

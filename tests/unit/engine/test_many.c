@@ -2,8 +2,6 @@
 
 /* Many matrices: what concerns all of them goes in slices, between which the loop runs and anything can happen. */
 
-#include <errno.h>
-#include <semaphore.h>
 #include <sys/stat.h>
 
 #include "engine/engine_internal.h"
@@ -96,48 +94,36 @@ static void settle_in_slices(Env *env) {
         env_rest(env);
 }
 
-/* Keeps the disk busy from the moment on in which the engine is ready. */
-typedef struct Busy {
-        Work work;
+typedef struct Ready {
         Env *env;
-        sem_t over;
-} Busy;
+        EnvBusy *busy; /* from then on */
+} Ready;
 
-static int busy_run(Work *w) {
-        return sem_wait(&CONTAINER_OF(w, Busy, work)->over) < 0 ? -errno : 0;
-}
+static void on_ready(void *userdata) {
+        Ready *r = userdata;
 
-static void busy_done(Work *w, int r) {
-        assert_int_equal(r, 0);
-}
-
-static void busy_begin(void *userdata) {
-        Busy *b = userdata;
-
-        assert_int_equal(worker_submit(b->env->engine->worker, &b->work), 0);
-        b->env->ready = true;
+        r->busy = env_busy(r->env);
 }
 
 static void test_boot_starts_in_slices(void **state) {
         Env *env = many("define-autostart");
         ApMatrix more = matrix_of("0x3f", "0", "");
-        Busy busy = { .work = { .run = busy_run, .done = busy_done }, .env = env };
+        Ready ready = { .env = env };
         Reply stopped, defined;
 
-        assert_int_equal(sem_init(&busy.over, 0, 0), 0);
         env_reboot(env, "reboot");
         env_launch(env);
-        engine_when_ready(env->engine, busy_begin, &busy);
-        env_wait(env, &env->ready);
+        engine_when_ready(env->engine, on_ready, &ready);
+        while (!ready.busy)
+                (void) env_turn(env, 1000000);
 
         /* what an operator stops before its turn has come stays stopped; what is defined now is for the next boot */
         env_begin(env, "stop", uuid_n(MANY), NULL, &stopped);
         env_begin(env, "define-autostart", uuid_n(MANY + 1), &more, &defined);
         while (env->engine->fresh.first)
                 (void) env_turn(env, 1000000);
-        assert_int_equal(sem_post(&busy.over), 0);
+        env_busy_end(ready.busy);
         settle_in_slices(env);
-        assert_int_equal(sem_destroy(&busy.over), 0);
         assert_reply(&stopped, 0, NULL, __FILE__, __LINE__);
         assert_reply(&defined, 0, NULL, __FILE__, __LINE__);
         assert_true(engine_is_settled(env->engine));

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "engine/engine_internal.h"
 #include "engine/engine_mdevctl.h"
 #include "engine_env.h"
 #include "host/mdevctl.h"
@@ -671,6 +672,32 @@ static void test_begin_blind(void **state) {
         process_free(&p);
 }
 
+/* ---- questions ---- */
+
+static void on_looked(void *userdata, int r) {
+        assert_int_equal(r, 0);
+        *(bool *) userdata = true;
+}
+
+/* A scan alone does not make an answer one of what is there now: the files are read by another thread, whose disk may be slow. */
+static void test_question_waits_for_files(void **state) {
+        Env *env = *state;
+        EnvBusy *busy = env_busy(env);
+        uint64_t scans;
+        bool done = false, early;
+
+        env_put_file(env, DIR THEIRS, FREE);
+        scans = env->engine->n_scanned;
+        assert_int_equal(engine_rescan(env->engine, on_looked, &done), 0);
+        while (env->engine->n_scanned == scans || env->engine->scanning)
+                (void) env_turn(env, 1000000);
+        early = done;
+        env_busy_end(busy);
+        assert_false(early);
+        env_wait(env, &done);
+        assert_non_null(mdevctl_find(env->engine, uuid_of(THEIRS)));
+}
+
 int main(void) {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
         const struct CMUnitTest tests[] = {
@@ -687,6 +714,7 @@ int main(void) {
                 TEST(test_end_of_another),
                 TEST(test_race),
                 TEST(test_begin_blind),
+                TEST(test_question_waits_for_files),
                 cmocka_unit_test(test_crashes),
         };
 
