@@ -234,12 +234,11 @@ void bus_signal_flush_uuid(Bus *b, Uuid uuid) {
 
                 if (!s)
                         continue;
-                if (!b->quiet) {
-                        send_one(b, s);
-                        continue;
-                }
+                if (!b->quiet)
+                        return send_one(b, s);
                 tell(b, s); /* and once more after the answer, which may be older */
                 s->told = true;
+                return;
         }
 }
 

@@ -795,6 +795,7 @@ static void test_signals_name_what_changed(void **state) {
         (void) sd_bus_slot_unref(slot);
 }
 
+/* And before what follows from that for others. */
 static void test_reply_comes_after_its_signal(void **state) {
         sd_bus_message *reply = NULL, *m = call_of(&changing[0], NULL);
 
@@ -805,9 +806,27 @@ static void test_reply_comes_after_its_signal(void **state) {
         (void) sd_bus_message_unref(m);
         while (fake.n_asked == 0)
                 assert_true(sd_event_run(w.event, 2000000) > 0);
+        change(ENGINE_MDEV, ENGINE_ADDED);
         change(ENGINE_MATRIX, ENGINE_ADDED);
         run_until(&reply);
+        assert_int_equal(w.n_signals, 1);
         assert_int_equal(heard("InterfacesAdded " MATRIX1), 1);
+        (void) sd_bus_message_unref(reply);
+        settle();
+        assert_int_equal(heard("InterfacesAdded " MDEV1), 1);
+        assert_int_equal(heard("PropertiesChanged " BUS_ROOT), 1);
+
+        /* of one without a definition */
+        w.n_signals = 0;
+        reply = NULL;
+        m = call_of(&changing[0], NULL);
+        assert_true(sd_bus_call_async(w.client, NULL, m, on_reply, &reply, 0) >= 0);
+        (void) sd_bus_message_unref(m);
+        while (fake.n_asked < 2)
+                assert_true(sd_event_run(w.event, 2000000) > 0);
+        change(ENGINE_MDEV, ENGINE_REMOVED);
+        run_until(&reply);
+        assert_int_equal(heard("InterfacesRemoved " MDEV1), 1);
         (void) sd_bus_message_unref(reply);
 }
 
