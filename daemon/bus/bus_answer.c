@@ -12,6 +12,7 @@
 #include "bus/bus_internal.h"
 
 #define SLICE_PERIOD_US (20 * UINT64_C(1000)) /* while calls keep coming */
+#define SIGNAL_DELAY_US (1 * UINT64_C(1000))  /* in which the bus delivers replies */
 
 const char *bus_sender(sd_bus_message *m) {
         return sd_bus_message_get_sender(m) ?: "peer";
@@ -148,7 +149,7 @@ static bool can_go_on(const Bus *b) {
 static void turn(Bus *b) {
         (void) sd_event_source_set_enabled(b->turn_source, SD_EVENT_OFF);
         (void) sd_event_source_set_enabled(b->turn_timer, SD_EVENT_OFF);
-        b->awake = false;
+        b->awake = b->waking = false;
 
         bus_signal_some(b);
         begin_some(b);
@@ -172,12 +173,28 @@ static int on_turn(sd_event_source *s, void *userdata) {
         return 0;
 }
 
-static int on_period(sd_event_source *s, uint64_t usec, void *userdata) {
-        turn(userdata);
+static int on_timer(sd_event_source *s, uint64_t usec, void *userdata) {
+        Bus *b = userdata;
+
+        if (b->awake)
+                turn(b);
+        else {
+                b->waking = false;
+                (void) bus_wake(b); /* else the next signal does */
+        }
         return 0;
 }
 
-static int add_sources(Bus *b) {
+static int wake_after(Bus *b, uint64_t us) {
+        int r;
+
+        if (!b->turn_timer)
+                return timer_after(b->event, &b->turn_timer, us, on_timer, b);
+        r = sd_event_source_set_time_relative(b->turn_timer, us);
+        return r < 0 ? r : sd_event_source_set_enabled(b->turn_timer, SD_EVENT_ONESHOT);
+}
+
+static int wake_idle(Bus *b) {
         int r;
 
         if (!b->turn_source) {
@@ -188,10 +205,7 @@ static int add_sources(Bus *b) {
                 if (r < 0)
                         return r;
         }
-        if (b->turn_timer)
-                return 0;
-
-        return timer_after(b->event, &b->turn_timer, SLICE_PERIOD_US, on_period, b);
+        return sd_event_source_set_enabled(b->turn_source, SD_EVENT_ONESHOT);
 }
 
 int bus_wake(Bus *b) {
@@ -200,17 +214,27 @@ int bus_wake(Bus *b) {
         if (b->awake)
                 return 0;
 
-        r = add_sources(b);
+        r = wake_after(b, SLICE_PERIOD_US);
         if (r >= 0)
-                r = sd_event_source_set_time_relative(b->turn_timer, SLICE_PERIOD_US);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(b->turn_timer, SD_EVENT_ONESHOT);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(b->turn_source, SD_EVENT_ONESHOT);
+                r = wake_idle(b);
         if (r < 0)
                 return r;
 
-        b->awake = true;
+        b->awake = b->waking = true;
+        return 0;
+}
+
+int bus_wake_soon(Bus *b) {
+        int r;
+
+        if (b->waking)
+                return 0;
+
+        r = wake_after(b, SIGNAL_DELAY_US);
+        if (r < 0)
+                return r;
+
+        b->waking = true;
         return 0;
 }
 

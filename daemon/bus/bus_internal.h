@@ -85,7 +85,8 @@ struct Bus {
         void *signal_tree;               /* the same by object, tsearch(3) */
 
         sd_event_source *turn_source, *turn_timer;
-        bool awake; /* they are set */
+        bool awake;  /* both are set */
+        bool waking; /* they are, or the timer alone */
 
         /* Unique names are never used twice, so that an entry never goes wrong. */
         struct {
@@ -277,6 +278,8 @@ void bus_answer_free(Answer *a);
 void bus_answer_free_all(Bus *b);
 /* There is something to be done: answers, signals. */
 int bus_wake(Bus *b);
+/* There are signals for which nobody waits: what has just been answered goes first. */
+int bus_wake_soon(Bus *b);
 
 /* ---- bus_conflicts.c ---- */
 

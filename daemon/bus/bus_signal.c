@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Signals wait for the loop's next turn, so that many changes of one object become one signal, and so
+/* Signals wait for a moment, so that many changes of one object become one signal and replies go first, and so
  * that a host that changes as a whole does not keep callers waiting: a turn sends a bounded number. They
  * also wait for an answer that lists all objects, see bus_objects.c. */
 
@@ -165,7 +165,7 @@ static int queue(Bus *b, const EngineKey *key, EngineChange change, bool part) {
         b->signals_tail = &s->next;
         b->n_signals++;
 
-        return b->quiet ? 0 : bus_wake(b);
+        return b->quiet ? 0 : bus_wake_soon(b);
 }
 
 static int merge(Bus *b, const EngineKey *key, EngineChange change, bool part) {

@@ -3,6 +3,8 @@
 
 #include <sys/socket.h>
 
+#define SETTLED_US 5000 /* longer than signals wait */
+
 const Uuid uuid1 = { { 0xc2, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xab } };
 World w;
 
@@ -276,7 +278,7 @@ void add_objects(void) {
 }
 
 void settle(void) {
-        while (sd_event_run(w.event, 0) > 0)
+        while (sd_event_run(w.event, SETTLED_US) > 0)
                 ;
 }
 
