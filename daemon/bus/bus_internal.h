@@ -305,7 +305,8 @@ const char *bus_card_mode(const HostCard *card); /* NULL: "unknown" */
 /* ---- bus_signal.c ---- */
 
 void bus_signal(Bus *b, const EngineKey *key, EngineChange change);
-/* Sends what waits about @uuid: before a reply that names it. Of a matrix and its mdev, which follows it, that is the matrix. */
+/* Sends what waits about @uuid, before a reply that names it: of the first of matrix, mdev, guest and TPM that has one. A
+ * matrix's mdev follows later. */
 void bus_signal_flush_uuid(Bus *b, Uuid uuid);
 /* Sends those that may go now, but not more than a turn of the loop has time for. */
 void bus_signal_some(Bus *b);

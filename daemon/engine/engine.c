@@ -23,25 +23,23 @@
 
 static void scan_now(Engine *e);
 
-/* A scan has ended that is what those have waited for who came before it began; where it was not @detailed, not all of them. */
-static void content_waiters(Engine *e, int r, bool detailed) {
+/* A scan has ended, for which those have waited who came before it began; whoever wants it in detail, only if it was. */
+static void waiters_scanned(Engine *e, int r, bool detailed) {
         for (Waiter *w = e->waiters; w; w = w->next)
                 if (!w->scanned && w->arrived < e->n_scanned && (!w->detail || detailed || r < 0)) {
                         w->scanned = true;
                         w->result = r;
+                        w->read = e->n_reads + e->mdevctl_wanted;
                 }
 }
 
 void engine_wake_waiters(Engine *e) {
         Waiter **p = &e->waiters, *due = NULL, **last = &due;
 
-        if (e->mdevctl_reading || e->mdevctl_wanted)
-                return;
-
         while (*p) {
                 Waiter *w = *p;
 
-                if (!w->scanned) {
+                if (!w->scanned || w->read > e->n_read) {
                         p = &w->next;
                         continue;
                 }
@@ -92,7 +90,7 @@ static void on_scanned(void *userdata, int r, Snapshot *snapshot) {
         mdevctl_step(e); /* what has ended counts no more for those that are decided now */
         hand_step(e);
         op_decide_waiting(e);
-        content_waiters(e, r, detailed);
+        waiters_scanned(e, r, detailed);
         engine_wake_waiters(e);
         if (e->scan_wanted || e->detail_wanted)
                 scan_now(e);
@@ -145,8 +143,16 @@ void engine_stirred(Engine *e) {
                 (void) timer_after(e->event, &e->stir_timer, STIR_US, on_stirred, e);
 }
 
+static bool is_scan_awaited(const Engine *e) {
+        const Waiter *w = e->waiters;
+
+        while (w && w->scanned)
+                w = w->next;
+        return w;
+}
+
 void engine_look(Engine *e) {
-        if (e->waiters)
+        if (is_scan_awaited(e))
                 scan_now(e);
         else
                 engine_host_changed(e);

@@ -635,16 +635,17 @@ static void on_known(void *userdata, int r, const VirtOutcome *o) {
         op->busy = false;
         if (r < 0)
                 op->r = r;
-        else if (o->verdict != VIRT_DONE) {
-                VirtOutcome nothing_done = *o;
-
-                nothing_done.unknown = false;
-                refuse_edit(op, &nothing_done);
-        }
+        else if (o->verdict != VIRT_DONE)
+                op->r = refuse(&op->refusal, VERDICT_BACKEND, 0,
+                               "guest '%s': libvirt cannot be asked how it is%s%s", op->guest->name,
+                               o->text ? ": " : "", o->text ?: "");
+        else if (!op->guest->known)
+                refuse_edit(op, &(VirtOutcome) { .verdict = VIRT_NO_SUCH_GUEST });
         guest_stir(op->guest);
 }
 
-/* libvirt tells of a guest after what happens to it: for who has just started it, it runs. */
+/* libvirt tells of a guest after what happens to it: for who has just started it, it runs. But while its hook runs, libvirt
+ * answers nothing about it. */
 static void know_guest(GuestOp *op) {
         Guests *gs = op->guest->engine->guests;
         int r;
@@ -660,8 +661,10 @@ void guest_op_run(Guest *g) {
 
         if (!op || op->busy)
                 return;
-        if (!op->known)
+        if (!op->known && !g->hooks)
                 return know_guest(op);
+        if (!op->known)
+                return;
         if (op->phase == 0 && op->r != 0) /* nothing has begun */
                 return guest_op_end(op);
         if (op->kind == VIRT_ATTACH_MATRIX || op->kind == VIRT_DETACH_MATRIX)

@@ -458,6 +458,7 @@ struct RulesJob {
         Work work;
         Engine *engine;
         bool persist, dry_run;
+        bool waits; /* for another one's to have run */
         int root_fd;
         ApMask apmask, aqmask;
         EngineHostView view;
@@ -550,22 +551,53 @@ static void view_host(RulesJob *job) {
 }
 
 static int on_lock_again(sd_event_source *s, uint64_t usec, void *userdata);
-static void rules_done(Work *w, int r);
+static void rules_ran(Work *w, int r);
+static void rules_done(RulesJob *job, int r);
 
+/* One at a time: the worker has no room for as many as may be asked for, and others need it. */
 static void rules_submit(RulesJob *job) {
-        job->work = (Work) { .run = rules_run, .done = rules_done };
-        if (worker_submit(job->engine->worker, &job->work) < 0)
-                rules_done(&job->work, -EBUSY);
+        Engine *e = job->engine;
+
+        job->waits = e->rules_run;
+        if (job->waits)
+                return;
+
+        job->work = (Work) { .run = rules_run, .done = rules_ran };
+        if (worker_submit(e->worker, &job->work) < 0)
+                rules_done(job, -EBUSY);
+        else
+                e->rules_run = true;
 }
 
-static void rules_done(Work *w, int r) {
+static void rules_next(Engine *e) {
+        while (!e->rules_run) {
+                RulesJob *oldest = NULL;
+
+                for (RulesJob *job = e->rules_jobs; job; job = job->next)
+                        if (job->waits)
+                                oldest = job;
+                if (!oldest)
+                        return;
+                rules_submit(oldest);
+        }
+}
+
+static void rules_ran(Work *w, int r) {
         RulesJob *job = CONTAINER_OF(w, RulesJob, work);
+        Engine *e = job->engine;
+
+        e->rules_run = false;
+        if (e->closing)
+                return;
+        rules_done(job, r);
+        rules_next(e);
+}
+
+static void rules_done(RulesJob *job, int r) {
         CLEANUP(refusal_clear) Refusal refusal = {};
         Engine *e = job->engine;
         uint64_t now = 0;
 
-        if (e->closing)
-                return;
         (void) sd_event_now(e->event, CLOCK_MONOTONIC, &now);
         if (r == HOST_RULES_LOCKED && now < job->deadline_us &&
             timer_after(e->event, &job->timer, HOST_RULES_RETRY_US, on_lock_again, job) >= 0)

@@ -131,8 +131,10 @@ typedef struct Waiter {
         void *userdata;
         uint64_t arrived; /* number of scans begun when it came */
         bool detail;
-        bool scanned; /* with this result */
+        bool scanned; /* its scan has ended, with this result */
         int result;
+        uint64_t
+                read; /* scanned: it also waits until so many readings of mdevctl's definitions have ended */
         sd_event_source *timer; /* of engine_refresh() */
         struct Waiter *next;
         Engine *engine;
@@ -187,8 +189,9 @@ struct Engine {
         size_t n_ops; /* in flight */
         HostRequest *host_requests;
         RulesJob *rules_jobs;
-        Op *host_op; /* that changes what the host has, at most one */
-        Op **busy;   /* operations on mdevs without definition: at most one each */
+        bool rules_run; /* one of them is with the worker */
+        Op *host_op;    /* that changes what the host has, at most one */
+        Op **busy;      /* operations on mdevs without definition: at most one each */
         size_t n_busy;
         CallerCount *callers;
         size_t n_callers, allocated_callers;
@@ -197,6 +200,7 @@ struct Engine {
         bool stirred; /* the host changed while a batch was with it */
         bool mdevctl_reading, mdevctl_wanted;
         uint64_t n_scans, n_scanned; /* begun; of these ended */
+        uint64_t n_reads, n_read;    /* of mdevctl's definitions: begun; of these ended */
         Waiter *waiters;
         sd_event_source *gather_idle, *gather_linger, *gather_timer;
         unsigned gathered, gather_usual; /* requests by now, and the last time */
@@ -243,7 +247,7 @@ void engine_rest(Engine *e);
 
 /* A scan that begins after this, then @done. */
 int engine_wait_scan(Engine *e, void (*done)(void *userdata, int r), void *userdata);
-/* Answers those whose scan has ended, once mdevctl's definitions are known, too. */
+/* Answers those whose scan has ended, and so have the readings of mdevctl's definitions that were due then. */
 void engine_wake_waiters(Engine *e);
 
 /* ---- engine_mdevctl.c ---- */

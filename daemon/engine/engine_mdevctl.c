@@ -73,6 +73,7 @@ static void mdevctl_done(Work *w, int r) {
         Engine *e = job->engine;
 
         e->mdevctl_reading = false;
+        e->n_read++;
         if (!e->closing) {
                 mdevctl_taken(e, r, &job->content);
                 state_emit_manager(e);
@@ -138,6 +139,7 @@ void mdevctl_check(Engine *e) {
         }
         e->mdevctl_wanted = false;
         e->mdevctl_reading = true;
+        e->n_reads++;
 }
 
 static int on_mdevctl(sd_event_source *s, int fd, uint32_t revents, void *userdata) {

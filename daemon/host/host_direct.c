@@ -151,6 +151,8 @@ static int direct_execute(HostDirect *h) {
                 direct_finish(h, 0, NULL);
                 return 0;
         }
+        if (r == 0 && !h->locked)
+                h->held_until = now_us(h) + HOST_HOLD_US;
         h->locked = r == 0;
         if (h->locked && j->held && now_us(h) < h->held_until)
                 return direct_wake(h, h->held_until - now_us(h));
@@ -190,7 +192,6 @@ static int direct_on_timer(sd_event_source *source, uint64_t usec, void *userdat
                 if (!h->running)
                         return 0;
                 h->lock_until = now_us(h) + h->config.lock_timeout_us;
-                h->held_until = now_us(h) + HOST_HOLD_US;
         }
 
         return h->running->execute ? direct_execute(h) : direct_scan_now(h);

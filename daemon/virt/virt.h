@@ -76,7 +76,7 @@ typedef struct VirtOps {
          * @swtpm_socket too, for the case that crb or tis is chosen. -EBUSY: too many wait. */
         int (*edit)(Virt *v, Uuid guest, const VirtEdit *edit, const char *swtpm_socket, bool live,
                     virt_done_t done, void *userdata);
-        /* Reads this guest anew and tells guest() or gone(), then @done. */
+        /* Reads this guest anew and tells guest() or gone(), then @done: DONE in both cases, or UNAVAILABLE. */
         int (*refresh)(Virt *v, Uuid guest, virt_done_t done, void *userdata);
         /* The same of the guest with this name (or uuid's text), which may not have been told of yet. Where there is no
          * connection, it is tried to make one first. */

@@ -420,7 +420,8 @@ struct EnvBusy {
 
 static int busy_run(Work *w) {
         while (sem_wait(&CONTAINER_OF(w, EnvBusy, work)->over) < 0)
-                assert_int_equal(errno, EINTR);
+                if (errno != EINTR)
+                        abort(); /* this thread is not the test's */
         return 0;
 }
 

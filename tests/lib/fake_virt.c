@@ -162,8 +162,7 @@ static void run_call(FakeVirt *v, FakeCall *c) {
                 o = (VirtOutcome) { .verdict = v->verdict, .unknown = v->unknown, .text = "said the fake" };
         } else if (c->refresh) {
                 v->n_refreshes++;
-                o.verdict = fake_virt_find(v, c->guest) ? VIRT_DONE : VIRT_NO_SUCH_GUEST;
-                fake_virt_tell(v, c->guest);
+                fake_virt_tell(v, c->guest); /* that it is gone, too */
         } else
                 o = edit(v, c);
         c->done(c->userdata, 0, &o);

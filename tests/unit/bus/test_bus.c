@@ -808,6 +808,7 @@ static void test_reply_comes_after_its_signal(void **state) {
                 assert_true(sd_event_run(w.event, 2000000) > 0);
         change(ENGINE_MDEV, ENGINE_ADDED);
         change(ENGINE_MATRIX, ENGINE_ADDED);
+        assert_true(w.bus->waking && !w.bus->awake); /* not at once: replies first */
         run_until(&reply);
         assert_int_equal(w.n_signals, 1);
         assert_int_equal(heard("InterfacesAdded " MATRIX1), 1);

@@ -256,6 +256,41 @@ static void test_each_is_told_late(void **state) {
         batches_free(env);
 }
 
+static void on_viewed(void *userdata, int r, const Refusal *refusal, const EngineHostView *view) {
+        unsigned *n = userdata;
+
+        assert_int_equal(r, 0);
+        assert_non_null(view);
+        (*n)++;
+}
+
+/* Anybody may ask what the host has, as often as he likes: the disk has room for definitions all the same. */
+static void test_views_leave_room(void **state) {
+        Env *env = env_new("7.2", NULL);
+        const ApMatrix m = matrix_of("3", "0x10", "");
+        EnvBusy *busy;
+        Reply defined;
+        unsigned n = 0;
+
+        env_start(env);
+        env_rest(env);
+        busy = env_busy(env);
+        for (unsigned i = 0; i < 50; i++)
+                assert_int_equal(engine_view_host(env->engine, on_viewed, &n), 0);
+        while (env->engine->waiters)
+                (void) env_turn(env, 1000000);
+        env_begin(env, "define", uuid_n(1), &m, &defined);
+        while (!env->engine->committing)
+                (void) env_turn(env, 1000000);
+        env_busy_end(busy);
+        env_wait(env, &defined.done);
+        assert_reply(&defined, 0, NULL, __FILE__, __LINE__);
+        assert_false(env->engine->store_failed);
+        while (n < 50)
+                (void) env_turn(env, 1000000);
+        (void) env_free(env);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_close_requests_are_one_batch),
@@ -265,6 +300,7 @@ int main(void) {
                 cmocka_unit_test(test_files_are_put_off),
                 cmocka_unit_test(test_begun_is_told_late),
                 cmocka_unit_test(test_each_is_told_late),
+                cmocka_unit_test(test_views_leave_room),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
