@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/gang.h"
 #include "host/ap_lock.h"
 #include "host/host.h"
 #include "host/host_execute.h"
@@ -36,6 +37,7 @@
 #define STIRRED_US 1000000 /* an mdev is announced before it is linked everywhere */
 #define RECENT_US  100000 /* as old as the first readings of a large host are at the end of a batch, anyway */
 #define LISTED_US  25000000 /* so that the slow rescan always lists */
+#define HELPERS    (HOST_PAGE_LANES - 1)
 
 typedef struct ChildMain ChildMain;
 
@@ -46,7 +48,7 @@ typedef struct Done {
         bool *heard;
 } Done;
 
-/* A thread besides the main one, while there are starts. */
+/* What a thread besides the main one has for itself. */
 typedef struct Lane {
         ChildMain *main;
         unsigned lane;
@@ -60,7 +62,8 @@ struct ChildMain {
         uint64_t stirred_us; /* when somebody else was last heard to make or remove mdevs */
         uint64_t listed_us;  /* when mdevs were last listed */
         Sysfs *sysfs;
-        Lane lanes[HOST_PAGE_LANES - 1];
+        Lane lanes[HELPERS];
+        Gang *gang; /* of a thread for each lane, from the first batch on; NULL: it cannot be had */
         Snapshot *previous;
         Done done;
         WireKnow known;
@@ -68,7 +71,6 @@ struct ChildMain {
         uint8_t *in;
         size_t in_size, in_capacity;
 };
-static_assert(HOST_PAGE_LANES - 1 == HOST_HELPERS_MAX, "a lane for each helper");
 
 /* uid 0 is all that sysfs asks for. */
 static int capabilities_drop(void) {
@@ -332,26 +334,33 @@ static int child_scan(ChildMain *c, const WireJob *job) {
         return child_result(c, r, s);
 }
 
-/* What it keeps open stays for the next batch. */
-static HostHelper lane_helper(Lane *l) {
-        if (!l->sysfs)
-                (void) sysfs_real_new(l->main->sys_fd, &l->sysfs);
-        return (HostHelper) { .sysfs = l->sysfs, .userdata = l };
+/* For a batch. Threads, and what they keep open, stay for the next one. */
+static void child_help(ChildMain *c, HostExecution *x, HostHelper *helpers) {
+        if (!c->gang && gang_new(HELPERS, &c->gang) < 0)
+                return;
+
+        for (size_t i = 0; i < HELPERS; i++) {
+                Lane *l = &c->lanes[i];
+
+                if (!l->sysfs)
+                        (void) sysfs_real_new(c->sys_fd, &l->sysfs);
+                helpers[i] = (HostHelper) { .sysfs = l->sysfs, .userdata = l };
+        }
+        x->gang = c->gang;
+        x->helpers = helpers;
 }
 
 /* Takes @job over. */
 static int child_execute(ChildMain *c, WireJob *job) {
         static const HostNote lock = { .phase = HOST_PHASE_LOCK, .what = "wait for the AP lock" };
         Lane self = { .main = c };
-        HostHelper helpers[ELEMENTS(c->lanes)] = {};
+        HostHelper helpers[HELPERS];
         HostExecution x = { .root_fd = c->root_fd,
                             .begin = lane_begin,
                             .ended = lane_ended,
                             .waits = lane_waits,
                             .looked = job->held ? child_held : NULL,
-                            .userdata = &self,
-                            .helpers = helpers,
-                            .n_helpers = ELEMENTS(helpers) };
+                            .userdata = &self };
         CLEANUP(freep)
         HostOutcome *outcomes = calloc(job->n_plans + 1, sizeof *outcomes);
         CLEANUP(freep)
@@ -381,8 +390,8 @@ static int child_execute(ChildMain *c, WireJob *job) {
                 return child_result(c, 0, NULL);
         }
 
-        for (size_t i = 0; i < ELEMENTS(helpers) && job->n_plans > 1; i++)
-                helpers[i] = lane_helper(&c->lanes[i]);
+        if (job->n_plans > 1)
+                child_help(c, &x, helpers);
         r = child_note(c, &scan_note);
         if (r >= 0) {
                 x.scanner = child_scanner(c, job); /* the lock may have taken its time */
@@ -453,7 +462,7 @@ int host_child_main(int fd, int root_fd, int page_fd) {
                         .stirred_us = clock_now_us() };
         int r;
 
-        for (unsigned i = 0; i < ELEMENTS(c.lanes); i++)
+        for (unsigned i = 0; i < HELPERS; i++)
                 c.lanes[i] = (Lane) { .main = &c, .lane = i + 1 };
 
         for (size_t i = 0; i < ELEMENTS(ignored); i++)
@@ -477,7 +486,8 @@ int host_child_main(int fd, int root_fd, int page_fd) {
         if (r >= 0)
                 r = child_serve(&c);
 
-        for (size_t i = 0; i < ELEMENTS(c.lanes); i++)
+        (void) gang_free(c.gang);
+        for (size_t i = 0; i < HELPERS; i++)
                 (void) sysfs_free(c.lanes[i].sysfs);
         (void) sysfs_free(c.sysfs);
         (void) host_page_free(c.page);

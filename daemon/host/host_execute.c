@@ -2,8 +2,6 @@
 #include "host/host_execute.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +11,6 @@
 #include "host/host_step.h"
 
 #define CREW_PLANS_MIN 4 /* for fewer it is not worth the threads */
-#define CREW_STACK     (512 * 1024)
 
 static bool is_fatal(const StepContext *c, int r) {
         return r == SYSFS_NEVER || c->stopped;
@@ -173,22 +170,8 @@ static int follow(StepContext *c, const Plan *p) {
 /* Starts that follow each other in a batch take nothing from each other: each was checked on what the host is like after those before
  * it. So several threads carry them out, each the next one that is left. What one of them needs of the snapshot (parents, types, queues)
  * none of them changes. */
-
-typedef struct Crew Crew;
-
-typedef struct CrewMember {
-        Crew *crew;
-        HostExecution execution; /* with its own userdata */
-        Sysfs *sysfs;
-        pthread_t thread;
-        int result;
-} CrewMember;
-
-struct Crew {
-        CrewMember members[HOST_HELPERS_MAX];
-        size_t n_hired;
-        bool hired;           /* if only we could */
-        pthread_mutex_t gate; /* closed until it is known what there is to do */
+typedef struct Crew {
+        const HostExecution *execution;
         const Plan *plans;
         HostOutcome *outcomes;
         StepContext *contexts; /* of all plans */
@@ -196,20 +179,19 @@ struct Crew {
         size_t end;
         _Atomic(size_t) next;
         _Atomic(bool) stop; /* one of them must not go on, so none does */
-};
+} Crew;
 
-static int member_work(CrewMember *m) {
-        Crew *w = m->crew;
+static int crew_carry_out(Crew *w, const HostExecution *x) {
         size_t i;
 
         while (!atomic_load(&w->stop) && (i = atomic_fetch_add(&w->next, 1)) < w->end) {
                 StepContext *c = &w->contexts[i];
                 int r;
 
-                *c = (StepContext) { .execution = &m->execution, .sysfs = m->sysfs, .s = w->s, .plan = i };
+                *c = (StepContext) { .execution = x, .sysfs = x->scanner.sysfs, .s = w->s, .plan = i };
                 r = plan_carry_out(c, &w->plans[i], &w->outcomes[i]);
-                if (r >= 0 && m->execution.ended)
-                        r = m->execution.ended(m->execution.userdata, i, &w->outcomes[i]);
+                if (r >= 0 && x->ended)
+                        r = x->ended(x->userdata, i, &w->outcomes[i]);
                 if (r < 0) {
                         atomic_store(&w->stop, true);
                         return r;
@@ -218,80 +200,19 @@ static int member_work(CrewMember *m) {
         return 0;
 }
 
-static void *member_main(void *argument) {
-        CrewMember *m = argument;
+static int crew_member(void *userdata, size_t member) {
+        Crew *w = userdata;
+        HostExecution x = *w->execution; /* with what is its own */
 
-        (void) pthread_mutex_lock(&m->crew->gate);
-        (void) pthread_mutex_unlock(&m->crew->gate);
-        m->result = member_work(m);
-        return NULL;
-}
+        if (member == 0) {
+                int r = crew_carry_out(w, &x), waited = x.waits(x.userdata, true);
 
-static int hire(pthread_t *ret, CrewMember *m) {
-        pthread_attr_t attributes;
-        sigset_t all, old;
-        int r;
-
-        r = -pthread_attr_init(&attributes);
-        if (r < 0)
-                return r;
-        (void) pthread_attr_setstacksize(&attributes, CREW_STACK);
-        (void) sigfillset(&all);
-        (void) pthread_sigmask(SIG_SETMASK, &all, &old);
-        r = -pthread_create(ret, &attributes, member_main, m);
-        (void) pthread_sigmask(SIG_SETMASK, &old, NULL);
-        (void) pthread_attr_destroy(&attributes);
-        return r;
-}
-
-/* They wait at the gate. */
-static void crew_hire(Crew *w, const HostExecution *x) {
-        (void) pthread_mutex_lock(&w->gate);
-        w->hired = true;
-        for (size_t i = 0; i < x->n_helpers && w->n_hired < HOST_HELPERS_MAX; i++) {
-                CrewMember *m = &w->members[w->n_hired];
-
-                if (!x->helpers[i].sysfs)
-                        continue;
-                *m = (CrewMember) { .crew = w, .execution = *x, .sysfs = x->helpers[i].sysfs };
-                m->execution.userdata = x->helpers[i].userdata;
-                if (hire(&m->thread, m) < 0)
-                        return;
-                w->n_hired++;
+                return r < 0 ? r : waited;
         }
-}
 
-/* Lets them work, at what there is. */
-static void crew_open(Crew *w) {
-        (void) pthread_mutex_unlock(&w->gate);
-}
-
-/* Waits until they have ended. What went wrong with one of them, or 0. */
-static int crew_join(Crew *w) {
-        int r = 0;
-
-        for (; w->n_hired > 0; w->n_hired--) {
-                CrewMember *m = &w->members[w->n_hired - 1];
-
-                (void) pthread_join(m->thread, NULL);
-                r = r < 0 ? r : m->result;
-        }
-        return r;
-}
-
-/* Carries out what the crew is for. */
-static int crew_work(const HostExecution *x, Crew *w) {
-        CrewMember self = { .crew = w, .execution = *x, .sysfs = x->scanner.sysfs };
-        int r, others, waited;
-
-        crew_open(w);
-        r = member_work(&self);
-        waited = x->waits(x->userdata, true);
-        others = crew_join(w);
-        w->hired = false;
-        if (waited >= 0)
-                waited = x->waits(x->userdata, false);
-        return r < 0 ? r : others < 0 ? others : waited;
+        x.scanner.sysfs = x.helpers[member - 1].sysfs;
+        x.userdata = x.helpers[member - 1].userdata;
+        return x.scanner.sysfs ? crew_carry_out(w, &x) : 0;
 }
 
 /* An AP mdev made anew. */
@@ -317,14 +238,15 @@ static size_t starts_from(const Plan *plans, size_t n, size_t at, const Snapshot
 
 /* Lets helpers carry out the plans from *at on that can go together, and moves *at to the first that was not tried. *changed: the host is
  * not as @s says. */
-static int crew_run(Crew *w, const HostExecution *x, const Plan *plans, size_t n, Snapshot *s,
-                    HostOutcome *outcomes, size_t *at, bool *changed) {
+static int crew_run(const HostExecution *x, const Plan *plans, size_t n, Snapshot *s, HostOutcome *outcomes,
+                    size_t *at, bool *changed) {
         CLEANUP(freep)
         StepContext *contexts = NULL;
         size_t first = *at, end = first + starts_from(plans, n, first, s);
+        Crew w = { .execution = x, .plans = plans, .outcomes = outcomes, .s = s, .next = first };
         int r;
 
-        if (x->n_helpers == 0 || end - first < CREW_PLANS_MIN)
+        if (!x->gang || end - first < CREW_PLANS_MIN)
                 return 0;
         contexts = calloc(n, sizeof *contexts);
         if (!contexts)
@@ -338,16 +260,12 @@ static int crew_run(Crew *w, const HostExecution *x, const Plan *plans, size_t n
         }
         if (end == first)
                 return 0;
-        if (!w->hired)
-                crew_hire(w, x);
-        w->plans = plans;
-        w->outcomes = outcomes;
-        w->contexts = contexts;
-        w->s = s;
-        w->end = end;
-        atomic_store(&w->next, first);
+        w.contexts = contexts;
+        w.end = end;
         *at = end;
-        r = crew_work(x, w);
+        r = gang_work(x->gang, crew_member, &w);
+        if (r >= 0)
+                r = x->waits(x->userdata, false);
 
         for (size_t i = first; i < end && r >= 0; i++) {
                 HostMdev *m = snapshot_find_mdev(s, plans[i].uuid);
@@ -366,8 +284,8 @@ static int crew_run(Crew *w, const HostExecution *x, const Plan *plans, size_t n
         return r;
 }
 
-static int execute_with(Crew *w, const HostExecution *x, const Plan *plans, size_t n, HostOutcome *outcomes,
-                        Snapshot **ret_after) {
+int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcome *outcomes,
+                 Snapshot **ret_after) {
         CLEANUP(snapshot_freep)
         Snapshot *s = NULL;
         HostScanner scanner = x->scanner;
@@ -378,11 +296,8 @@ static int execute_with(Crew *w, const HostExecution *x, const Plan *plans, size
                 outcomes[i] = (HostOutcome) { .verdict = HOST_SKIPPED };
 
         r = rescan(&scanner, &s);
-        if (r >= 0 && x->looked) {
-                if (starts_from(plans, n, 0, s) >= CREW_PLANS_MIN)
-                        crew_hire(w, x); /* while there is time */
+        if (r >= 0 && x->looked)
                 r = x->looked(x->userdata);
-        }
         if (r < 0)
                 return r;
         if (r > 0)
@@ -395,7 +310,7 @@ static int execute_with(Crew *w, const HostExecution *x, const Plan *plans, size
                 StepContext c = { .execution = x, .sysfs = scanner.sysfs, .s = s, .plan = i };
 
                 if (!changed) {
-                        r = crew_run(w, x, plans, n, s, outcomes, &i, &changed);
+                        r = crew_run(x, plans, n, s, outcomes, &i, &changed);
                         if (r < 0)
                                 return r;
                         if (i == n)
@@ -443,17 +358,4 @@ static int execute_with(Crew *w, const HostExecution *x, const Plan *plans, size
 
         *ret_after = TAKE(s);
         return 0;
-}
-
-int host_execute(const HostExecution *x, const Plan *plans, size_t n, HostOutcome *outcomes,
-                 Snapshot **ret_after) {
-        Crew w = { .gate = PTHREAD_MUTEX_INITIALIZER };
-        int r;
-
-        r = execute_with(&w, x, plans, n, outcomes, ret_after);
-        if (w.hired) { /* there was nothing for them to do */
-                crew_open(&w);
-                (void) crew_join(&w);
-        }
-        return r;
 }

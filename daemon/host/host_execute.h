@@ -3,6 +3,7 @@
 
 /* host_execute - carries out plans on a host whose AP lock the caller holds. Blocks. */
 
+#include "base/gang.h"
 #include "core/plan.h"
 #include "host/host.h"
 #include "host/host_scan.h"
@@ -15,13 +16,11 @@ typedef struct HostAccess {
         uint64_t allowance_us; /* how much longer than other accesses it may rightly take */
 } HostAccess;
 
-/* Another thread that works on plans. */
+/* For another thread that works on plans. */
 typedef struct HostHelper {
         Sysfs *sysfs; /* a real one of its own; NULL: it cannot be had */
         void *userdata;
 } HostHelper;
-
-#define HOST_HELPERS_MAX 4
 
 typedef struct HostExecution {
         HostScanner scanner;
@@ -30,13 +29,13 @@ typedef struct HostExecution {
          * return it (the daemon has died). */
         int (*begin)(void *userdata, const HostAccess *a);
         int (*ended)(void *userdata, size_t plan, const HostOutcome *o);
-        /* May be NULL, without helpers. The caller's thread has nothing to do until they have ended, or goes on. As begin(). */
+        /* May be NULL, without gang. The caller's thread has nothing to do until they have ended, or goes on. As begin(). */
         int (*waits)(void *userdata, bool waits);
         /* May be NULL. The host has been looked at and nothing written. 1: nothing is to be. Negative: as begin(). */
         int (*looked)(void *userdata);
         void *userdata;
-        const HostHelper *helpers; /* for starts that follow each other in a batch */
-        size_t n_helpers;
+        Gang *gang;                /* for starts that follow each other in a batch; may be NULL */
+        const HostHelper *helpers; /* one for each of its members */
 } HostExecution;
 
 /* Scans, then carries out @n plans in order. Each one's outcome is in @outcomes, which tells the truth at

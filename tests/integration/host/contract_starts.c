@@ -8,9 +8,10 @@
 
 #include "base/cleanup.h"
 #include "contract.h"
-#include "host/host_execute.h"
+#include "host/host_page.h"
 
-#define STARTS 24
+#define STARTS  24
+#define HELPERS (HOST_PAGE_LANES - 1)
 
 typedef struct Starts {
         Bench *b;
@@ -211,8 +212,8 @@ void test_starts_hang(void **state) {
                 n_stuck = starts_count(&t, HOST_STUCK);
                 assert_int_equal(n_done + n_skipped + n_stuck, STARTS);
                 if (parallel() && k == 0 && n_stuck > 1) {
-                        assert_true(n_stuck <= HOST_HELPERS_MAX + 1);
-                        assert_true(n_done >= 6 - HOST_HELPERS_MAX && n_done <= 6);
+                        assert_true(n_stuck <= HELPERS + 1);
+                        assert_true(n_done >= 6 - HELPERS && n_done <= 6);
                 } else if (parallel()) {
                         assert_int_equal(n_stuck, 1);
                         assert_int_equal(n_skipped, 0);
@@ -242,12 +243,12 @@ void test_starts_hang_all(void **state) {
         if (!parallel())
                 skip();
         starts_new(&t, 4000000);
-        bench_ctl(t.b, "fault write ap_config hang %d skip=2", HOST_HELPERS_MAX + 1);
+        bench_ctl(t.b, "fault write ap_config hang %d skip=2", HELPERS + 1);
         bench_execute(t.b, t.plans, STARTS, &t.a);
         assert_int_equal(t.a.r, 0);
-        assert_int_equal(starts_count(&t, HOST_STUCK), HOST_HELPERS_MAX + 1);
+        assert_int_equal(starts_count(&t, HOST_STUCK), HELPERS + 1);
         assert_int_equal(starts_count(&t, HOST_DONE), 2);
-        assert_int_equal(starts_count(&t, HOST_SKIPPED), STARTS - HOST_HELPERS_MAX - 3);
+        assert_int_equal(starts_count(&t, HOST_SKIPPED), STARTS - HELPERS - 3);
         assert_told_truly(&t, false);
         bench_ctl(t.b, "release");
         while (t.b->host->ops->stuck(t.b->host, NULL) > 0)
