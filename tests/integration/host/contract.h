@@ -22,6 +22,8 @@ void run_done(Bench *b, const Plan *p);
 void start(Bench *b, unsigned n, const ApMatrix *m, bool from_host);
 /* Somebody has the AP lock, since @age_s seconds. */
 void lock_put(Bench *b, const char *content, long age_s);
+/* Another process that lives, at most as long as this one. */
+pid_t somebody(void);
 bool same_snapshot(const Snapshot *a, const Snapshot *b);
 
 /* contract_faults.c: every write fails, or hangs, one by one */
@@ -39,6 +41,12 @@ void test_starts_refused(void **state);
 void test_starts_faults(void **state);
 void test_starts_hang(void **state);
 void test_starts_hang_all(void **state);
+
+/* contract_prepare.c: what is looked at before it may be carried out */
+void test_prepare(void **state);
+void test_prepared_stopped(void **state);
+void test_prepared_late(void **state);
+void test_prepared_left(void **state);
 
 /* contract_notice.c: what others do is noticed, what nobody does is not looked for */
 void test_uevents(void **state);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -303,6 +304,18 @@ void lock_put(Bench *b, const char *content, long age_s) {
         (void) close(fd);
 }
 
+pid_t somebody(void) {
+        pid_t pid = fork();
+
+        assert_true(pid >= 0);
+        if (pid == 0) {
+                (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+                for (;;)
+                        (void) pause();
+        }
+        return pid;
+}
+
 static void test_lock(void **state) {
         Bench *b = *state;
         const ApMatrix m = { IDS(2), IDS(6), {} };
@@ -316,10 +329,7 @@ static void test_lock(void **state) {
         assert_int_equal(plan_start(s, uuid_of(2), &m, false, &p[1]), 0);
 
         /* a living holder that never lets go */
-        holder = fork();
-        if (holder == 0)
-                for (;;)
-                        (void) pause();
+        holder = somebody();
         (void) snprintf(text, sizeof text, "%d\n", (int) holder);
         lock_put(b, text, 1000);
         bench_execute(b, p, 2, &a);
@@ -645,100 +655,6 @@ static void test_child_dies(void **state) {
         (void) snapshot_free(s);
 }
 
-/* What is prepared has the lock and is not written before it may be; where that never comes, nothing is, and the lock is given back. A
- * word that comes too late, or when nothing waits for it, does no harm. */
-static void test_prepare(void **state) {
-        Bench *b = *state;
-        const ApMatrix m = { IDS(2), IDS(6), {} };
-        CLEANUP(freep) char *before = bench_state(b);
-        unsigned long writes = bench_counter(b, "writes");
-        CLEANUP(freep) char *after = NULL;
-        Snapshot *s = bench_snapshot(b);
-        unsigned tries = 0;
-        Answer a = {};
-        Plan p;
-
-        assert_int_equal(plan_start(s, uuid_of(1), &m, false, &p), 0);
-        b->host->ops->go_on(b->host);
-        assert_int_equal(b->host->ops->prepare(b->host, &p, 1, on_executed, &a), 0);
-        while (lock_holder(b) == 0)
-                (void) sd_event_run(b->event, 1000);
-        assert_false(a.done);
-        bench_wait(b, &a);
-        assert_int_equal(a.r, 0);
-        assert_int_equal(a.n, 1);
-        assert_int_equal(a.outcomes[0].verdict, HOST_SKIPPED);
-        assert_int_equal(bench_counter(b, "writes"), writes);
-        assert_int_equal(lock_holder(b), 0);
-        after = bench_state(b);
-        assert_string_equal(after, before);
-
-        b->host->ops->go_on(b->host); /* too late */
-        do {
-                assert_true(tries++ < 20); /* on a machine that is that slow, this comes too late as well */
-                answer_clear(&a);
-                assert_int_equal(b->host->ops->prepare(b->host, &p, 1, on_executed, &a), 0);
-                while (lock_holder(b) == 0)
-                        (void) sd_event_run(b->event, 1000);
-                assert_int_equal(bench_counter(b, "writes"), writes);
-                b->host->ops->go_on(b->host);
-                bench_wait(b, &a);
-        } while (a.outcomes[0].verdict == HOST_SKIPPED);
-        assert_int_equal(a.outcomes[0].verdict, HOST_DONE);
-        assert_int_equal(a.snapshot->n_mdevs, 1);
-        assert_true(ap_matrix_equal(&a.snapshot->mdevs[0].matrix, &m));
-        assert_int_equal(lock_holder(b), 0);
-        plan_clear(&p);
-
-        /* before its turn */
-        assert_int_equal(plan_stop(a.snapshot, uuid_of(1), &p), 0);
-        answer_clear(&a);
-        assert_int_equal(b->host->ops->prepare(b->host, &p, 1, on_executed, &a), 0);
-        b->host->ops->go_on(b->host);
-        bench_wait(b, &a);
-        assert_int_equal(a.outcomes[0].verdict, HOST_DONE);
-        free(after);
-        after = bench_state(b);
-        assert_string_equal(after, before);
-        plan_clear(&p);
-        answer_clear(&a);
-        (void) snapshot_free(s);
-}
-
-/* A child that does not come back while it waits with what is prepared is given up like any other. */
-static void test_prepared_stopped(void **state) {
-        Bench *b = *state;
-        const ApMatrix m = { IDS(2), IDS(6), {} };
-        unsigned long writes = bench_counter(b, "writes");
-        Snapshot *s;
-        Answer a = {};
-        pid_t pid;
-        Plan p;
-
-        if (!use_child)
-                skip();
-        b->config.scan_timeout_us = 500000;
-        bench_host(b);
-        s = bench_snapshot(b);
-        assert_int_equal(plan_start(s, uuid_of(1), &m, false, &p), 0);
-        assert_int_equal(b->host->ops->prepare(b->host, &p, 1, on_executed, &a), 0);
-        while (lock_holder(b) == 0)
-                (void) sd_event_run(b->event, 1000);
-        pid = lock_holder(b);
-        (void) usleep(30000); /* it has looked at the host */
-        assert_int_equal(kill(pid, SIGSTOP), 0);
-        b->host->ops->go_on(b->host);
-        bench_wait(b, &a);
-        assert_int_equal(a.r, -ETIME);
-        assert_int_equal(kill(pid, SIGCONT), 0);
-        while (lock_holder(b) == pid)
-                (void) sd_event_run(b->event, 1000);
-        assert_int_equal(bench_counter(b, "writes"), writes);
-        plan_clear(&p);
-        answer_clear(&a);
-        (void) snapshot_free(s);
-}
-
 /* The daemon goes while its child is in the middle of a plan: no further write, nothing undone, the lock
  * given back. */
 static void test_daemon_dies(void **state) {
@@ -871,6 +787,8 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_lock, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_prepare, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_prepared_stopped, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_prepared_late, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_prepared_left, setup, teardown),
                 cmocka_unit_test(test_interference),
                 cmocka_unit_test(test_mask_interference),
                 cmocka_unit_test_setup_teardown(test_changed, setup, teardown),

@@ -280,8 +280,10 @@ static void test_views_leave_room(void **state) {
         while (env->engine->waiters)
                 (void) env_turn(env, 1000000);
         env_begin(env, "define", uuid_n(1), &m, &defined);
-        while (!env->engine->committing)
+        while (!env->engine->committing) {
+                assert_false(env->engine->store_failed);
                 (void) env_turn(env, 1000000);
+        }
         env_busy_end(busy);
         env_wait(env, &defined.done);
         assert_reply(&defined, 0, NULL, __FILE__, __LINE__);
