@@ -693,11 +693,15 @@ static void on_taken_up(void *userdata, int r, const Refusal *refusal, const cha
 
         free(g->take_error[t]);
         g->take_error[t] = r == 0 ? NULL : strdup(refusal ? refusal->text : strerror(-r));
+        if (refusal && refusal->verdict == VERDICT_BACKEND) { /* not the wish's fault */
+                g->take_again[t] = true;
+                guests_again(g->engine);
+        }
         if (r == 0)
                 log_info("What the metadata of guest '%s' name is attached", g->name);
 }
 
-/* Of what the outcome of taking it up depends on: the same is tried once. */
+/* Of what the outcome of taking it up depends on: the same is tried once, or until libvirt can be asked. */
 static uint64_t wish(const Guest *g, const char *name, Uuid what, TpmModel model) {
         const struct {
                 Uuid what;

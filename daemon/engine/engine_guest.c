@@ -350,8 +350,16 @@ static int on_again(sd_event_source *s, uint64_t usec, void *userdata) {
         Engine *e = userdata;
 
         e->guests->again_timer = sd_event_source_disable_unref(e->guests->again_timer);
-        for (size_t i = 0; i < e->guests->n; i++)
-                hold_tick(e->guests->by_uuid[i]);
+        for (size_t i = 0; i < e->guests->n; i++) {
+                Guest *g = e->guests->by_uuid[i];
+
+                hold_tick(g);
+                for (TakeUp t = 0; t < _TAKE_UP_MAX; t++)
+                        if (g->take_again[t]) {
+                                g->take_again[t] = false;
+                                g->taken[t] = 0;
+                        }
+        }
         guests_stir_all(e);
         return 0;
 }

@@ -68,7 +68,8 @@ struct Guest {
         HookOp *hooks; /* one after the other */
         GuestOp *op;   /* at most one */
 
-        uint64_t taken[_TAKE_UP_MAX]; /* digest of the wish that was last taken up */
+        uint64_t taken[_TAKE_UP_MAX];  /* digest of the wish that was last taken up */
+        bool take_again[_TAKE_UP_MAX]; /* the same, in a while */
         char *take_error[_TAKE_UP_MAX];
         char *reset_error;
         bool reset_missed; /* may have been: we did not hear of its resets */

@@ -207,9 +207,14 @@ static int on_answer(sd_event_source *s, void *userdata) {
         return 0;
 }
 
+/* Takes @c over. */
 static int queue(FakeVirt *v, FakeCall *c) {
         FakeCall **last = &v->calls;
 
+        if (v->full) {
+                call_free(c);
+                return -EBUSY;
+        }
         while (*last)
                 last = &(*last)->next;
         *last = c;

@@ -28,6 +28,7 @@ typedef struct FakeVirt {
         VirtVerdict verdict; /* of the next edit; it changes nothing, unless `unknown_done` */
         bool fail_next, unknown, unknown_done;
         bool fail_looks; /* fail_next is about a refresh, not about an edit */
+        bool full;       /* takes no call */
         unsigned n_edits, n_refreshes;
         FakeGuest guests[FAKE_GUESTS_MAX];
         FakeCall *calls;

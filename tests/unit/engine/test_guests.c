@@ -329,6 +329,63 @@ static void test_attach_untold(void **state) {
         w->virt.silent = false;
 }
 
+/* libvirt goes while it is asked how the guest is, or is not even asked: nothing has begun. */
+static void test_attach_unasked(void **state) {
+        World *w = *state;
+        Noted noted;
+
+        w->virt.held = true;
+        world_begin(w, "attach-matrix", 1, 1, &noted);
+        for (unsigned i = 0; i < 1000 && fake_virt_waiting(&w->virt) == 0; i++)
+                (void) env_turn(w->env, 10000);
+        assert_int_equal(fake_virt_waiting(&w->virt), 1);
+        fake_virt_disconnect(&w->virt);
+        assert_false(noted.done);
+        w->virt.held = false;
+        (void) fake_virt_answer(&w->virt);
+        env_wait(w->env, &noted.done);
+        assert_reply(&noted.reply, VERDICT_BACKEND, "g1|cannot be asked how it is: no connection", __FILE__,
+                     __LINE__);
+        fake_virt_connect(&w->virt);
+        world_settle(w);
+
+        w->virt.full = true;
+        world_expect(w, "attach-matrix", 1, 1, VERDICT_BACKEND, "too many changes of guests");
+        w->virt.full = false;
+        assert_int_equal(w->virt.n_edits, 0);
+        assert_string_equal(world_meant(w, 1), "");
+        assert_null(world_hold(w, 1));
+        world_expect(w, "attach-matrix", 1, 1, 0, NULL);
+}
+
+/* While its hook runs, libvirt answers nothing about a guest: it is asked afterwards. */
+static void test_attach_during_hook(void **state) {
+        World *w = *state;
+        EnvBusy *busy;
+        Noted noted;
+        Reply hook;
+
+        world_expect(w, "attach-matrix", 1, 1, 0, NULL);
+        busy = env_busy(w->env);
+        world_hook_begin(w, 1, "prepare", &hook); /* waits for the disk */
+        w->virt.held = true;
+        world_begin(w, "detach-matrix", 1, 0, &noted);
+        for (unsigned i = 0; i < 50; i++)
+                (void) env_turn(w->env, 1000);
+        assert_false(hook.done);
+        assert_int_equal(fake_virt_waiting(&w->virt), 0);
+        env_busy_end(busy);
+        env_wait(w->env, &hook.done);
+        assert_reply(&hook, 0, NULL, __FILE__, __LINE__);
+        for (unsigned i = 0; i < 1000 && fake_virt_waiting(&w->virt) == 0; i++)
+                (void) env_turn(w->env, 10000);
+        assert_int_equal(fake_virt_waiting(&w->virt), 1);
+        w->virt.held = false;
+        (void) fake_virt_answer(&w->virt);
+        env_wait(w->env, &noted.done);
+        assert_reply(&noted.reply, 0, NULL, __FILE__, __LINE__);
+}
+
 /* virsh attach-device and detach-device: no hook is called, and nobody asks us. */
 static void test_by_hand(void **state) {
         World *w = *state;
@@ -817,6 +874,24 @@ static void test_taken_up(void **state) {
         assert_false(world_is_live(w, 2));
 }
 
+/* What fails since libvirt cannot be asked is tried again, without another reason; and not without a pause. */
+static void test_taken_up_again(void **state) {
+        World *w = *state;
+        unsigned edits = w->virt.n_edits;
+
+        w->virt.fail_next = true;
+        w->virt.verdict = VIRT_UNAVAILABLE;
+        world_define(w, 1, &(Wires) { .matrix = "m001" });
+        assert_true(world_guest_has_problem(w, 1, "cannot be attached: guest 'g1': said the fake"));
+        assert_int_equal(w->virt.n_edits, edits + 1);
+        for (unsigned i = 0; i < 2000 && !guest(w, 1).matrix[0]; i++)
+                (void) env_turn(w->env, 10000);
+        assert_int_equal(w->virt.n_edits, edits + 2);
+        world_settle(w);
+        assert_string_equal(guest(w, 1).matrix, "m001");
+        assert_no_guest_problems(w, 1);
+}
+
 int main(void) {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
         const struct CMUnitTest tests[] = {
@@ -831,6 +906,8 @@ int main(void) {
                 TEST(test_attach),
                 TEST(test_attach_live),
                 TEST(test_attach_untold),
+                TEST(test_attach_unasked),
+                TEST(test_attach_during_hook),
                 TEST(test_by_hand),
                 TEST(test_by_hand_over),
                 TEST(test_by_hand_away),
@@ -849,6 +926,7 @@ int main(void) {
                 TEST(test_renamed_before_attach),
                 TEST(test_renamed_meanwhile),
                 TEST(test_taken_up),
+                TEST(test_taken_up_again),
         };
 
         return cmocka_run_group_tests_name("guests", tests, NULL, NULL);
